@@ -1,0 +1,42 @@
+# Every target works alone on a fresh clone: it makes .venv first, once.
+#   PYTHON=python3.12   the interpreter .venv is made with (3.11 or newer)
+#   VENV=$CONDA_PREFIX  use an existing environment instead of .venv
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+BOOKFLAGS ?=
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test run lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFILE=smoke|quick|full)
+	$(BIN)/jupyter-book build book/ $(BOOKFLAGS)
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -q
+
+run: $(READY)  ## run stale chapters only: CHAPTER=07_ablations PROFILE=full FORCE=1 (each optional)
+	$(BIN)/python book/_ext/papermill_chapters.py run $(CHAPTER) \
+	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
+
+lint: $(READY)  ## check style
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+clean:  ## remove the built book and caches; keeps .venv and executed notebooks, which cost hours
+	rm -rf book/_build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ssgn needs Python 3.11 or newer, and '$(PYTHON)' is not:" \
+	       "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e ".[book,test,lint]"
+	@touch $@

@@ -1,0 +1,303 @@
+"""Run the book's chapters through papermill before Sphinx reads them.
+
+A chapter is a jupytext py:percent file, ``chapters/NN_name.py``. Sphinx reads the executed notebook
+beside it, ``NN_name.ipynb``, which is never committed. As a Sphinx extension this module runs every
+*stale* chapter at the start of a build; as a command it does the same without Sphinx (``--help``).
+
+Stale means: the chapter's source, the ``ssgn`` package or the chapter's parameters changed since
+its notebook was written, which a stamp in the notebook's metadata tells. A notebook that somebody
+ran with plain papermill has no stamp and is judged by its cells and its date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import yaml
+
+STAMP = "ssgn_book"
+DEFAULT_PROFILE = "quick"
+PROMPTS = {"parameters": "Parameters: defaults", "injected-parameters": "Parameters: profile {}"}
+
+
+class ChapterError(Exception):
+    """A chapter or a profile is wrong; the message says which, where, and what to do."""
+
+
+def find_chapters(folder: Path) -> list[Path]:
+    return sorted(folder.resolve().glob("[0-9][0-9]_*.py"))
+
+
+def find_package(name: str = "ssgn") -> Path:
+    """The package's folder, found without importing it: importing torch would slow every build."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ChapterError(f"the package {name!r} is not installed here: pip install -e '.[book]'")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def package_files(package: Path) -> list[Path]:
+    """Sources and data files; nothing that Python or an editor leaves behind."""
+    files = (path for path in package.rglob("*") if path.is_file())
+    return sorted(f for f in files if "__pycache__" not in f.parts and not f.name.startswith("."))
+
+
+def fingerprint(files: list[Path], root: Path) -> str:
+    """A hash of names and contents; not of dates, which are new in every clone."""
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def ingredients(chapter: Path, profile: str, package: Path) -> dict:
+    """Everything that decides what the executed notebook shows."""
+    made_of = {
+        "source": fingerprint([chapter], chapter.parent),
+        "package": fingerprint(package_files(package), package),
+        "parameters": chapter_parameters(chapter, profile),
+    }
+    if "../results" in chapter.read_text(encoding="utf-8"):  # the chapter draws the ledger
+        results = chapter.parents[1] / "results"
+        made_of["results"] = fingerprint(sorted(results.glob("*.json")), results)
+    return made_of
+
+
+def has_tag(cell: dict, tag: str) -> bool:
+    return tag in cell["metadata"].get("tags", [])
+
+
+def declared_parameters(chapter: Path) -> set[str]:
+    """Names assigned in the cell tagged ``parameters``, read from its syntax tree."""
+    for cell in jupytext.read(chapter).cells:
+        if has_tag(cell, "parameters"):
+            names = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name)]
+            return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    return set()
+
+
+def load_profile(chapters: Path, profile: str) -> dict:
+    """Read ``profiles/NAME.yaml``; refuse a section that belongs to no chapter (a typing error)."""
+    folder = chapters.parent / "profiles"
+    path = folder / f"{profile}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise ChapterError(f"unknown profile {profile!r}; the profiles in {folder} are: {known}")
+    sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    known = {"common", *(chapter.stem for chapter in find_chapters(chapters))}
+    if unknown := sorted(set(sections) - known):
+        raise ChapterError(f"{path}: no chapter is called {', '.join(unknown)}")
+    return sections
+
+
+def chapter_parameters(chapter: Path, profile: str) -> dict:
+    """A chapter's section over ``common``, which alone may hold names it does not declare."""
+    sections, declared = load_profile(chapter.parent, profile), declared_parameters(chapter)
+    common, own = sections.get("common") or {}, sections.get(chapter.stem) or {}
+    if unknown := sorted(set(own) - declared):
+        raise ChapterError(
+            f"profiles/{profile}.yaml sets {', '.join(unknown)} for {chapter.stem}, "
+            f"but its 'parameters' cell declares only: {', '.join(sorted(declared)) or 'nothing'}"
+        )
+    return {k: v for k, v in common.items() if k in declared} | own
+
+
+def read_notebook(chapter: Path) -> dict:
+    """The executed notebook as plain JSON; {} where there is none, or half of one."""
+    try:
+        return json.loads(chapter.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def stamp_of(notebook: dict) -> dict | None:
+    """Our stamp, unless papermill ran the notebook again in place and left an old stamp in it."""
+    metadata = notebook.get("metadata", {})
+    stamp, run = metadata.get(STAMP), metadata.get("papermill", {})
+    return stamp if stamp and stamp["executed_at"] == run.get("end_time") else None
+
+
+def stale_reason(chapter: Path, profile=None, package=None) -> str | None:
+    """Why the chapter must run again, in words, or None.
+
+    Without a ``profile`` any will do: a full run from a workstation survives a quick build.
+    """
+    package = package or find_package()
+    if not (notebook := read_notebook(chapter)):
+        return "never run"
+    if not (stamp := stamp_of(notebook)):
+        return _stale_by_hand(chapter, notebook, profile, package)
+    made_with = stamp["profile"]
+    if profile and profile != made_with:
+        return f"run with the profile {made_with}, not {profile}"
+    if not (chapter.parents[1] / "profiles" / f"{made_with}.yaml").is_file():
+        return f"its profile {made_with} is gone"
+    now = ingredients(chapter, made_with, package)
+    changed = [name for name in now if now[name] != stamp.get(name)]
+    return f"{' and '.join(changed)} changed" if changed else None
+
+
+def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None, package: Path) -> str | None:
+    """Staleness of a notebook that plain papermill wrote, which recorded no hashes."""
+    run = notebook["metadata"].get("papermill", {})
+    if not run.get("end_time") or run.get("exception"):
+        return "its notebook was not run to the end"
+    cells = [c for c in notebook["cells"] if not has_tag(c, "injected-parameters")]
+    ours = [(c.cell_type, c.source) for c in jupytext.read(chapter).cells]
+    if ours != [(c["cell_type"], "".join(c["source"])) for c in cells]:
+        return "source changed since it was run by hand"
+    written = chapter.with_suffix(".ipynb").stat().st_mtime
+    if any(path.stat().st_mtime > written for path in package_files(package)):
+        return "package changed since it was run by hand"
+    if profile and run.get("parameters", {}) != chapter_parameters(chapter, profile):
+        return f"run by hand with other parameters than {profile}'s"
+    return None
+
+
+def kernel_manager():
+    """Starts *this* interpreter: a kernelspec named python3 may belong to another environment."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    # MPLBACKEND=agg, common on servers, would leave the pages without figures.
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    quiet = ["--log-level=ERROR"]  # it warns about its localhost connection in every build
+    spec = KernelSpec(**get_kernel_dict(quiet), env=env)
+    return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
+
+
+def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> float:
+    """Execute one chapter and put its notebook beside it; returns seconds.
+
+    The notebook takes its name only when complete: no failed or killed run harms the previous one.
+    """
+    import nbformat
+    import papermill  # here, not above: a build with nothing stale need not wait for it
+
+    ends = (".ipynb", ".running.ipynb", ".failed.ipynb")
+    notebook, running, failed = map(chapter.with_suffix, ends)
+    # Taken before the run: an edit made while a long chapter runs must make it stale again.
+    stamp = ingredients(chapter, profile, package or find_package()) | {"profile": profile}
+    nb = jupytext.read(chapter)
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    start = time.perf_counter()
+    try:
+        nbformat.write(nb, running)
+        try:
+            nb = papermill.execute_notebook(
+                running,
+                running,
+                parameters=stamp["parameters"],
+                cwd=chapter.parent,
+                progress_bar=False,
+                kernel_manager_class=kernel_manager(),
+            )
+        except Exception as exc:
+            message = _explain(exc, chapter, running, profile)
+            os.replace(running, failed)
+            raise ChapterError(message) from exc
+        stamp["seconds"] = seconds = round(time.perf_counter() - start, 1)
+        stamp["executed_at"] = nb.metadata.papermill.end_time
+        nb.metadata[STAMP] = stamp
+        # Readers download this notebook; the author's home folder is none of their business.
+        nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
+        for cell in nb.cells:  # Collapsed: readers may want the parameters, but never first.
+            for tag in PROMPTS.keys() & set(cell.metadata.get("tags", [])):
+                cell.metadata.tags = sorted({*cell.metadata.tags, "hide-input"})
+                cell.metadata.mystnb = {"code_prompt_show": PROMPTS[tag].format(profile)}
+        nbformat.write(nb, running)
+        os.replace(running, notebook)
+    finally:
+        running.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    return seconds
+
+
+def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
+    """Chapter, cell, exception, and how to see it again."""
+    if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
+        number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
+    else:  # The kernel died or never came up: the last cell that papermill began is the one.
+        cells = json.loads(running.read_text(encoding="utf-8"))["cells"]
+        begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
+        code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
+        number, source = len(code), code[-1] if code else ""
+        error = f"{type(exc).__name__}: {exc}"
+    before, found, _ = chapter.read_text(encoding="utf-8").partition(source or "\0")
+    place = f" ({chapter.name}, line {before.count(chr(10)) + 1})" if found else ""
+    return (
+        f"chapter {chapter.stem} failed in cell [{number}]{place}\n  {error}\n"
+        f"  to reproduce: make run CHAPTER={chapter.stem} PROFILE={profile}\n"
+        f"  as far as it got: {chapter.with_suffix('.failed.ipynb')}"
+    )
+
+
+def update(chapters, asked=None, default=DEFAULT_PROFILE, package=None, force=False, say=print):
+    """Run the stale ones, with the profile ``asked`` for or else ``default``; returns names."""
+    package, profile = package or find_package(), asked or default
+    for chapter in chapters:  # All mistakes in profiles first: chapter 10 runs after an hour.
+        chapter_parameters(chapter, profile)
+    reasons = {c: "forced" if force else stale_reason(c, asked, package) for c in chapters}
+    stale = [chapter for chapter in chapters if reasons[chapter]]
+    for i, chapter in enumerate(stale, 1):
+        line = f"[papermill] {i}/{len(stale)} {chapter.stem}: profile {profile}"
+        say(f"{line} ({reasons[chapter]}) ...")
+        say(f"{line}, {run_chapter(chapter, profile, package):.1f} s")
+    if not stale:
+        say(f"[papermill] {len(chapters)} chapters, none stale")
+    return [chapter.stem for chapter in stale]
+
+
+def run_before_build(app, config) -> None:
+    from sphinx.errors import ExtensionError
+    from sphinx.util.logging import getLogger
+
+    chapters, say = find_chapters(Path(app.srcdir) / "chapters"), getLogger(__name__).info
+    try:
+        update(chapters, os.environ.get("SSGN_PROFILE"), config.papermill_profile, say=say)
+    except ChapterError as exc:
+        raise ExtensionError(str(exc)) from exc
+
+
+def setup(app):
+    app.add_config_value("papermill_profile", DEFAULT_PROFILE, "")
+    # Before sphinx-external-toc, which lists the notebooks at priority 900 of this event.
+    app.connect("config-inited", run_before_build, priority=1)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Run the book's chapters through papermill.")
+    parser.add_argument("action", choices=["run", "status"])
+    parser.add_argument("chapter", nargs="*", help="for example 07_ablations; default: all")
+    parser.add_argument("--profile", default=os.environ.get("SSGN_PROFILE"))
+    parser.add_argument("--force", action="store_true", help="also chapters that are not stale")
+    args = parser.parse_args(argv)
+    known = {c.stem: c for c in find_chapters(Path(__file__).parents[1] / "chapters")}
+    if unknown := sorted(set(args.chapter) - set(known)):
+        parser.error(f"no chapter {', '.join(unknown)}; the chapters are: {', '.join(known)}")
+    chapters = [c for name, c in known.items() if name in (args.chapter or known)]
+    try:
+        if args.action == "run":
+            update(chapters, args.profile, force=args.force)
+        for chapter in chapters if args.action == "status" else ():
+            reason = stale_reason(chapter, args.profile)
+            made = (stamp_of(read_notebook(chapter)) or {}).get("profile", "-")
+            print(f"{chapter.stem:<16} {made:<8} {f'stale: {reason}' if reason else 'up to date'}")
+    except ChapterError as exc:
+        sys.exit(f"error: {exc}")
+
+
+if __name__ == "__main__":
+    main()

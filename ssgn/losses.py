@@ -1,0 +1,78 @@
+"""The terms that SSGN is trained on: pure functions of a batch, each a mean over its rows.
+
+Their weights are fields of :class:`~ssgn.model.SSGNConfig`; a weight of 0 switches a term off.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reconstruction(f: Tensor, v: Tensor) -> Tensor:
+    """Mean squared error of synthesized against real image features [C].
+
+    Args:
+        f, v: ``[B, D]``, standardised.
+    """
+    _same_shape(f, v)
+    return F.mse_loss(f, v)
+
+
+def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
+    """Mean squared error of the coarse stage against its class's mean image features.
+
+    The abstract says that the coarse features are category-specific [A]; that their target is
+    the class mean is ours [O].
+
+    Args:
+        c, class_mean: ``[B, D]``, standardised.
+    """
+    _same_shape(c, class_mean)
+    return F.mse_loss(c, class_mean)
+
+
+def kl(mu: Tensor, log_var: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(log_var)) from N(0, I), in nats a latent dimension [C].
+
+    Args:
+        mu, log_var: ``[B, Z]``.
+    """
+    _same_shape(mu, log_var)
+    return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).mean()
+
+
+def regression(s_hat: Tensor, s: Tensor) -> Tensor:
+    """Mean squared error of regressed against true word vectors: keeps semantics in f [A].
+
+    Args:
+        s_hat, s: ``[B, S]``, standardised.
+    """
+    _same_shape(s_hat, s)
+    return F.mse_loss(s_hat, s)
+
+
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over the training classes, in nats: keeps f discriminative [A].
+
+    Args:
+        logits: ``[B, C]``.
+        labels: int64 ``[B]``, in 0..C-1.
+    """
+    return F.cross_entropy(logits, labels)
+
+
+def semantic(s_hat: Tensor, s: Tensor) -> Tensor:
+    """Mean squared error of the word vectors that the semantic head reads off a sketch [O].
+
+    Args:
+        s_hat, s: ``[B, S]``, standardised.
+    """
+    return regression(s_hat, s)
+
+
+def _same_shape(a: Tensor, b: Tensor) -> None:
+    # Broadcasting would turn a mistake into a plausible number.
+    if a.shape != b.shape:
+        raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
+    if not torch.is_floating_point(a):
+        raise ValueError(f"floating-point tensors are needed, got {a.dtype}")

@@ -1,0 +1,334 @@
+"""The network: a sketch's fused features in, synthesized image features out.
+
+Notation, as in the book: x are a sketch's and v an image's fused features, both standardised; s is
+the word vector of their class, standardised; z is the latent; c the coarse and f the fine
+(final) synthesized image features.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from . import losses
+from .backbones import FeatureError, Features, check_finite
+from .data import atomic_path
+
+FORMAT = 1  # of checkpoints; raise it when weights or their meaning change
+DECODERS = ("coarse-to-fine", "single-stage")
+CONDITIONS = ("predicted", "oracle")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, damaged or of another version."""
+
+
+@dataclass(frozen=True)
+class SSGNConfig:
+    """Everything that can vary between two runs but the data and the seed.
+
+    The defaults were chosen on pseudo-unseen classes of doodle-emoji [O].
+
+    Attributes:
+        taps: ``"fusion"``, ``"single"`` or a list of tap names.
+        decoder: ``"coarse-to-fine"`` [A] or ``"single-stage"``.
+        condition: what the coarse stage is conditioned on. ``"predicted"``: the word vector that
+            the semantic head reads off the sketch [O]. ``"oracle"``: the true one, *which leaks
+            the query's label* and exists only as an upper bound.
+        latent: width Z of z.
+        hidden: width of the hidden layers.
+        dropout: of the hidden layers, while training.
+        reconstruction, coarse, kl, regression, classification, semantic: weights of the losses
+            of the same names in :mod:`ssgn.losses`; 0 switches one off.
+        epochs: passes over the training sketches.
+        batch_size: sketches a step.
+        learning_rate, weight_decay: of AdamW.
+        draws: K, the number of z that are averaged when features are synthesized.
+    """
+
+    taps: str | tuple[str, ...] = "fusion"
+    decoder: str = "coarse-to-fine"
+    condition: str = "predicted"
+    latent: int = 64
+    hidden: int = 256
+    dropout: float = 0.3
+    reconstruction: float = 1.0
+    coarse: float = 1.0
+    kl: float = 1.0
+    regression: float = 0.1
+    classification: float = 0.1
+    semantic: float = 1.0
+    epochs: int = 4
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    draws: int = 8
+
+    def __post_init__(self):
+        if not isinstance(self.taps, str):
+            object.__setattr__(self, "taps", tuple(self.taps))
+        for name, known in (("decoder", DECODERS), ("condition", CONDITIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"SSGNConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(known)}"
+                )
+        for name in ("latent", "hidden", "epochs", "batch_size", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 1")
+        for name in LOSSES:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
+
+
+LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
+
+
+class Standardise(nn.Module):
+    """Columns to zero mean and unit variance, with statistics that were given once and are kept.
+
+    Args:
+        sample: ``[N, D]``, rows of seen classes of one domain only.
+    """
+
+    def __init__(self, sample: Tensor):
+        super().__init__()
+        self.register_buffer("mean", sample.mean(0))
+        # A column that never varies among the seen classes carries nothing; leave it at zero
+        # rather than blow up what little it does on the unseen ones.
+        std = sample.std(0, correction=0)
+        self.register_buffer("scale", torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 0.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.scale
+
+
+def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
+    """One hidden layer: the smallest network that is not linear."""
+    return nn.Sequential(
+        nn.Linear(n_in, hidden),
+        nn.LayerNorm(hidden),
+        nn.LeakyReLU(0.2),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, n_out),
+    )
+
+
+class SSGN(nn.Module):
+    """Stacked Semantic-Guided Network.
+
+    It takes full features, as :func:`~ssgn.extract` returns them, and selects and standardises
+    its own columns.
+
+    Args:
+        config: what to build.
+        columns: int64 ``[d]``, the columns of the full features that it uses.
+        width: number of columns D of the full features.
+        sketch, photo: ``[N, D]`` and ``[M, D]``, full features of the training classes.
+        semantics: ``[C, S]``, word vectors of the training classes.
+        classes: their names.
+        backbone: the name of the backbone that the features come from.
+    """
+
+    def __init__(
+        self,
+        config: SSGNConfig,
+        columns: Tensor,
+        width: int,
+        sketch: Tensor,
+        photo: Tensor,
+        semantics: Tensor,
+        classes: Sequence[str],
+        backbone: str = "",
+    ):
+        super().__init__()
+        self.config, self.width = config, width
+        self.classes, self.backbone = tuple(classes), backbone
+        self.register_buffer("columns", columns)
+        self.standardise_sketch = Standardise(sketch[:, columns])
+        self.standardise_photo = Standardise(photo[:, columns])
+        self.standardise_semantics = Standardise(semantics)
+
+        d, s, z = len(columns), semantics.shape[1], config.latent
+        hidden, drop = config.hidden, config.dropout
+        self.encoder = mlp(2 * d, hidden, 2 * z, drop)
+        if config.decoder == "coarse-to-fine":
+            self.semantic_head = mlp(d, hidden, s, drop)
+            self.coarse_decoder = mlp(z + s, hidden, d, drop)
+            self.fine_decoder = mlp(d + d, hidden, d, drop)
+        else:
+            self.decoder = mlp(z + d, hidden, d, drop)
+        self.regressor = mlp(d, hidden, s, drop)
+        self.classifier = nn.Linear(d, len(self.classes))
+
+    # What goes in -------------------------------------------------------------------------
+
+    def sketch_input(self, sketch: Tensor) -> Tensor:
+        """x: this model's columns of full sketch features ``[N, D]``, standardised, ``[N, d]``."""
+        return self.standardise_sketch(self._select(sketch, "sketch"))
+
+    def photo_input(self, photo: Tensor) -> Tensor:
+        """v: this model's columns of full photo features ``[N, D]``, standardised, ``[N, d]``."""
+        return self.standardise_photo(self._select(photo, "photo"))
+
+    def _select(self, features: Tensor, domain: str) -> Tensor:
+        if features.ndim != 2 or features.shape[1] != self.width:
+            raise FeatureError(
+                f"this model was trained on {self.backbone or 'a backbone'} features of "
+                f"{self.width} columns, and was given {domain} features of shape "
+                f"{tuple(features.shape)}. Extract them with the same backbone; give all columns, "
+                "the model selects its own."
+            )
+        features = features.to(self.columns.device, torch.float32)
+        check_finite(features, f"{domain} features")
+        return features[:, self.columns]
+
+    # The parts ----------------------------------------------------------------------------
+
+    def encode(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """q(z | v, x): its mean and log-variance, ``[B, Z]`` each [C]."""
+        mu, log_var = self.encoder(torch.cat([v, x], 1)).chunk(2, 1)
+        return mu, log_var.clamp(-8, 8)
+
+    def condition(self, x: Tensor) -> Tensor:
+        """ŝ = h(x): the word vector (standardised) read off the sketch, ``[B, S]`` [O]."""
+        return self.semantic_head(x)
+
+    def decode(self, z: Tensor, x: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Synthesized image features f and, of the two-stage decoder, the coarse features c.
+
+        c = G_c(z, s) is category-specific, f = G_f(c, x) instance-specific [A]; the single-stage
+        decoder is f = G(z, x) [C].
+
+        Args:
+            z: ``[B, Z]``.
+            x: ``[B, d]``.
+            s: ``[B, S]``, standardised; not used by the single-stage decoder.
+
+        Returns:
+            f ``[B, d]``, and c ``[B, d]`` or None.
+        """
+        if self.config.decoder == "single-stage":
+            return self.decoder(torch.cat([z, x], 1)), None
+        c = self.coarse_decoder(torch.cat([z, s], 1))
+        return self.fine_decoder(torch.cat([c, x], 1)), c
+
+    def objective(
+        self,
+        x: Tensor,
+        v: Tensor,
+        s: Tensor,
+        class_mean: Tensor,
+        labels: Tensor,
+        noise: Tensor,
+    ) -> dict[str, Tensor]:
+        """Every loss that is switched on, by name, not yet weighted.
+
+        Args:
+            x, v: ``[B, d]``, standardised sketch and image features of the same classes.
+            s: ``[B, S]``, standardised word vectors of those classes.
+            class_mean: ``[B, d]``, their mean standardised image features.
+            labels: int64 ``[B]``, indices into ``self.classes``.
+            noise: ``[B, Z]`` from N(0, I).
+        """
+        on = {name for name in LOSSES if getattr(self.config, name) > 0}
+        mu, log_var = self.encode(v, x)
+        z = mu + noise * (0.5 * log_var).exp()
+        two_stage = self.config.decoder == "coarse-to-fine"
+        s_hat = self.condition(x) if two_stage else None
+        f, c = self.decode(z, x, s if self.config.condition == "oracle" else s_hat)
+
+        terms = {}
+        if "reconstruction" in on:
+            terms["reconstruction"] = losses.reconstruction(f, v)
+        if "kl" in on:
+            terms["kl"] = losses.kl(mu, log_var)
+        if "regression" in on:
+            terms["regression"] = losses.regression(self.regressor(f), s)
+        if "classification" in on:
+            terms["classification"] = losses.classification(self.classifier(f), labels)
+        if two_stage and "coarse" in on:
+            terms["coarse"] = losses.coarse(c, class_mean)
+        if two_stage and "semantic" in on:
+            terms["semantic"] = losses.semantic(s_hat, s)
+        return terms
+
+    # On disk ------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str, **extra) -> None:
+        """Write ``weights.safetensors`` and ``config.json`` into ``folder``, all or nothing."""
+        with atomic_path(folder, overwrite=True) as made:
+            made.mkdir()
+            tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
+            safetensors.torch.save_file(tensors, made / "weights.safetensors")
+            about = {
+                "format": FORMAT,
+                "config": asdict(self.config),
+                "width": self.width,
+                "classes": self.classes,
+                "backbone": self.backbone,
+                **extra,
+            }
+            (made / "config.json").write_text(json.dumps(about, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str | torch.device = "cpu") -> "SSGN":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: missing, truncated, of another version or with weights that do not
+                fit; it says which.
+        """
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / "config.json").read_text())
+            if about.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{folder} is a checkpoint of format {about.get('format')}, this version "
+                    f"reads {FORMAT}. Train again."
+                )
+            known = {f.name for f in fields(SSGNConfig)}
+            config = SSGNConfig(**{k: v for k, v in about["config"].items() if k in known})
+            tensors = safetensors.torch.load_file(folder / "weights.safetensors")
+            columns = tensors["columns"]
+            d, width = len(columns), about["width"]
+            model = cls(
+                config,
+                columns,
+                width,
+                torch.zeros(1, width),
+                torch.zeros(1, width),
+                torch.zeros(len(about["classes"]), len(tensors["standardise_semantics.mean"])),
+                about["classes"],
+                about["backbone"],
+            )
+            model.load_state_dict(tensors)
+            if not all(t.isfinite().all() for t in tensors.values()):
+                raise ValueError("weights hold NaN or infinity")
+            assert d <= width
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder} is no checkpoint: it has no {error.filename}"
+            ) from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"{folder} is damaged ({type(error).__name__}: {error}). Train again."
+            ) from error
+        return model.to(device).eval()
+
+
+def check_features(model: SSGN, feats: Features) -> None:
+    """Raise a :class:`~ssgn.backbones.FeatureError` unless ``feats`` are what the model was
+    trained on: the same backbone and the same width."""
+    backbone = feats.provenance.get("backbone", "")
+    if model.backbone != backbone or model.width != feats.sketch.shape[1]:
+        raise FeatureError(
+            f"this model was trained on {model.backbone} features of {model.width} columns, and "
+            f"these are {backbone} features of {feats.sketch.shape[1]} columns"
+        )

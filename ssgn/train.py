@@ -1,0 +1,337 @@
+"""fit(): the training loop, with model selection on pseudo-unseen classes."""
+
+import copy
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .backbones import Features, check_finite
+from .data import atomic_path, cache_dir, digest, package_digest
+from .model import LOSSES, SSGN, CheckpointError, SSGNConfig
+from .retrieval import evaluate_classes, evaluate_unseen
+
+
+class DivergedError(RuntimeError):
+    """Training met a loss that is not finite."""
+
+
+@dataclass
+class History:
+    """What happened in :func:`fit`.
+
+    Attributes:
+        epochs: one dict an epoch: the mean of each loss, their weighted ``total``, ``seconds``,
+            and ``validation``, the mAP@all on pseudo-unseen classes (None if there are none).
+        best_epoch: the epoch whose weights were kept, counted from 1.
+        seconds: the whole training's wall-clock time.
+        device: where it ran.
+        seed: its seed.
+    """
+
+    epochs: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    device: str = "cpu"
+    seed: int = 0
+
+    def column(self, name: str) -> list:
+        """One quantity over the epochs."""
+        return [epoch.get(name) for epoch in self.epochs]
+
+
+def fit(
+    feats: Features,
+    sem: Tensor,
+    config: SSGNConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> tuple[SSGN, History]:
+    """Train a model on the seen classes.
+
+    Batches of sketches are drawn without replacement; each is paired with a random photo of its
+    class. After every epoch the model retrieves the pseudo-unseen classes' photos, and the
+    weights of the best epoch are kept. The unseen classes are never looked at: not in training,
+    not in the statistics for standardisation, not in selection.
+
+    Args:
+        sem: ``[C, S]`` word vectors of ``feats.classes``, from :func:`~ssgn.class_vectors`.
+        config: by default ``SSGNConfig()``.
+        seed: of the weights, the batches and the latents. Same seed, same machine, same result.
+        device: by default a GPU where there is one.
+
+    Returns:
+        The model in evaluation mode, and its :class:`History`.
+
+    Raises:
+        FeatureError: features that are not finite.
+        ValueError: word vectors that do not fit the classes, a training class without photos.
+        DivergedError: a loss became NaN or infinite; it says which, and when.
+    """
+    config = config or SSGNConfig()
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    started = time.perf_counter()
+    train = ~(feats.unseen | feats.validation)
+    _check(feats, sem, train)
+    sketch_rows, photo_rows = train[feats.sketch_labels], train[feats.photo_labels]
+
+    # torch's layers initialise and drop out from the global generators; fork them so that the
+    # caller's own random numbers are left as they were.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = SSGN(
+            config,
+            feats.columns(config.taps),
+            feats.sketch.shape[1],
+            feats.sketch[sketch_rows],
+            feats.photo[photo_rows],
+            sem[train],
+            [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep],
+            feats.provenance.get("backbone", ""),
+        ).to(device)
+        batches = _Batches(model, feats, sem, train, seed)
+        history = _run(model, feats, sem, batches, config, progress)
+    history.seconds = time.perf_counter() - started
+    history.device, history.seed = device_name(device), seed
+    return model.eval(), history
+
+
+def _check(feats: Features, sem: Tensor, train: Tensor) -> None:
+    if sem.ndim != 2 or len(sem) != len(feats.classes):
+        raise ValueError(
+            f"word vectors {tuple(sem.shape)} for {len(feats.classes)} classes: there must be one "
+            "row a class, from class_vectors(feats.classes)"
+        )
+    check_finite(sem, "word vectors")
+    check_finite(feats.sketch, "sketch features")
+    check_finite(feats.photo, "photo features")
+    for domain in ("sketch", "photo"):
+        counts = torch.bincount(getattr(feats, f"{domain}_labels"), minlength=len(train))
+        empty = [feats.classes[i] for i in torch.nonzero(train & (counts == 0)).flatten()]
+        if empty:
+            raise ValueError(f"training classes with no {domain} features: {empty}")
+
+
+class _Batches:
+    """The training classes' features, resident on the device, and random batches of them."""
+
+    def __init__(self, model: SSGN, feats: Features, sem: Tensor, train: Tensor, seed: int):
+        device = model.columns.device
+        local = (train.cumsum(0) - 1).to(device)  # class number -> training class number
+        sketch_rows, photo_rows = train[feats.sketch_labels], train[feats.photo_labels]
+        with torch.no_grad():
+            self.x = model.sketch_input(feats.sketch[sketch_rows])
+            self.labels = local[feats.sketch_labels[sketch_rows].to(device)]
+            photo_labels = local[feats.photo_labels[photo_rows].to(device)]
+            by_class = photo_labels.argsort(stable=True)
+            self.v = model.photo_input(feats.photo[photo_rows])[by_class]
+            self.count = torch.bincount(photo_labels, minlength=len(model.classes))
+            self.first = self.count.cumsum(0) - self.count
+            self.s = model.standardise_semantics(sem[train].to(device))
+            sums = torch.zeros(len(model.classes), self.v.shape[1], device=device)
+            sums.index_add_(0, photo_labels[by_class], self.v)
+            self.class_mean = sums / self.count[:, None]
+        self.latent, self.size = model.config.latent, model.config.batch_size
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.size)
+
+    def __iter__(self):
+        random = {"generator": self.generator, "device": self.x.device}
+        for rows in torch.randperm(len(self.x), **random).split(self.size):
+            y = self.labels[rows]
+            # A random photo of each sketch's class: photos lie class by class.
+            pick = (torch.rand(len(y), **random) * self.count[y]).long()
+            noise = torch.randn(len(y), self.latent, **random)
+            yield (
+                self.x[rows],
+                self.v[self.first[y] + pick],
+                self.s[y],
+                self.class_mean[y],
+                y,
+                noise,
+            )
+
+
+def _run(model, feats, sem, batches, config, progress) -> History:
+    history, best, kept = History(), -1.0, None
+    masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,  # one pass over the weights: on two cores several times faster
+    )
+    steps = config.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
+        for epoch in range(1, config.epochs + 1):
+            model.train()
+            began, sums = time.perf_counter(), {}
+            for batch in batches:
+                terms = model.objective(*batch)
+                total = sum(getattr(config, name) * value for name, value in terms.items())
+                optimiser.zero_grad(set_to_none=True)
+                total.backward()
+                optimiser.step()
+                schedule.step()
+                for name, value in {**terms, "total": total}.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
+                bar.update()
+            record = {name: float(value) / len(batches) for name, value in sums.items()}
+            for name in (*LOSSES, "total"):
+                if not abs(record.get(name, 0.0)) < float("inf"):
+                    raise DivergedError(
+                        f"the loss {name!r} is {record[name]} in epoch {epoch}. Lower "
+                        "learning_rate, or that loss's weight."
+                    )
+            record["validation"] = None
+            if masks[0].any():
+                figures = evaluate_classes(model, feats, masks, (), semantics=sem)
+                record["validation"] = figures["mAP@all"]
+            record["seconds"] = time.perf_counter() - began
+            history.epochs.append(record)
+            bar.set_postfix(loss=record["total"], validation=record["validation"])
+            # With no pseudo-unseen classes there is nothing to select by: keep the last epoch.
+            score = epoch if record["validation"] is None else record["validation"]
+            if score > best:
+                best, history.best_epoch = score, epoch
+                kept = copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    return history
+
+
+def fit_cached(
+    feats: Features, sem: Tensor, config: SSGNConfig | None = None, *, seed: int = 0, **options
+) -> tuple[SSGN, History]:
+    """:func:`fit`, or what it made when it was last called with the same arguments.
+
+    The checkpoint lies in the cache folder, under a key of everything that the result depends on:
+    features, split, word vectors, configuration, seed and the library's source.
+    """
+    config = config or SSGNConfig()
+    folder = cache_dir() / "models" / _key(feats, sem, config, seed)
+    try:
+        model = SSGN.load(folder)
+        about = json.loads((folder / "config.json").read_text())
+        return model, History(**about["history"])
+    except (CheckpointError, KeyError, TypeError):
+        model, history = fit(feats, sem, config, seed=seed, **options)
+        model.save(folder, history=asdict(history))
+        return model.cpu(), history
+
+
+def _key(feats: Features, sem: Tensor, config: SSGNConfig, seed: int, *more) -> str:
+    return digest(
+        json.dumps(feats.provenance, sort_keys=True),
+        json.dumps([feats.split.unseen, feats.split.validation]),
+        sem.numpy().tobytes(),
+        json.dumps([asdict(config), seed, *more]),
+        package_digest(),
+    )[:16]
+
+
+def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
+    """The variants that chapter 7 compares, by name: every one a change of one or two values.
+
+    The first is the full model; the second to fourth take away fusion, the two-stage decoder and
+    both [A]; then each loss is switched off by itself; the last is the oracle, an upper bound
+    that leaks the label.
+    """
+    full = base or SSGNConfig()
+    return {
+        "SSGN: fusion, coarse-to-fine": full,
+        "fusion, single-stage": replace(full, decoder="single-stage"),
+        "single layer, coarse-to-fine": replace(full, taps="single"),
+        "single layer, single-stage": replace(full, taps="single", decoder="single-stage"),
+        **{f"SSGN without {name} loss": replace(full, **{name: 0.0}) for name in LOSSES},
+        "oracle (leaks the label)": replace(full, condition="oracle"),
+    }
+
+
+def study(
+    feats: Features,
+    sem: Tensor,
+    configs: Mapping[str, SSGNConfig],
+    seeds: Iterable[int] = (0, 1, 2),
+    ks: Sequence[int] = (5, 10),
+    *,
+    progress: bool = True,
+    **options,
+) -> list[dict]:
+    """Train every configuration with every seed and evaluate each once on the unseen classes.
+
+    Each run's figures are kept in the cache folder, so that an interrupted study goes on where it
+    stopped and a finished one is there at once.
+
+    Returns:
+        One dict a run: ``variant``, ``seed``, ``best_epoch``, ``seconds``, ``device``,
+        ``validation`` (the mAP@all that selected the epoch) and the figures of
+        :func:`~ssgn.metrics.evaluate`.
+    """
+    jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
+    rows = []
+    for name, config, seed in tqdm(jobs, desc="study", unit="run", disable=not progress):
+        path = cache_dir() / "runs" / f"{_key(feats, sem, config, seed, list(ks))}.json"
+        try:
+            row = json.loads(path.read_text())
+        except (OSError, ValueError):
+            model, history = fit(feats, sem, config, seed=seed, progress=False, **options)
+            row = {
+                "seed": seed,
+                "best_epoch": history.best_epoch,
+                "seconds": round(history.seconds, 2),
+                "device": history.device,
+                "validation": history.column("validation")[history.best_epoch - 1],
+                **evaluate_unseen(model, feats, ks, semantics=sem),
+            }
+            write_json(path, row)
+        rows.append({"variant": name, **row})
+    return rows
+
+
+def values(rows: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
+    """One figure of one variant over the seeds of a :func:`study`, in the order of the seeds."""
+    return [row[key] for row in sorted(rows, key=lambda r: r["seed"]) if row["variant"] == variant]
+
+
+def device_name(device: torch.device) -> str:
+    """A device as a reader would name it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def provenance() -> dict:
+    """Where a figure comes from: date, machine, versions, and the commit if there is one."""
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": device_name(device),
+        "commit": git.stdout.strip() or None,
+        "source": package_digest()[:16],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def write_json(path: Path | str, content: dict) -> None:
+    """Write a small JSON file, all or nothing."""
+    with atomic_path(path) as made:
+        made.write_text(json.dumps(content, indent=1) + "\n")

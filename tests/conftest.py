@@ -1,0 +1,137 @@
+"""Small worlds that every test can afford: a dataset of scribbles, features with known structure."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ssgn
+from ssgn.data import Dataset, Drawings, ImageFiles, Split
+
+USERS_CACHE = os.environ.get("SSGN_CACHE")  # before any test points it elsewhere
+CLASSES = ("cat", "dog", "car", "sun")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder; the user's own is not touched."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SSGN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def doodle_emoji():
+    """The real dataset, from the user's own cache: prepared once, not once a test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        if USERS_CACHE is None:
+            patch.delenv("SSGN_CACHE", raising=False)
+        else:
+            patch.setenv("SSGN_CACHE", USERS_CACHE)
+        yield ssgn.load_dataset("doodle-emoji")
+
+
+def left_in(folder):
+    """Every file below a folder, hidden ones and the insides of temporary folders included."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path):
+    """Four classes, three scribbles and two PNG pictures each; the last class is unseen."""
+    rng = np.random.default_rng(0)
+    ink = (rng.random((12, 28, 28)) > 0.8).astype(np.uint8) * 255
+    paths = []
+    for i in range(8):
+        paths.append(tmp_path / f"{CLASSES[i // 2]}-{i % 2}.png")
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(paths[-1])
+    return Dataset(
+        name="tiny",
+        classes=CLASSES,
+        sketch=Drawings(ink, [f"{CLASSES[i // 3]}/{i % 3}" for i in range(12)]),
+        photo=ImageFiles(paths, [p.stem for p in paths]),
+        sketch_labels=torch.arange(4).repeat_interleave(3),
+        photo_labels=torch.arange(4).repeat_interleave(2),
+        split=Split(("sun",), ("car",)),
+        fingerprint="tiny-1",
+    )
+
+
+@dataclass
+class World:
+    """Features and word vectors in which a photo is a fixed linear map of what a sketch shows."""
+
+    feats: ssgn.Features
+    sem: torch.Tensor
+
+
+@pytest.fixture(scope="session")
+def world():
+    """32 classes in 4 dimensions: 20 to train on, 4 pseudo-unseen, 8 unseen (chance about 1/8).
+
+    Sketches and photos are different linear maps of the class's centre, plus noise, so comparing
+    them directly is no better than chance, and what is learned on some classes holds for others.
+    """
+    gen = torch.Generator().manual_seed(7)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=gen)
+
+    n, d, inner = 32, 24, 4
+    centres = noise(n, inner)
+    to_sketch, to_photo, to_words = noise(inner, d), noise(inner, d), noise(inner, 6)
+    sketch_labels = torch.arange(n).repeat_interleave(12)
+    photo_labels = torch.arange(n).repeat_interleave(5)
+    sketch = centres[sketch_labels] @ to_sketch + 0.3 * noise(len(sketch_labels), d)
+    photo = centres[photo_labels] @ to_photo + 0.3 * noise(len(photo_labels), d)
+    classes = tuple(f"class{i:02}" for i in range(n))
+    feats = ssgn.Features(
+        # Columns of very different scale and offset: nothing works without standardising.
+        sketch * torch.linspace(0.1, 10, d) + 5,
+        photo * torch.linspace(10, 0.1, d) - 3,
+        sketch_labels,
+        photo_labels,
+        classes,
+        {"low": slice(0, 8), "mid": slice(8, 16), "embedding": slice(16, 24)},
+        {"single": ("embedding",), "fusion": ("mid", "embedding")},
+        Split(classes[24:], classes[20:24]),
+        {"dataset": "world", "backbone": "made-up", "format": 1},
+    )
+    return World(feats, centres @ to_words)
+
+
+@pytest.fixture(scope="session")
+def config():
+    """Makes a configuration that trains in a fraction of a second."""
+
+    def make(**changes):
+        small = dict(latent=4, hidden=32, epochs=2, batch_size=64, draws=2)
+        return ssgn.SSGNConfig(**{**small, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fit(world, config):
+    """Trains on the world; keyword arguments change the configuration."""
+
+    def run(feats=None, sem=None, seed=0, **changes):
+        return ssgn.fit(
+            world.feats if feats is None else feats,
+            world.sem if sem is None else sem,
+            config(**changes),
+            seed=seed,
+            device="cpu",
+            progress=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(fit):
+    """A briefly trained two-stage model; do not change it."""
+    return fit()[0]

@@ -1,0 +1,415 @@
+"""The book's extension: what makes a chapter stale, and what a run leaves behind.
+
+Most tests write the executed notebook themselves and start no kernel.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from sphinx.errors import ExtensionError
+
+SOURCE = Path(__file__).parents[1] / "book" / "_ext" / "papermill_chapters.py"
+spec = importlib.util.spec_from_file_location("papermill_chapters", SOURCE)
+pc = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pc)
+
+CHAPTER = """# %% [markdown]
+# # A chapter
+
+# %% tags=["parameters"]
+epochs = 2
+seed: int = 0
+
+# %%
+print("epochs", epochs)
+"""
+END = "2026-01-02T03:04:05+00:00"
+
+
+class Book:
+    """A book in a folder: two chapters, two profiles, a package of two files."""
+
+    def __init__(self, root: Path):
+        self.root, self.package = root, root / "pkg"
+        self.write("pkg/__init__.py", "x = 1\n")
+        self.write("pkg/names.json", "{}\n")
+        self.write("profiles/quick.yaml", "common: {epochs: 3, unheard_of: 1}\n")
+        self.write("profiles/full.yaml", "common: {epochs: 50}\n01_one: {seed: 7}\n")
+        self.one = self.write("chapters/01_one.py", CHAPTER)
+        self.two = self.write("chapters/02_two.py", CHAPTER)
+        self.notebook = self.one.with_suffix(".ipynb")
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def save(self, stamp: dict | None, run: dict, source: str = CHAPTER) -> None:
+        """An executed notebook of chapter one, as papermill would leave it."""
+        nb = jupytext.reads(source, fmt="py:percent")
+        injected = nbformat.v4.new_code_cell("epochs = 3")
+        injected.metadata.tags = ["injected-parameters"]
+        nb.cells.insert(2, injected)
+        nb.metadata.papermill = {"exception": None, "parameters": {}} | run
+        if stamp:
+            nb.metadata[pc.STAMP] = stamp
+        nbformat.write(nb, self.notebook)
+
+    def run(self, profile: str = "quick") -> None:
+        """A stamped run without a kernel."""
+        made = pc.ingredients(self.one, profile, self.package)
+        stamp = made | {"profile": profile, "seconds": 1.0, "executed_at": END}
+        self.save(stamp, {"end_time": END})
+
+    def run_by_hand(self, source: str = CHAPTER, **run) -> None:
+        self.save(None, {"end_time": END} | run, source)
+
+    def stale(self, profile: str | None = None) -> str | None:
+        return pc.stale_reason(self.one, profile, self.package)
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Record which chapters would run; returns the list of (chapter, profile)."""
+    ran = []
+
+    def record(chapter, profile, package=None):
+        ran.append((chapter.stem, profile))
+        return 0.0
+
+    monkeypatch.setattr(pc, "run_chapter", record)
+    return ran
+
+
+# Staleness of a stamped notebook.
+
+
+def test_a_fresh_chapter_is_stale_and_an_executed_one_is_not(book):
+    assert book.stale() == "never run"
+    book.run()
+    assert book.stale() is None
+
+
+def test_half_a_notebook_counts_as_none(book):
+    book.run()
+    book.notebook.write_text(book.notebook.read_text()[:100])
+    assert book.stale() == "never run"
+
+
+def test_source_changed(book):
+    book.run()
+    book.write("chapters/01_one.py", CHAPTER + "\nprint(1)\n")
+    assert book.stale() == "source changed"
+
+
+@pytest.mark.parametrize("name", ["pkg/__init__.py", "pkg/names.json", "pkg/new.py"])
+def test_package_changed_whether_code_or_data(book, name):
+    book.run()
+    book.write(name, "y = 2\n")
+    assert book.stale() == "package changed"
+
+
+def test_package_file_renamed(book):
+    book.run()
+    (book.package / "names.json").rename(book.package / "titles.json")
+    assert book.stale() == "package changed"
+
+
+def test_dates_and_caches_of_the_package_do_not_matter(book):
+    book.run()
+    book.write("pkg/__pycache__/__init__.cpython-311.pyc", "bytes")
+    book.write("pkg/.swp", "editor")
+    later = time.time() + 1000
+    os.utime(book.package / "__init__.py", (later, later))
+    assert book.stale() is None
+
+
+def test_parameters_changed_only_where_they_are_declared(book):
+    book.run()
+    book.write("profiles/quick.yaml", "common: {epochs: 3, unheard_of: 2}\n")
+    assert book.stale() is None
+    book.write("profiles/quick.yaml", "common: {epochs: 4}\n")
+    assert book.stale() == "parameters changed"
+
+
+def test_a_full_run_survives_a_quick_build_unless_quick_was_asked_for(book):
+    book.run("full")
+    assert book.stale() is None
+    assert book.stale("full") is None
+    assert book.stale("quick") == "run with the profile full, not quick"
+
+
+def test_a_full_run_is_judged_by_the_full_profile(book):
+    book.run("full")
+    book.write("profiles/quick.yaml", "common: {epochs: 4}\n")
+    assert book.stale() is None
+    book.write("profiles/full.yaml", "common: {epochs: 60}\n")
+    assert book.stale() == "parameters changed"
+
+
+def test_a_profile_that_was_deleted(book):
+    book.run("full")
+    (book.root / "profiles/full.yaml").unlink()
+    assert book.stale() == "its profile full is gone"
+
+
+# Staleness of a notebook that plain papermill wrote.
+
+
+def test_run_by_hand_is_not_stale(book):
+    book.run_by_hand()
+    assert book.stale() is None
+
+
+def test_run_by_hand_from_another_source(book):
+    book.run_by_hand(CHAPTER.replace("A chapter", "Another title"))
+    assert book.stale() == "source changed since it was run by hand"
+
+
+def test_run_by_hand_before_the_package_changed(book):
+    book.run_by_hand()
+    later = book.notebook.stat().st_mtime + 10
+    os.utime(book.package / "names.json", (later, later))
+    assert book.stale() == "package changed since it was run by hand"
+
+
+@pytest.mark.parametrize("run", [{"end_time": None}, {"exception": True}])
+def test_run_by_hand_that_did_not_finish(book, run):
+    book.run_by_hand(**run)
+    assert book.stale() == "its notebook was not run to the end"
+
+
+def test_run_by_hand_against_a_profile_asked_for(book):
+    book.run_by_hand(parameters={"epochs": 50, "seed": 7})
+    assert book.stale("full") is None
+    assert book.stale("quick") == "run by hand with other parameters than quick's"
+
+
+def test_an_old_stamp_does_not_speak_for_a_later_run_in_place(book):
+    stamp = pc.ingredients(book.one, "quick", book.package)
+    stamp |= {"profile": "quick", "executed_at": END, "source": "of long ago"}
+    book.save(stamp, {"end_time": "2026-02-02T00:00:00+00:00", "parameters": {"epochs": 9}})
+    assert book.stale() is None
+    assert book.stale("quick") == "run by hand with other parameters than quick's"
+
+
+# Profiles.
+
+
+def test_a_section_overrides_common_and_undeclared_common_keys_are_left_out(book):
+    assert pc.chapter_parameters(book.one, "quick") == {"epochs": 3}
+    assert pc.chapter_parameters(book.one, "full") == {"epochs": 50, "seed": 7}
+    assert pc.chapter_parameters(book.two, "full") == {"epochs": 50}
+    book.write("profiles/full.yaml", "common: {epochs: 50}\n01_one: {epochs: 60}\n")
+    assert pc.chapter_parameters(book.one, "full") == {"epochs": 60}
+
+
+def test_unknown_profile_lists_the_known_ones(book):
+    with pytest.raises(pc.ChapterError, match="unknown profile 'fast'.*full, quick"):
+        pc.update([book.one], "fast", package=book.package)
+
+
+def test_undeclared_key_in_a_chapters_own_section(book):
+    book.write("profiles/quick.yaml", "02_two: {epoch: 3}\n")
+    with pytest.raises(pc.ChapterError, match="sets epoch for 02_two.*only: epochs, seed"):
+        pc.chapter_parameters(book.two, "quick")
+    assert pc.chapter_parameters(book.one, "quick") == {}
+
+
+def test_section_of_no_chapter(book):
+    book.write("profiles/quick.yaml", "01_won: {epochs: 3}\n")
+    with pytest.raises(pc.ChapterError, match="no chapter is called 01_won"):
+        pc.chapter_parameters(book.one, "quick")
+
+
+def test_the_books_own_profiles_and_chapters_agree():
+    chapters = pc.find_chapters(SOURCE.parents[1] / "chapters")
+    profiles = sorted(p.stem for p in (SOURCE.parents[1] / "profiles").glob("*.yaml"))
+    assert profiles == ["full", "quick", "smoke"]
+    assert chapters
+    for chapter in chapters:
+        for profile in profiles:
+            pc.chapter_parameters(chapter, profile)
+
+
+# What runs, and in which order.
+
+
+def test_update_runs_the_stale_ones_in_order_of_name(book, no_kernel):
+    chapters = pc.find_chapters(book.root / "chapters")
+    assert pc.update(chapters, None, "quick", book.package) == ["01_one", "02_two"]
+    book.run("full")
+    no_kernel.clear()
+    pc.update(chapters, None, "quick", book.package)
+    assert no_kernel == [("02_two", "quick")]
+    no_kernel.clear()
+    pc.update(chapters, "full", "quick", book.package, force=True)
+    assert no_kernel == [("01_one", "full"), ("02_two", "full")]
+
+
+def test_a_mistake_in_the_last_chapters_profile_shows_before_the_first_runs(book, no_kernel):
+    book.write("profiles/quick.yaml", "02_two: {epoch: 3}\n")
+    with pytest.raises(pc.ChapterError):
+        pc.update([book.one, book.two], None, "quick", book.package)
+    assert no_kernel == []
+
+
+@pytest.mark.parametrize(("variable", "expected"), [(None, "quick"), ("full", "full")])
+def test_sphinx_takes_the_profile_from_the_environment_else_from_its_configuration(
+    book, no_kernel, monkeypatch, variable, expected
+):
+    monkeypatch.delenv("SSGN_PROFILE", raising=False)
+    if variable:
+        monkeypatch.setenv("SSGN_PROFILE", variable)
+    monkeypatch.setattr(pc, "find_package", lambda: book.package)
+    app = type("App", (), {"srcdir": str(book.root)})
+    pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
+    assert no_kernel == [("01_one", expected), ("02_two", expected)]
+
+
+def test_sphinx_stops_with_our_message(book, monkeypatch):
+    monkeypatch.setenv("SSGN_PROFILE", "fast")
+    monkeypatch.setattr(pc, "find_package", lambda: book.package)
+    app = type("App", (), {"srcdir": str(book.root)})
+    with pytest.raises(ExtensionError, match="unknown profile 'fast'"):
+        pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
+
+
+def test_command_line(book, no_kernel, monkeypatch, capsys):
+    monkeypatch.setattr(pc, "__file__", str(book.root / "_ext" / "papermill_chapters.py"))
+    monkeypatch.setattr(pc, "find_package", lambda: book.package)
+    monkeypatch.setenv("SSGN_PROFILE", "full")
+    book.run("full")
+    pc.main(["status"])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["01_one", "full", "up", "to", "date"],
+        ["02_two", "-", "stale:", "never", "run"],
+    ]
+    pc.main(["run", "01_one"])
+    pc.main(["run", "01_one", "--force"])
+    pc.main(["run", "--profile", "quick"])
+    assert no_kernel == [("01_one", "full"), ("01_one", "quick"), ("02_two", "quick")]
+    with pytest.raises(SystemExit, match="error: unknown profile 'fast'"):
+        pc.main(["run", "--profile", "fast"])
+    with pytest.raises(SystemExit):
+        pc.main(["run", "01_won"])
+    assert "the chapters are: 01_one, 02_two" in capsys.readouterr().err
+
+
+def test_the_package_is_found_but_not_imported(monkeypatch, tmp_path):
+    (tmp_path / "not_to_be_imported").mkdir()
+    (tmp_path / "not_to_be_imported" / "__init__.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pc.find_package("not_to_be_imported") == tmp_path / "not_to_be_imported"
+    with pytest.raises(pc.ChapterError, match="pip install"):
+        pc.find_package("no_such_package_here")
+
+
+# Runs. The first two start a kernel.
+
+
+def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    book.write("chapters/shown.txt", "beside the chapter")
+    code = (
+        "import os, sys\nprint(sys.executable, os.environ['MPLBACKEND'], open('shown.txt').read())"
+    )
+    book.write("chapters/01_one.py", CHAPTER + f"\n# %%\n{code}\n")
+
+    pc.run_chapter(book.one, "quick", book.package)
+
+    nb = nbformat.read(book.notebook, as_version=4)
+    printed = [o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs]
+    assert printed[0] == "epochs 3\n"
+    assert printed[1].startswith(f"{sys.executable} module://matplotlib_inline")
+    assert printed[1].endswith("beside the chapter\n")
+    stamp = nb.metadata[pc.STAMP]
+    assert stamp["profile"] == "quick" and stamp["parameters"] == {"epochs": 3}
+    assert stamp["executed_at"] == nb.metadata.papermill.end_time and stamp["seconds"] > 0
+    assert [c.metadata.get("tags", []) for c in nb.cells[1:3]] == [
+        ["hide-input", "parameters"],
+        ["hide-input", "injected-parameters"],
+    ]
+    assert str(book.root) not in json.dumps(nb.metadata)
+    assert book.stale() is None
+    assert sorted(p.name for p in book.one.parent.glob("*.ipynb")) == ["01_one.ipynb"]
+
+
+def test_a_failing_chapter_says_where_and_leaves_the_previous_notebook(book):
+    book.run()
+    before = book.notebook.read_bytes()
+    text = CHAPTER + "\n# %%\nkept = 1\nkept / 0\n"
+    book.write("chapters/01_one.py", text)
+    line = text.splitlines().index("kept = 1") + 1
+
+    with pytest.raises(pc.ChapterError) as caught:
+        pc.run_chapter(book.one, "quick", book.package)
+
+    message = str(caught.value)
+    assert f"chapter 01_one failed in cell [4] (01_one.py, line {line})" in message
+    assert "ZeroDivisionError: division by zero" in message
+    assert "make run CHAPTER=01_one PROFILE=quick" in message
+    assert book.notebook.read_bytes() == before
+    assert book.stale() == "source changed"
+    failed = book.one.with_suffix(".failed.ipynb")
+    assert "ZeroDivisionError" in failed.read_text()
+    assert not book.one.with_suffix(".running.ipynb").exists()
+
+
+def test_the_notebook_takes_its_name_only_when_complete(book, monkeypatch):
+    """A build killed while a chapter runs (here: Ctrl-C) leaves no half notebook."""
+    book.run()
+    before = book.notebook.read_bytes()
+    seen = []
+
+    def killed(input_path, output_path, **kwargs):
+        seen.append(Path(output_path))
+        Path(output_path).write_text('{"cells": [')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pc.run_chapter(book.one, "quick", book.package)
+    assert seen[0].parent == book.notebook.parent and seen[0] != book.notebook
+    assert book.notebook.read_bytes() == before
+    assert not seen[0].exists()
+
+
+def test_a_kernel_that_dies_names_the_last_cell_begun(book, monkeypatch):
+    def dies(input_path, output_path, **kwargs):
+        nb = nbformat.read(input_path, as_version=4)
+        for cell in nb.cells[:2]:
+            cell.metadata.papermill = {"start_time": END}
+        nbformat.write(nb, output_path)
+        raise RuntimeError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", dies)
+    with pytest.raises(pc.ChapterError, match=r"cell \[1\] \(01_one.py, line 5\)\n.*Kernel died"):
+        pc.run_chapter(book.one, "quick", book.package)
+    assert book.one.with_suffix(".failed.ipynb").exists() and not book.notebook.exists()
+
+
+def test_an_edit_during_the_run_makes_the_chapter_stale_again(book, monkeypatch):
+    def edited_meanwhile(input_path, output_path, **kwargs):
+        book.write("pkg/__init__.py", "x = 2\n")
+        nb = nbformat.read(input_path, as_version=4)
+        nb.metadata.papermill = {"end_time": END}
+        return nb
+
+    monkeypatch.setattr(papermill, "execute_notebook", edited_meanwhile)
+    pc.run_chapter(book.one, "quick", book.package)
+    assert book.stale() == "package changed"
