@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import safetensors.torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.models.feature_extraction import create_feature_extractor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .data import DataError, Dataset, ImageList, Split, atomic_path, cache_dir, digest
 
@@ -77,6 +78,14 @@ class Features:
         """Boolean ``[M]``: photos of unseen classes."""
         return self.unseen[self.photo_labels]
 
+    @cached_property
+    def content(self) -> str:
+        """A hash of the features and labels themselves, for the keys of what is made from them."""
+        return digest(*(t.contiguous().numpy().tobytes() for t in self._tensors()))
+
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, name) for name in _TENSORS]
+
     def with_split(self, split: Split | int) -> "Features":
         """The same features under another split; a number draws one with that seed."""
         if isinstance(split, int):
@@ -105,7 +114,7 @@ class Features:
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, provenance included; the split is not part of it."""
-        tensors = {k: getattr(self, k).contiguous() for k in _TENSORS}
+        tensors = dict(zip(_TENSORS, (t.contiguous() for t in self._tensors()), strict=True))
         header = {
             "classes": list(self.classes),
             "taps": {name: [r.start, r.stop] for name, r in self.taps.items()},
@@ -114,6 +123,7 @@ class Features:
         }
         with atomic_path(path) as made:
             safetensors.torch.save_file(tensors, made, {"ssgn": json.dumps(header)})
+            made.chmod(0o644)  # safetensors writes 0600, which a shared cache could not use
 
     @classmethod
     def load(cls, path: Path | str, split: Split) -> "Features":
@@ -347,7 +357,7 @@ class _Pixels(TorchDataset):
             raise FeatureError(f"image {self.images.names[i]} cannot be read: {error}") from error
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: its tensors could not be changed or trained on
 def fused(
     backbone: Backbone,
     images: ImageList,

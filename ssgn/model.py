@@ -7,7 +7,7 @@ the word vector of their class, standardised; z is the latent; c the coarse and 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -40,6 +40,9 @@ class SSGNConfig:
         condition: what the coarse stage is conditioned on. ``"predicted"``: the word vector that
             the semantic head reads off the sketch [O]. ``"oracle"``: the true one, *which leaks
             the query's label* and exists only as an upper bound.
+        skip: add the sketch's own features, each column times a learned gain, to the synthesized
+            ones [O]. Sketch and image features come from one backbone, so a column of x is a first
+            guess at the same column of v.
         latent: width Z of z.
         hidden: width of the hidden layers.
         dropout: of the hidden layers, while training.
@@ -54,8 +57,9 @@ class SSGNConfig:
     taps: str | tuple[str, ...] = "fusion"
     decoder: str = "coarse-to-fine"
     condition: str = "predicted"
+    skip: bool = True
     latent: int = 64
-    hidden: int = 256
+    hidden: int = 128
     dropout: float = 0.3
     reconstruction: float = 1.0
     coarse: float = 1.0
@@ -67,7 +71,7 @@ class SSGNConfig:
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    draws: int = 8
+    draws: int = 4
 
     def __post_init__(self):
         if not isinstance(self.taps, str):
@@ -83,9 +87,13 @@ class SSGNConfig:
         for name in LOSSES:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
+        used = LOSSES if self.decoder == "coarse-to-fine" else ONE_STAGE_LOSSES
+        if not any(getattr(self, name) for name in used):
+            raise ValueError(f"every loss is switched off; give one of {', '.join(used)} a weight")
 
 
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
+ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
 
 
 class Standardise(nn.Module):
@@ -162,6 +170,9 @@ class SSGN(nn.Module):
             self.fine_decoder = mlp(d + d, hidden, d, drop)
         else:
             self.decoder = mlp(z + d, hidden, d, drop)
+        if config.skip:
+            # Half way between ignoring the sketch's own value and copying it.
+            self.gain = nn.Parameter(torch.full((d,), 0.5))
         self.regressor = mlp(d, hidden, s, drop)
         self.classifier = nn.Linear(d, len(self.classes))
 
@@ -202,7 +213,7 @@ class SSGN(nn.Module):
         """Synthesized image features f and, of the two-stage decoder, the coarse features c.
 
         c = G_c(z, s) is category-specific, f = G_f(c, x) instance-specific [A]; the single-stage
-        decoder is f = G(z, x) [C].
+        decoder is f = G(z, x) [C]. With ``config.skip`` both add gain * x to f [O].
 
         Args:
             z: ``[B, Z]``.
@@ -212,10 +223,12 @@ class SSGN(nn.Module):
         Returns:
             f ``[B, d]``, and c ``[B, d]`` or None.
         """
-        if self.config.decoder == "single-stage":
-            return self.decoder(torch.cat([z, x], 1)), None
-        c = self.coarse_decoder(torch.cat([z, s], 1))
-        return self.fine_decoder(torch.cat([c, x], 1)), c
+        if self.config.decoder == "coarse-to-fine":
+            c = self.coarse_decoder(torch.cat([z, s], 1))
+            f = self.fine_decoder(torch.cat([c, x], 1))
+        else:
+            c, f = None, self.decoder(torch.cat([z, x], 1))
+        return (f + self.gain * x if self.config.skip else f), c
 
     def objective(
         self,
@@ -284,39 +297,48 @@ class SSGN(nn.Module):
                 fit; it says which.
         """
         folder = Path(folder)
+        for name in ("config.json", "weights.safetensors"):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
         try:
             about = json.loads((folder / "config.json").read_text())
-            if about.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{folder} is a checkpoint of format {about.get('format')}, this version "
-                    f"reads {FORMAT}. Train again."
-                )
-            known = {f.name for f in fields(SSGNConfig)}
-            config = SSGNConfig(**{k: v for k, v in about["config"].items() if k in known})
+            found = about.get("format")
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{folder}/config.json is damaged ({error})") from error
+        if found != FORMAT:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of format {found}, this version reads {FORMAT}. "
+                "Train again."
+            )
+        try:
+            config = SSGNConfig(**about["config"])
             tensors = safetensors.torch.load_file(folder / "weights.safetensors")
-            columns = tensors["columns"]
-            d, width = len(columns), about["width"]
+            width, classes = about["width"], about["classes"]
+            words = len(tensors["standardise_semantics.mean"])
+            nothing = torch.zeros(1, width)
             model = cls(
                 config,
-                columns,
+                tensors["columns"],
                 width,
-                torch.zeros(1, width),
-                torch.zeros(1, width),
-                torch.zeros(len(about["classes"]), len(tensors["standardise_semantics.mean"])),
-                about["classes"],
+                nothing,
+                nothing,
+                torch.zeros(len(classes), words),
+                classes,
                 about["backbone"],
             )
             model.load_state_dict(tensors)
             if not all(t.isfinite().all() for t in tensors.values()):
                 raise ValueError("weights hold NaN or infinity")
-            assert d <= width
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{folder} is no checkpoint: it has no {error.filename}"
-            ) from error
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
+        except (
+            SafetensorError,
+            OSError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             raise CheckpointError(
                 f"{folder} is damaged ({type(error).__name__}: {error}). Train again."
             ) from error

@@ -313,6 +313,7 @@ def architecture(model: SSGN) -> Figure:
             )  # fmt: skip
 
     d = len(model.columns)
+    skip = "\n+ g ⊙ x" if model.config.skip else ""
     at = {
         "x": (0, 1.0), "v": (0, 3.0), "encoder": (2.3, 3.0), "f": (8.3, 1.6),
         "regressor": (10.6, 2.6), "classifier": (10.6, 0.6),
@@ -326,7 +327,7 @@ def architecture(model: SSGN) -> Figure:
         at |= {"head": (2.3, 1.0), "coarse": (4.8, 2.3), "fine": (6.6, 1.0)}
         box("head", at["head"], f"semantic head h\n{width(model.semantic_head)}", PURPLE)
         box("coarse", at["coarse"], f"coarse decoder $G_c$\n{width(model.coarse_decoder)}", RED)
-        box("fine", at["fine"], f"fine decoder $G_f$\n{width(model.fine_decoder)}", RED)
+        box("fine", at["fine"], f"fine decoder $G_f$\n{width(model.fine_decoder)}{skip}", RED)
         arrow(at["x"], at["head"])
         arrow(at["head"], at["coarse"], "ŝ")
         arrow(at["encoder"], at["coarse"], "z", training=True)
@@ -337,7 +338,7 @@ def architecture(model: SSGN) -> Figure:
         last = "fine"
     else:
         at["fine"] = (5.5, 1.6)
-        box("fine", at["fine"], f"decoder G\n{width(model.decoder)}", RED)
+        box("fine", at["fine"], f"decoder G\n{width(model.decoder)}{skip}", RED)
         arrow(at["encoder"], at["fine"], "z", training=True)
         arrow(at["x"], at["fine"], "x")
         box("prior", (5.5, 3.2), "N(0, I)", BLACK)

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backbones import Features
+from .backbones import Features, check_finite
 from .metrics import evaluate
 from .model import SSGN, check_features
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def synthesize(
     model: SSGN,
     sketch: Tensor,
@@ -38,7 +38,8 @@ def synthesize(
 
     Raises:
         FeatureError: features of another width, or not finite.
-        ValueError: an oracle where none belongs, or none where one does.
+        ValueError: an oracle where none belongs, none where one does, or one of another shape;
+            fewer than one draw; a stage that the decoder does not have.
     """
     leaks = model.config.condition == "oracle" and model.config.decoder == "coarse-to-fine"
     if leaks != (oracle is not None):
@@ -50,12 +51,19 @@ def synthesize(
         stage == "coarse" and model.config.decoder != "coarse-to-fine"
     ):
         raise ValueError(f"no stage {stage!r} in the {model.config.decoder} decoder")
+    draws = model.config.draws if draws is None else draws
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; at least one z must be drawn")
     model.eval()
     x = model.sketch_input(sketch)
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(draws or model.config.draws, model.config.latent, generator=generator)
-    latents = latents.to(x.device)
+    latents = torch.randn(draws, model.config.latent, generator=generator).to(x.device)
     if oracle is not None:
+        if oracle.shape != (len(x), len(model.standardise_semantics.mean)):
+            raise ValueError(
+                f"oracle word vectors {tuple(oracle.shape)} for {len(x)} sketches: one row of "
+                f"{len(model.standardise_semantics.mean)} a sketch is needed"
+            )
         oracle = model.standardise_semantics(oracle.to(x.device))
 
     out = torch.empty_like(x)
@@ -72,7 +80,7 @@ def synthesize(
     return out
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed(model: SSGN, photo: Tensor) -> Tensor:
     """The gallery in the model's own space: ``[M, D]`` full features to float32 ``[M, d]``."""
     return model.photo_input(photo)
@@ -82,6 +90,8 @@ def rank(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best gallery items of each query by cosine: similarities and indices, ``[Q, k]``."""
     if not len(g):
         raise ValueError("the gallery is empty: there is nothing to rank")
+    check_finite(q, "queries")
+    check_finite(g, "gallery items")
     similarity = F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
     return similarity.topk(min(k, len(g)), dim=1)
 

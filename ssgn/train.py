@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .backbones import Features, check_finite
 from .data import atomic_path, cache_dir, digest, package_digest
@@ -86,7 +86,7 @@ def fit(
 
     # torch's layers initialise and drop out from the global generators; fork them so that the
     # caller's own random numbers are left as they were.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         model = SSGN(
             config,
@@ -177,24 +177,23 @@ def _run(model, feats, sem, batches, config, progress) -> History:
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
         for epoch in range(1, config.epochs + 1):
             model.train()
-            began, sums = time.perf_counter(), {}
+            began, steps_taken = time.perf_counter(), []
             for batch in batches:
                 terms = model.objective(*batch)
-                total = sum(getattr(config, name) * value for name, value in terms.items())
+                total = _weighted(terms, config)
                 optimiser.zero_grad(set_to_none=True)
                 total.backward()
                 optimiser.step()
                 schedule.step()
-                for name, value in {**terms, "total": total}.items():
-                    sums[name] = sums.get(name, 0) + value.detach()
+                # Kept on the device: looking at a value here would make a GPU wait every step.
+                steps_taken.append(torch.stack([*terms.values(), total]).detach())
                 bar.update()
-            record = {name: float(value) / len(batches) for name, value in sums.items()}
-            for name in (*LOSSES, "total"):
-                if not abs(record.get(name, 0.0)) < float("inf"):
-                    raise DivergedError(
-                        f"the loss {name!r} is {record[name]} in epoch {epoch}. Lower "
-                        "learning_rate, or that loss's weight."
-                    )
+            # Once more with the weights that the last step made: they may have broken in it.
+            model.eval()
+            with torch.no_grad():
+                terms = model.objective(*batch)
+            steps_taken.append(torch.stack([*terms.values(), _weighted(terms, config)]))
+            record = _epoch_means([*terms, "total"], torch.stack(steps_taken), epoch)
             record["validation"] = None
             if masks[0].any():
                 figures = evaluate_classes(model, feats, masks, (), semantics=sem)
@@ -209,6 +208,29 @@ def _run(model, feats, sem, batches, config, progress) -> History:
                 kept = copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     return history
+
+
+def _weighted(terms: Mapping[str, Tensor], config: SSGNConfig) -> Tensor:
+    return sum(getattr(config, name) * value for name, value in terms.items())
+
+
+def _epoch_means(names: list[str], values: Tensor, epoch: int) -> dict[str, float]:
+    """Mean of each loss over an epoch's steps, if all of them are finite.
+
+    Args:
+        values: ``[steps + 1, names]``; the last row is a look back that is checked but not counted.
+    """
+    values = values.double().cpu()
+    broken = ~values.isfinite()
+    if broken.any():
+        # After the first bad step every loss is NaN: only that step says which one it was.
+        step = int(broken.any(1).nonzero()[0])
+        which = int(broken[step].nonzero()[0])
+        raise DivergedError(
+            f"the loss {names[which]!r} is {float(values[step, which])} in epoch {epoch}, after "
+            f"{step} of {len(values) - 1} steps. Lower learning_rate, or that loss's weight."
+        )
+    return dict(zip(names, values[:-1].mean(0).tolist(), strict=True))
 
 
 def fit_cached(
@@ -233,8 +255,9 @@ def fit_cached(
 
 def _key(feats: Features, sem: Tensor, config: SSGNConfig, seed: int, *more) -> str:
     return digest(
-        json.dumps(feats.provenance, sort_keys=True),
-        json.dumps([feats.split.unseen, feats.split.validation]),
+        feats.content,
+        json.dumps([feats.provenance, feats.classes, feats.split.unseen, feats.split.validation]),
+        json.dumps([(name, r.start, r.stop) for name, r in feats.taps.items()]),
         sem.numpy().tobytes(),
         json.dumps([asdict(config), seed, *more]),
         package_digest(),
@@ -245,8 +268,8 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
     """The variants that chapter 7 compares, by name: every one a change of one or two values.
 
     The first is the full model; the second to fourth take away fusion, the two-stage decoder and
-    both [A]; then each loss is switched off by itself; the last is the oracle, an upper bound
-    that leaks the label.
+    both [A]; then each loss is switched off by itself, and our own skip connection [O]; the last
+    is the oracle, an upper bound that leaks the label.
     """
     full = base or SSGNConfig()
     return {
@@ -255,6 +278,7 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         "single layer, coarse-to-fine": replace(full, taps="single"),
         "single layer, single-stage": replace(full, taps="single", decoder="single-stage"),
         **{f"SSGN without {name} loss": replace(full, **{name: 0.0}) for name in LOSSES},
+        "SSGN without skip connection": replace(full, skip=False),
         "oracle (leaks the label)": replace(full, condition="oracle"),
     }
 

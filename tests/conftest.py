@@ -1,4 +1,4 @@
-"""Small worlds that every test can afford: a dataset of scribbles, features with known structure."""
+"""Small worlds for every test: a dataset of scribbles, features with a known structure."""
 
 import os
 from dataclasses import dataclass

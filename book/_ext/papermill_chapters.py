@@ -171,7 +171,8 @@ def kernel_manager():
     from jupyter_client.kernelspec import KernelSpec
 
     # MPLBACKEND=agg, common on servers, would leave the pages without figures.
-    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    # A notebook keeps every line of a progress bar: one in ten seconds is enough.
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TQDM_MININTERVAL": "10"}
     quiet = ["--log-level=ERROR"]  # it warns about its localhost connection in every build
     spec = KernelSpec(**get_kernel_dict(quiet), env=env)
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})

@@ -48,7 +48,7 @@ from ssgn import baselines, plots
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 
 # %% [markdown]
 # ## Two domains

@@ -41,7 +41,7 @@ from ssgn.data import draw
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 
 # %%
 ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)

@@ -54,7 +54,7 @@ def show(what):
 
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seed = 0
 
 # %%
@@ -155,10 +155,19 @@ s_hat = model.condition(x)
 #
 # $$
 # \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
-# \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}).
+# \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
 # $$ (eq-decoder)
 #
-# The ablation's single-stage decoder is the CVAE's, $\mathbf{f} = G(\mathbf{z}, \mathbf{x})$.
+# The ablation's single-stage decoder is the CVAE's,
+# $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$.
+#
+# The last term is ours {bdg-warning}`O`. A decoder with one narrow hidden layer must squeeze all
+# that a sketch says through it, and on classes that it was not trained on it came out *behind* a
+# ridge regression. Yet a column of $\mathbf{x}$ and the same column of $\mathbf{v}$ come from the
+# same filter of the same backbone: the one is a first guess at the other. A learned gain
+# $\mathbf{g}$ for each column lets that guess through, and costs as many weights as there are
+# columns. It was adopted on the pseudo-unseen classes, both decoders have it, and
+# [chapter 7](07_ablations) takes it away again.
 
 # %%
 show(SSGN.decode)

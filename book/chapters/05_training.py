@@ -32,7 +32,7 @@ from ssgn import plots, train
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seed = 0
 epochs = 4
 

@@ -31,7 +31,7 @@ from ssgn import baselines, plots
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seed = 0
 epochs = 4
 
@@ -77,7 +77,7 @@ _ = plots.bars(
 # very top, those at the 90th, 75th, 50th, 25th and 10th percentile, and the one at the bottom. A
 # solid frame and a tick mark what is right, a dashed frame and a cross what is wrong, with its class.
 
-# %%
+# %% tags=["picture:retrieval"]
 order = average_precision.argsort(descending=True, stable=True)
 places = {
     "best": 0,

@@ -36,7 +36,7 @@ from ssgn.train import ablations, study, values
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seeds = [0, 1, 2]
 epochs = 4
 
@@ -87,7 +87,7 @@ display(
 # %% [markdown]
 # ## Fusion and the decoder
 
-# %%
+# %% tags=["picture:ablations"]
 full, fused_single, one_c2f, one_single = list(variants)[:4]
 nearest = baselines.nearest_neighbour(feats, standardised=False).evaluate_unseen(feats, ())
 _ = plots.dots(
@@ -181,6 +181,9 @@ display(
 # %% [markdown]
 # A loss that makes no difference when it is taken away *alone* may still matter together with
 # others: regression and classification both shape the same features.
+#
+# The last row is not a loss: it takes away the skip connection of {eq}`eq-decoder`, which is our own
+# addition. Whatever else this page says holds for a decoder that has it.
 #
 # ## The oracle, an upper bound that leaks
 #

@@ -38,7 +38,7 @@ with warnings.catch_warnings():
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seed = 0
 epochs = 4
 

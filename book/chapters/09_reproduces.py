@@ -35,7 +35,7 @@ from ssgn.train import ablations, study, values
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 seeds = [0, 1, 2]
 epochs = 4
 

