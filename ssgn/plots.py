@@ -15,6 +15,7 @@ import torch
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from .data import Dataset, ImageList
@@ -287,7 +288,8 @@ def architecture(model: SSGN) -> Figure:
             str(n) for n in (layers[0].in_features, *(m.out_features for m in layers))
         )
 
-    fig, ax = plt.subplots(figsize=(10, 4.6))
+    fig = plt.figure(figsize=(10.5, 4.4), layout="none")
+    ax = fig.add_axes((0, 0, 1, 1))
     boxes = {}
 
     def box(name, at, text, colour):
@@ -296,62 +298,62 @@ def architecture(model: SSGN) -> Figure:
             bbox={"boxstyle": "round,pad=0.45", "fc": colour, "ec": "none"},
         )  # fmt: skip
 
-    def arrow(start, end, label="", training=False, bend=0.0):
-        ax.annotate(
-            "", end, start, zorder=1,
-            arrowprops={
-                "arrowstyle": "-|>", "color": GREY if training else BLACK, "lw": 1.4,
-                "ls": "--" if training else "-", "connectionstyle": f"arc3,rad={bend}",
-                "shrinkA": 30, "shrinkB": 30,
-            },
-        )  # fmt: skip
-        if label:
-            middle = np.mean([start, end], axis=0)
-            ax.annotate(
-                label, middle, ha="center", va="center", fontsize=11, zorder=4,
-                bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"},
-            )  # fmt: skip
+    arrows = []
+
+    def arrow(start, end, label="", training=False):
+        arrows.append((start, end, label, training))
 
     d = len(model.columns)
     skip = "\n+ g ⊙ x" if model.config.skip else ""
-    at = {
-        "x": (0, 1.0), "v": (0, 3.0), "encoder": (2.3, 3.0), "f": (8.3, 1.6),
-        "regressor": (10.6, 2.6), "classifier": (10.6, 0.6),
-    }  # fmt: skip
-    box("x", at["x"], f"sketch x\n{d}", BLUE)
-    box("v", at["v"], f"image v\n{d}", GREEN)
-    box("encoder", at["encoder"], f"encoder q\n{width(model.encoder)}", GREY)
-    arrow(at["v"], at["encoder"], training=True)
-    arrow(at["x"], at["encoder"], training=True)
+    box("x", (0, 0.7), f"sketch x\n{d}", BLUE)
+    box("v", (0, 3.0), f"image v\n{d}", GREEN)
+    box("encoder", (2.4, 3.0), f"encoder q\n{width(model.encoder)}", GREY)
+    box("prior", (5.0, 3.7), "prior N(0, I)", BLACK)
+    box("f", (9.2, 1.4), f"synthesized f\n{d}", GREEN)
+    box("regressor", (11.6, 2.6), f"regressor R\n{width(model.regressor)}", GREY)
+    box("classifier", (11.6, 0.3), f"classifier C\n{width(model.classifier)}", GREY)
     if model.config.decoder == "coarse-to-fine":
-        at |= {"head": (2.3, 1.0), "coarse": (4.8, 2.3), "fine": (6.6, 1.0)}
-        box("head", at["head"], f"semantic head h\n{width(model.semantic_head)}", PURPLE)
-        box("coarse", at["coarse"], f"coarse decoder $G_c$\n{width(model.coarse_decoder)}", RED)
-        box("fine", at["fine"], f"fine decoder $G_f$\n{width(model.fine_decoder)}{skip}", RED)
-        arrow(at["x"], at["head"])
-        arrow(at["head"], at["coarse"], "ŝ")
-        arrow(at["encoder"], at["coarse"], "z", training=True)
-        arrow(at["coarse"], at["fine"], "c")
-        arrow(at["x"], at["fine"], "x", bend=0.35)
-        box("prior", (4.8, 3.55), "N(0, I)", BLACK)
-        arrow((4.8, 3.55), at["coarse"], "z")
-        last = "fine"
+        box("head", (2.4, 1.55), f"semantic head h\n{width(model.semantic_head)}", PURPLE)
+        box("coarse", (5.0, 2.2), f"coarse decoder $G_c$\n{width(model.coarse_decoder)}", RED)
+        box("last", (7.0, 0.7), f"fine decoder $G_f$\n{width(model.fine_decoder)}{skip}", RED)
+        arrow("x", "head")
+        arrow("head", "coarse", "ŝ")
+        arrow("coarse", "last", "c")
     else:
-        at["fine"] = (5.5, 1.6)
-        box("fine", at["fine"], f"decoder G\n{width(model.decoder)}{skip}", RED)
-        arrow(at["encoder"], at["fine"], "z", training=True)
-        arrow(at["x"], at["fine"], "x")
-        box("prior", (5.5, 3.2), "N(0, I)", BLACK)
-        arrow((5.5, 3.2), at["fine"], "z")
-        last = "fine"
-    box("f", at["f"], f"synthesized f\n{d}", GREEN)
-    box("regressor", at["regressor"], f"regressor R\n{width(model.regressor)}", GREY)
-    box("classifier", at["classifier"], f"classifier C\n{width(model.classifier)}", GREY)
-    arrow(at[last], at["f"])
-    arrow(at["f"], at["regressor"], training=True)
-    arrow(at["f"], at["classifier"], training=True)
-    ax.set(xlim=(-0.8, 11.7), ylim=(-0.3, 4.0))
+        box("last", (6.0, 1.4), f"decoder G\n{width(model.decoder)}{skip}", RED)
+    uses_z = "coarse" if model.config.decoder == "coarse-to-fine" else "last"
+    arrow("v", "encoder", training=True)
+    arrow("x", "encoder", training=True)
+    arrow("encoder", uses_z, "z", training=True)
+    arrow("prior", uses_z, "z")
+    arrow("x", "last", "x")
+    arrow("last", "f")
+    arrow("f", "regressor", training=True)
+    arrow("f", "classifier", training=True)
+    ax.set(xlim=(-0.7, 12.6), ylim=(-0.1, 4.1))
     ax.axis("off")
+    fig.canvas.draw()  # only then do the boxes know their size, which arrows end at
+    for start, end, label, training in arrows:
+        ends = boxes[start].xy, boxes[end].xy
+        ax.add_patch(
+            FancyArrowPatch(
+                *ends,
+                patchA=boxes[start].get_bbox_patch(),
+                patchB=boxes[end].get_bbox_patch(),
+                shrinkA=2,
+                shrinkB=3,
+                arrowstyle="-|>",
+                mutation_scale=13,
+                color=GREY if training else BLACK,
+                linewidth=1.4,
+                linestyle="--" if training else "-",
+            )
+        )
+        if label:
+            ax.annotate(
+                label, np.mean(ends, axis=0), ha="center", va="center", fontsize=11, zorder=4,
+                bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"},
+            )  # fmt: skip
     return fig
 
 

@@ -26,7 +26,7 @@ def synthesize(
     reads off the sketch.
 
     Args:
-        sketch: ``[N, D]`` full features, as :func:`~ssgn.extract` returns them.
+        sketch: ``[N, D]`` full features, as :func:`~ssgn.backbones.extract` returns them.
         draws: K; by default the model's ``config.draws``. The same K latents serve all sketches.
         seed: of the draws.
         stage: ``"fine"``, or ``"coarse"`` for the intermediate features of the two-stage decoder.
@@ -99,7 +99,7 @@ def rank(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def evaluate_unseen(
     model: SSGN, feats: Features, ks=(5, 10), *, semantics: Tensor | None = None, **options
 ) -> dict:
-    """:func:`~ssgn.evaluate` on the unseen classes: all their sketches against all their photos.
+    """:func:`~ssgn.metrics.evaluate` on the unseen classes: all their sketches against all their photos.
 
     Args:
         semantics: ``[C, S]``, only for an oracle model.
@@ -120,7 +120,7 @@ def evaluate_classes(
     stage: str = "fine",
     per_query: bool = False,
 ) -> dict:
-    """:func:`~ssgn.evaluate` of the sketches and photos that two boolean masks select."""
+    """:func:`~ssgn.metrics.evaluate` of the sketches and photos that two boolean masks select."""
     q_labels, g_labels = feats.sketch_labels[masks[0]], feats.photo_labels[masks[1]]
     leaks = model.config.condition == "oracle" and model.config.decoder == "coarse-to-fine"
     q = synthesize(

@@ -46,6 +46,8 @@ sketches_per_class = 40
 # %%
 ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
 seen = ~ds.unseen
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"| | classes | sketches | pictures |\n|---|---|---|---|\n"
@@ -89,6 +91,8 @@ changed = {
     for name, candidates in table["classes"].items()
     if candidates[0] != name.replace(" ", "-")
 }
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"**{len(changed)} of {len(table['classes'])} classes go by another name**, for example "
@@ -134,6 +138,7 @@ for ax, image, title in zip(
     ax.imshow(image, cmap="gray")
     ax.set(title=title, xticks=[], yticks=[])
     ax.grid(False)
+    ax.spines[:].set_visible(True)
 
 # %% [markdown]
 # ## The split
@@ -151,6 +156,8 @@ for ax, image, title in zip(
 
 # %%
 split = ds.split
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"**{len(split.unseen)} unseen:** {', '.join(split.unseen)}.\n\n"

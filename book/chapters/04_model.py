@@ -105,9 +105,9 @@ for name in ("trumpet", "lobster", "bus"):
     print(f"{name:>8}: {', '.join(ds.classes[i] for i in near)}")
 
 # %% [markdown]
-# ## The encoder {bdg-secondary}`C`
+# ## The encoder
 #
-# During training, the encoder sees the answer, and says in few numbers what the sketch alone does
+# {bdg-secondary}`C` During training, the encoder sees the answer, and says in few numbers what the sketch alone does
 # not tell:
 #
 # $$
@@ -126,9 +126,9 @@ z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
 print("z", tuple(z.shape))
 
 # %% [markdown]
-# ## The semantic head, and the leak that it avoids {bdg-warning}`O`
+# ## The semantic head, and the leak that it avoids
 #
-# The coarse stage is "conditioned on auxiliary semantic information", says the abstract. Which?
+# {bdg-warning}`O` The coarse stage is "conditioned on auxiliary semantic information", says the abstract. Which?
 # In training one knows the class and can look its word vector up. **At test time the class of the
 # query is what we are looking for.** To feed its true word vector is to hand over the answer, and
 # retrieval becomes look-up in a table of names. The abstract does not say what the authors did.
@@ -148,9 +148,9 @@ show(SSGN.condition)
 s_hat = model.condition(x)
 
 # %% [markdown]
-# ## The coarse-to-fine decoder {bdg-primary}`A`
+# ## The coarse-to-fine decoder
 #
-# First what is common to the *category*, from the meaning; then what is particular to the
+# {bdg-primary}`A` First what is common to the *category*, from the meaning; then what is particular to the
 # *instance*, from the sketch:
 #
 # $$
@@ -220,6 +220,8 @@ y = torch.tensor(
 )
 with torch.no_grad():
     terms = model.objective(x, v, s, v, y, torch.randn_like(mu))
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         "| term | weight $\\lambda$ | value before training |\n|---|---|---|\n"

@@ -51,7 +51,7 @@ config
 # With features of a few thousand numbers instead of images, everything fits on the device, and a
 # batch is a few lines of indexing:
 
-# %%
+# %% tags=["hide-input"]
 display(
     Code(inspect.cleandoc("\n" + inspect.getsource(train._Batches.__iter__)), language="python")
 )
@@ -78,6 +78,8 @@ _ = plots.training_curves(history, ("total", "reconstruction", "coarse"))
 figures = ssgn.evaluate_unseen(model, feats, ks=(5, 10))
 validation = history.column("validation")
 best = history.best_epoch
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"Epoch **{best}** of {len(validation)} was kept, with mAP@all {validation[best - 1]:.3f} on "

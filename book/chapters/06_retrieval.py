@@ -140,6 +140,8 @@ _ = plots.bars(
 # %%
 figures = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5, 10, 50))
 kinds = ("P@{}", "mAP@{}", "mAP@{}/min", "mAP@{}/k")
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         "| k | P@k | mAP@k (÷ found) | mAP@k/min | mAP@k/k |\n|---|---|---|---|---|\n"

@@ -69,6 +69,8 @@ def quoted(name, key="mAP@all"):
 
 
 keys = ("mAP@all", "P@5", "mAP@5", "mAP@5/min", "mAP@5/k")
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"Means and 95% intervals over {len(seeds)} seeds, {int(feats.unseen.sum())} unseen classes.\n\n"
@@ -131,6 +133,7 @@ def verdict(values_of_ratio):
     return f"makes no difference that {len(values_of_ratio)} seeds can show: {mean:.2f} ± {half:.2f} times"
 
 
+# %% tags=["hide-input"]
 display(Markdown("\n".join(f"- **{name}**: {verdict(v)}." for name, v in ratios.items())))
 
 # %% [markdown]
@@ -152,6 +155,8 @@ display(Markdown("\n".join(f"- **{name}**: {verdict(v)}." for name, v in ratios.
 model, _ = ssgn.fit_cached(feats, sem, variants[full], seed=seeds[0])
 coarse = ssgn.evaluate_unseen(model, feats, (), stage="coarse")["mAP@all"]
 fine = ssgn.evaluate_unseen(model, feats, ())["mAP@all"]
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"Coarse features alone: mAP@all **{coarse:.3f}**; fine features, from the same model: "
@@ -170,6 +175,8 @@ _ = plots.dots(
     title="One loss off at a time",
     highlight=(full,),
 )
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         "\n".join(
@@ -199,6 +206,8 @@ _ = plots.dots(
     highlight=(oracle,),
     title="Leaking the label",
 )
+
+# %% tags=["hide-input"]
 display(Markdown(f"{oracle}, relative to the full model: **{verdict(ratio(oracle, full))}**."))
 
 # %% [markdown]

@@ -139,6 +139,8 @@ _ = plots.bars(
     title="Neighbourhood purity, all unseen classes",
     highlight=("fine features",),
 )
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"Synthesis moves the purity from {purities['sketch features, standardised fusion']:.3f} to "

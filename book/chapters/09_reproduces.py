@@ -100,6 +100,7 @@ def table_of(runs):
     return "\n".join(lines)
 
 
+# %% tags=["hide-input"]
 display(
     Markdown(
         f"### Your run\n\ndoodle-emoji, {sketches_per_class} sketches a class, {len(seeds)} seeds, on "

@@ -71,6 +71,8 @@ profiles = {
     p.stem: yaml.safe_load(p.read_text())["common"] for p in Path("../profiles").glob("*.yaml")
 }
 keys = list(profiles["quick"])
+
+# %% tags=["hide-input"]
 display(
     Markdown(
         "| profile | "
@@ -124,6 +126,7 @@ clock = time.perf_counter()
 ssgn.evaluate_unseen(model, feats)
 evaluation = time.perf_counter() - clock
 
+# %% tags=["hide-input"]
 display(
     Markdown(
         "| stage | measured |\n|---|---|\n"

@@ -55,7 +55,10 @@ def digest(*parts: bytes | str) -> str:
 
 
 def package_digest() -> str:
-    """A hex SHA-256 of the library's own source: what a cached result was computed with."""
+    """A hex SHA-256 of the library's source: what a cached result was computed with.
+
+    Figures and the command line are left out; they cannot change a result.
+    """
     root = Path(__file__).resolve().parent.parent
-    files = sorted(p for p in root.rglob("*.py"))
+    files = sorted(p for p in root.rglob("*.py") if p.name not in ("plots.py", "cli.py"))
     return digest(*(part for p in files for part in (str(p.relative_to(root)), p.read_bytes())))
