@@ -15,6 +15,7 @@
 #
 # **What you will learn.** What zero-shot sketch-based image retrieval is, why it is hard, how a
 # result is measured, and what the simplest possible method reaches.
+#
 # **What it costs.** The first chapter also fetches the data and runs every image through a
 # network once: about three minutes on two CPU cores, and nothing when you come back.
 #

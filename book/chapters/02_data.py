@@ -16,6 +16,7 @@
 # **What you will learn.** Where the drawings and pictures come from and under which licences, how
 # raw drawings become inputs that a network can use, what a zero-shot split is, and why a third
 # group of classes is needed to choose anything honestly.
+#
 # **What it costs.** Seconds, once the first chapter has prepared the data.
 #
 # The paper measures on Sketchy and TU-Berlin, whose archives are large and need a manual download.

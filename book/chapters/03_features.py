@@ -15,6 +15,7 @@
 #
 # **What you will learn.** What a *tap* is, what the layers of a network know about a sketch, why
 # fused layers must be standardised, and how the layers that this book fuses were chosen.
+#
 # **What it costs.** Under a minute: the features were extracted in chapter 1.
 #
 # A network for images is a stack of stages. Early ones respond to edges and strokes, later ones to

@@ -16,6 +16,7 @@
 # **What you will learn.** Every part of the network and every term it is trained on, each as an
 # equation and the lines that implement it; and where a careless implementation would leak the
 # answer.
+#
 # **What it costs.** Seconds: nothing is trained here.
 #
 # A sketch $\mathbf{x}$ leaves much open: colour, filling, style, pose. A *generative* model treats

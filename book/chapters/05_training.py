@@ -15,7 +15,8 @@
 #
 # **What you will learn.** How batches are made, what each loss does over time, when training must
 # stop, and how to choose that moment without looking at the unseen classes.
-# **What it costs.** Some ten seconds a training run on two CPU cores.
+#
+# **What it costs.** Seconds a training run, on two CPU cores.
 
 # %%
 import inspect

@@ -15,6 +15,7 @@
 #
 # **What you will learn.** What the trained model retrieves for drawings of classes it never saw,
 # where it fails, and how much the figure called "mAP" depends on its definition.
+#
 # **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
 
 # %%

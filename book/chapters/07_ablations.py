@@ -15,6 +15,7 @@
 #
 # **What you will learn.** What each idea of the paper is worth here: fusion, the coarse-to-fine
 # decoder, every loss. How to tell an effect from the luck of a seed.
+#
 # **What it costs.** Every variant is trained several times: a few minutes on two CPU cores. Each
 # run is kept, so an interrupted study goes on where it stopped.
 #

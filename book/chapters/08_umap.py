@@ -15,6 +15,7 @@
 #
 # **What you will learn.** Where the features synthesized from sketches of unseen classes lie among
 # the real image features of those classes, and how far a picture of it can be trusted.
+#
 # **What it costs.** Under a minute.
 
 # %%

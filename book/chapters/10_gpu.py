@@ -15,6 +15,7 @@
 #
 # **What you will learn.** How to run chapters and studies on a GPU, unattended, how their results
 # get into the book, and what this page's machine did.
+#
 # **What it costs.** Seconds.
 #
 # Every function that computes takes `device=`, and takes a GPU by itself where there is one. No
