@@ -129,8 +129,8 @@ def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
 class SSGN(nn.Module):
     """Stacked Semantic-Guided Network.
 
-    It takes full features, as :func:`~ssgn.backbones.extract` returns them, and selects and standardises
-    its own columns.
+    It takes full features, as :func:`~ssgn.backbones.extract` returns them, and selects and
+    standardises its own columns.
 
     Args:
         config: what to build.

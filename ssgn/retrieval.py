@@ -99,7 +99,7 @@ def rank(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def evaluate_unseen(
     model: SSGN, feats: Features, ks=(5, 10), *, semantics: Tensor | None = None, **options
 ) -> dict:
-    """:func:`~ssgn.metrics.evaluate` on the unseen classes: all their sketches against all their photos.
+    """:func:`~ssgn.metrics.evaluate` on the unseen classes: all sketches against all photos.
 
     Args:
         semantics: ``[C, S]``, only for an oracle model.

@@ -64,7 +64,8 @@ def fit(
     not in the statistics for standardisation, not in selection.
 
     Args:
-        sem: ``[C, S]`` word vectors of ``feats.classes``, from :func:`~ssgn.semantics.class_vectors`.
+        sem: ``[C, S]`` word vectors of ``feats.classes``, from
+            :func:`~ssgn.semantics.class_vectors`.
         config: by default ``SSGNConfig()``.
         seed: of the weights, the batches and the latents. Same seed, same machine, same result.
         device: by default a GPU where there is one.
