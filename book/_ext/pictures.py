@@ -1,4 +1,4 @@
-"""What README and index show of the book: pictures from the executed chapters, a table of the ledger.
+"""What README and index show of the book: pictures of executed chapters, a table of the ledger.
 
 A chapter marks a picture's cell with the tag ``picture:NAME``. Run this after ``make book``; a test
 holds the README to the table.
@@ -27,7 +27,7 @@ def copy_pictures() -> None:
 
 
 def table(entry: dict, keys=("mAP@all", "P@5", "mAP@10/k")) -> str:
-    """A ledger entry as a Markdown table: mean and half-width of the 95% interval over its seeds."""
+    """A ledger entry as a Markdown table: mean and half-width of its 95% interval over seeds."""
     lines = ["| | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for name in ablations():
         cells = (interval(values(entry["runs"], name, key)) for key in keys)

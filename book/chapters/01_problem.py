@@ -59,8 +59,12 @@ sketches_per_class = 40
 # families. [The next chapter](02_data) says exactly where they come from; here are a few classes.
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
-unseen_names = [name for name, u in zip(ds.classes, ds.unseen.tolist()) if u]
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
+unseen_names = [
+    name for name, u in zip(ds.classes, ds.unseen.tolist()) if u
+]
 shown = ["octopus", "bicycle", *unseen_names[:4]]
 _ = plots.class_rows(ds, shown)
 
@@ -77,8 +81,12 @@ _ = plots.class_rows(ds, shown)
 # %%
 def ink(images, n=2000):
     """Mean share of non-white pixels, image by image."""
-    pick = np.random.default_rng(0).choice(len(images), min(n, len(images)), replace=False)
-    return np.array([(images.load(int(i), 128).min(-1) < 128).mean() for i in pick])
+    pick = np.random.default_rng(0).choice(
+        len(images), min(n, len(images)), replace=False
+    )
+    return np.array(
+        [(images.load(int(i), 128).min(-1) < 128).mean() for i in pick]
+    )
 
 
 ink_sketch, ink_photo = ink(ds.sketch), ink(ds.photo)
@@ -111,7 +119,9 @@ display(
 
 # %%
 feats = ssgn.extract(ds)
-raw = baselines.nearest_neighbour(feats, taps="single", standardised=False)
+raw = baselines.nearest_neighbour(
+    feats, taps="single", standardised=False
+)
 
 x = raw.synthesize(feats.sketch[feats.sketch_unseen])
 v = raw.embed(feats.photo[feats.photo_unseen])
@@ -154,9 +164,13 @@ display(
 # chosen by that rule and not by hand.
 
 # %%
-each = ssgn.evaluate(x, v, x_labels, v_labels, ks=(5,), per_query=True)["mAP@all"]
+each = ssgn.evaluate(x, v, x_labels, v_labels, ks=(5,), per_query=True)[
+    "mAP@all"
+]
 order = each.argsort(descending=True)
-picks = order[[int(q * (len(order) - 1)) for q in (0.1, 0.25, 0.5, 0.75, 0.9)]]
+picks = order[
+    [int(q * (len(order) - 1)) for q in (0.1, 0.25, 0.5, 0.75, 0.9)]
+]
 _, best = ssgn.rank(x[picks], v, k=8)
 queries = torch.nonzero(feats.sketch_unseen).flatten()[picks]
 gallery = torch.nonzero(feats.photo_unseen).flatten()
@@ -172,7 +186,9 @@ _ = plots.retrieval_panel(
 )
 # %%
 _, top = ssgn.rank(x, v, k=8)
-family = np.array([ds.photo.names[i].split("/")[1] for i in gallery.tolist()])
+family = np.array(
+    [ds.photo.names[i].split("/")[1] for i in gallery.tolist()]
+)
 found = (family[top.numpy()] == "openmoji").mean()
 
 # %% tags=["hide-input"]

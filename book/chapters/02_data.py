@@ -45,7 +45,9 @@ plots.use_style()
 sketches_per_class = 40
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 seen = ~ds.unseen
 
 # %% tags=["hide-input"]
@@ -104,7 +106,10 @@ display(
 display(
     Markdown(
         "| dropped | why |\n|---|---|\n"
-        + "\n".join(f"| {name} | {why} |" for name, why in table["dropped"].items())
+        + "\n".join(
+            f"| {name} | {why} |"
+            for name, why in table["dropped"].items()
+        )
     )
 )
 
@@ -173,7 +178,9 @@ display(
 # %%
 other = ds.with_split(1).split
 common = set(other.unseen) & set(split.unseen)
-print(f"split by seed 1: {len(other.unseen)} unseen classes, {len(common)} of them in the default")
+print(
+    f"split by seed 1: {len(other.unseen)} unseen classes, {len(common)} of them in the default"
+)
 
 # %% [markdown]
 # ```{admonition} Zero-shot, strictly?

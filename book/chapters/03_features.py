@@ -50,10 +50,13 @@ plots.use_style()
 sketches_per_class = 40
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds, backbone="efficientnet-lite0")
 rows = "\n".join(
-    f"| {n} | {r.start}–{r.stop - 1} | {r.stop - r.start} |" for n, r in feats.taps.items()
+    f"| {n} | {r.start}–{r.stop - 1} | {r.stop - r.start} |"
+    for n, r in feats.taps.items()
 )
 
 # %% tags=["hide-input"]
@@ -64,8 +67,18 @@ display(Markdown("| tap | columns | width |\n|---|---|---|\n" + rows))
 # "single-layer" and "fusion" are choices of columns and nothing else:
 
 # %%
-print("single:", feats.presets["single"], len(feats.columns("single")), "columns")
-print("fusion:", feats.presets["fusion"], len(feats.columns("fusion")), "columns")
+print(
+    "single:",
+    feats.presets["single"],
+    len(feats.columns("single")),
+    "columns",
+)
+print(
+    "fusion:",
+    feats.presets["fusion"],
+    len(feats.columns("fusion")),
+    "columns",
+)
 
 # %% [markdown]
 # ## Layers speak at different volumes
@@ -77,11 +90,17 @@ print("fusion:", feats.presets["fusion"], len(feats.columns("fusion")), "columns
 
 # %%
 def spread(x):
-    return {name: float(x[:, r].std(0).mean()) for name, r in feats.taps.items()}
+    return {
+        name: float(x[:, r].std(0).mean())
+        for name, r in feats.taps.items()
+    }
 
 
 seen_sketches, seen_photos = ~feats.sketch_unseen, ~feats.photo_unseen
-sketch_spread, photo_spread = spread(feats.sketch[seen_sketches]), spread(feats.photo[seen_photos])
+sketch_spread, photo_spread = (
+    spread(feats.sketch[seen_sketches]),
+    spread(feats.photo[seen_photos]),
+)
 _ = plots.bars(
     sketch_spread,
     "mean standard deviation of the columns (sketches)",
@@ -117,7 +136,9 @@ display(
 
 # %%
 def figure_of(taps, standardised=True):
-    method = baselines.nearest_neighbour(feats, taps, standardised=standardised)
+    method = baselines.nearest_neighbour(
+        feats, taps, standardised=standardised
+    )
     return method.evaluate_classes(feats, feats.validation, ())["mAP@all"]
 
 
@@ -185,7 +206,12 @@ _ = plots.bars(
 
 # %%
 marked, alone_, stages = (
-    fusions[k] for k in ("last 5 stages + embedding", "embedding alone", "all stages, no embedding")
+    fusions[k]
+    for k in (
+        "last 5 stages + embedding",
+        "embedding alone",
+        "all stages, no embedding",
+    )
 )
 
 # %% tags=["hide-input"]

@@ -51,7 +51,12 @@ plots.use_style()
 
 def show(what):
     """The library's own source, so that page and program cannot drift apart."""
-    display(Code(inspect.cleandoc("\n" + inspect.getsource(what)), language="python"))
+    display(
+        Code(
+            inspect.cleandoc("\n" + inspect.getsource(what)),
+            language="python",
+        )
+    )
 
 
 # %% tags=["parameters"]
@@ -59,7 +64,9 @@ sketches_per_class = 40
 seed = 0
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes, source="glove-50")
 
@@ -91,10 +98,17 @@ _ = plots.architecture(model)
 # near *trumpet* and far from *lobster*.
 
 # %%
-batch = torch.tensor([ds.classes.index(n) * sketches_per_class for n in ("octopus", "bus", "crab")])
+batch = torch.tensor(
+    [
+        ds.classes.index(n) * sketches_per_class
+        for n in ("octopus", "bus", "crab")
+    ]
+)
 x = model.sketch_input(feats.sketch[batch])
 labels = feats.sketch_labels[batch]
-photo_of = torch.tensor([int(torch.nonzero(feats.photo_labels == y)[0]) for y in labels])
+photo_of = torch.tensor(
+    [int(torch.nonzero(feats.photo_labels == y)[0]) for y in labels]
+)
 v = model.photo_input(feats.photo[photo_of])
 s = model.standardise_semantics(sem[labels])
 print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
@@ -217,7 +231,10 @@ show(losses.classification)
 # %%
 config = model.config
 y = torch.tensor(
-    [model.classes.index(n) if n in model.classes else 0 for n in ("octopus", "bus", "crab")]
+    [
+        model.classes.index(n) if n in model.classes else 0
+        for n in ("octopus", "bus", "crab")
+    ]
 )
 with torch.no_grad():
     terms = model.objective(x, v, s, v, y, torch.randn_like(mu))

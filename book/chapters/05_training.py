@@ -38,7 +38,9 @@ seed = 0
 epochs = 4
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 config = ssgn.SSGNConfig(epochs=epochs)
@@ -54,7 +56,12 @@ config
 
 # %% tags=["hide-input"]
 display(
-    Code(inspect.cleandoc("\n" + inspect.getsource(train._Batches.__iter__)), language="python")
+    Code(
+        inspect.cleandoc(
+            "\n" + inspect.getsource(train._Batches.__iter__)
+        ),
+        language="python",
+    )
 )
 
 # %% [markdown]
@@ -107,11 +114,16 @@ with tempfile.TemporaryDirectory() as folder:
     again = ssgn.SSGN.load(Path(folder) / "model")
     print(sorted(p.name for p in (Path(folder) / "model").iterdir()))
     print(
-        json.dumps(json.loads((Path(folder) / "model/config.json").read_text())["config"])[:160],
+        json.dumps(
+            json.loads((Path(folder) / "model/config.json").read_text())[
+                "config"
+            ]
+        )[:160],
         "…",
     )
 same = torch.equal(
-    ssgn.synthesize(model.cpu(), feats.sketch[:8]), ssgn.synthesize(again, feats.sketch[:8])
+    ssgn.synthesize(model.cpu(), feats.sketch[:8]),
+    ssgn.synthesize(again, feats.sketch[:8]),
 )
 print("loaded model synthesizes the same features:", same)
 

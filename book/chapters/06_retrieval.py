@@ -37,10 +37,14 @@ seed = 0
 epochs = 4
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
-model, _ = ssgn.fit_cached(feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed)
+model, _ = ssgn.fit_cached(
+    feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed
+)
 
 # %% [markdown]
 # ## Four lines
@@ -52,18 +56,30 @@ model, _ = ssgn.fit_cached(feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed
 unseen, gallery = feats.sketch_unseen, feats.photo_unseen
 q = ssgn.synthesize(model, feats.sketch[unseen]).cpu()
 g = ssgn.embed(model, feats.photo[gallery]).cpu()
-q_labels, g_labels = feats.sketch_labels[unseen], feats.photo_labels[gallery]
+q_labels, g_labels = (
+    feats.sketch_labels[unseen],
+    feats.photo_labels[gallery],
+)
 each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5,), per_query=True)
 average_precision = each["mAP@all"]
 
 # %%
 reference = {
-    "nearest neighbour, raw embedding": baselines.nearest_neighbour(feats, standardised=False),
-    "nearest neighbour, standardised embedding": baselines.nearest_neighbour(feats),
-    "nearest neighbour, standardised fusion": baselines.nearest_neighbour(feats, "fusion"),
+    "nearest neighbour, raw embedding": baselines.nearest_neighbour(
+        feats, standardised=False
+    ),
+    "nearest neighbour, standardised embedding": baselines.nearest_neighbour(
+        feats
+    ),
+    "nearest neighbour, standardised fusion": baselines.nearest_neighbour(
+        feats, "fusion"
+    ),
     "ridge regression, fusion": baselines.ridge(feats),
 }
-table = {name: m.evaluate_unseen(feats, ())["mAP@all"] for name, m in reference.items()}
+table = {
+    name: m.evaluate_unseen(feats, ())["mAP@all"]
+    for name, m in reference.items()
+}
 table["SSGN"] = float(average_precision.mean())
 _ = plots.bars(
     table,
@@ -91,7 +107,10 @@ places = {
 }
 picks = order[[int(at * (len(order) - 1)) for at in places.values()]]
 _, ranked = ssgn.rank(q[picks], g, k=9)
-sketch_rows, photo_rows = torch.nonzero(unseen).flatten(), torch.nonzero(gallery).flatten()
+sketch_rows, photo_rows = (
+    torch.nonzero(unseen).flatten(),
+    torch.nonzero(gallery).flatten(),
+)
 _ = plots.retrieval_panel(
     sketch_rows[picks].tolist(),
     photo_rows[ranked],
@@ -100,7 +119,10 @@ _ = plots.retrieval_panel(
     ds.sketch_labels,
     ds.photo_labels,
     ds.classes,
-    captions=[f"{name}, AP {average_precision[i]:.2f}" for name, i in zip(places, picks)],
+    captions=[
+        f"{name}, AP {average_precision[i]:.2f}"
+        for name, i in zip(places, picks)
+    ],
 )
 # %% [markdown]
 # ## Which classes are easy?
@@ -147,7 +169,11 @@ display(
     Markdown(
         "| k | P@k | mAP@k (÷ found) | mAP@k/min | mAP@k/k |\n|---|---|---|---|---|\n"
         + "\n".join(
-            f"| {k} | " + " | ".join(f"{figures[kind.format(k)]:.3f}" for kind in kinds) + " |"
+            f"| {k} | "
+            + " | ".join(
+                f"{figures[kind.format(k)]:.3f}" for kind in kinds
+            )
+            + " |"
             for k in (5, 10, 50)
         )
         + f"\n\nmAP@all, over the whole ranking: **{figures['mAP@all']:.3f}**."

@@ -42,7 +42,9 @@ seeds = [0, 1, 2]
 epochs = 4
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 variants = ablations(ssgn.SSGNConfig(epochs=epochs))
@@ -66,7 +68,7 @@ rows = study(feats, sem, variants, seeds)
 # %%
 def quoted(name, key="mAP@all"):
     mean, half = interval(values(rows, name, key))
-    return f"{mean:.3f} ± {half:.3f}"
+    return f"{mean:.3f}\u00a0±\u00a0{half:.3f}"  # no break at ±
 
 
 keys = ("mAP@all", "P@5", "mAP@5", "mAP@5/min", "mAP@5/k")
@@ -81,7 +83,9 @@ display(
         + "|---" * (len(keys) + 1)
         + "|\n"
         + "\n".join(
-            f"| {name} | " + " | ".join(quoted(name, key) for key in keys) + " |"
+            f"| {name} | "
+            + " | ".join(quoted(name, key) for key in keys)
+            + " |"
             for name in variants
         )
     )
@@ -92,9 +96,14 @@ display(
 
 # %% tags=["picture:ablations"]
 full, fused_single, one_c2f, one_single = list(variants)[:4]
-nearest = baselines.nearest_neighbour(feats, standardised=False).evaluate_unseen(feats, ())
+nearest = baselines.nearest_neighbour(
+    feats, standardised=False
+).evaluate_unseen(feats, ())
 _ = plots.dots(
-    {name: values(rows, name) for name in (full, fused_single, one_c2f, one_single)},
+    {
+        name: values(rows, name)
+        for name in (full, fused_single, one_c2f, one_single)
+    },
     "mAP@all on the unseen classes: each seed, mean and 95% interval",
     title="The paper's two ideas",
     highlight=(full,),
@@ -109,18 +118,30 @@ _ = plots.dots(
 
 # %%
 def ratio(a, b, key="mAP@all"):
-    return [x / y for x, y in zip(values(rows, a, key), values(rows, b, key), strict=True)]
+    return [
+        x / y
+        for x, y in zip(
+            values(rows, a, key), values(rows, b, key), strict=True
+        )
+    ]
 
 
 ratios = {
     "fusion / single layer, coarse-to-fine": ratio(full, one_c2f),
-    "fusion / single layer, single-stage": ratio(fused_single, one_single),
+    "fusion / single layer, single-stage": ratio(
+        fused_single, one_single
+    ),
     "coarse-to-fine / single-stage, fusion": ratio(full, fused_single),
-    "coarse-to-fine / single-stage, single layer": ratio(one_c2f, one_single),
+    "coarse-to-fine / single-stage, single layer": ratio(
+        one_c2f, one_single
+    ),
     "both / neither": ratio(full, one_single),
 }
 _ = plots.dots(
-    ratios, "ratio of mAP@all, seed by seed", reference=1.0, reference_label="no difference"
+    ratios,
+    "ratio of mAP@all, seed by seed",
+    reference=1.0,
+    reference_label="no difference",
 )
 
 
@@ -135,7 +156,13 @@ def verdict(values_of_ratio):
 
 
 # %% tags=["hide-input"]
-display(Markdown("\n".join(f"- **{name}**: {verdict(v)}." for name, v in ratios.items())))
+display(
+    Markdown(
+        "\n".join(
+            f"- **{name}**: {verdict(v)}." for name, v in ratios.items()
+        )
+    )
+)
 
 # %% [markdown]
 # ## What it means
@@ -181,7 +208,8 @@ _ = plots.dots(
 display(
     Markdown(
         "\n".join(
-            f"- **{name}**: {verdict(ratio(name, full))} the full model's mAP." for name in without
+            f"- **{name}**: {verdict(ratio(name, full))} the full model's mAP."
+            for name in without
         )
     )
 )
@@ -209,7 +237,11 @@ _ = plots.dots(
 )
 
 # %% tags=["hide-input"]
-display(Markdown(f"{oracle}, relative to the full model: **{verdict(ratio(oracle, full))}**."))
+display(
+    Markdown(
+        f"{oracle}, relative to the full model: **{verdict(ratio(oracle, full))}**."
+    )
+)
 
 # %% [markdown]
 # ## Exercises

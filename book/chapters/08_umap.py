@@ -33,7 +33,9 @@ import ssgn
 from ssgn import baselines, plots
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # umap's import warns about optional packages
+    warnings.simplefilter(
+        "ignore"
+    )  # umap's import warns about optional packages
     import umap
 
 plots.use_style()
@@ -44,13 +46,20 @@ seed = 0
 epochs = 4
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
-model, _ = ssgn.fit_cached(feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed)
+model, _ = ssgn.fit_cached(
+    feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed
+)
 
 unseen, gallery = feats.sketch_unseen, feats.photo_unseen
-q_labels, g_labels = feats.sketch_labels[unseen], feats.photo_labels[gallery]
+q_labels, g_labels = (
+    feats.sketch_labels[unseen],
+    feats.photo_labels[gallery],
+)
 real = ssgn.embed(model, feats.photo[gallery]).cpu()
 plain = model.sketch_input(feats.sketch[unseen]).cpu()
 fine = ssgn.synthesize(model, feats.sketch[unseen]).cpu()
@@ -65,23 +74,36 @@ fine = ssgn.synthesize(model, feats.sketch[unseen]).cpu()
 # they are retrieved, so that the easy and the hard are both there.
 
 # %%
-ap = ssgn.evaluate(fine, real, q_labels, g_labels, (), per_query=True)["mAP@all"]
-score = {c: float(ap[q_labels == c].mean()) for c in q_labels.unique().tolist()}
+ap = ssgn.evaluate(fine, real, q_labels, g_labels, (), per_query=True)[
+    "mAP@all"
+]
+score = {
+    c: float(ap[q_labels == c].mean()) for c in q_labels.unique().tolist()
+}
 ranked = sorted(score, key=score.get, reverse=True)
 chosen = torch.tensor(ranked[:: max(1, len(ranked) // 10)][:10])
 of_q, of_g = torch.isin(q_labels, chosen), torch.isin(g_labels, chosen)
 
 
 def layout(sketch_side):
-    points = F.normalize(torch.cat([real[of_g], sketch_side[of_q]]), dim=1).numpy()
+    points = F.normalize(
+        torch.cat([real[of_g], sketch_side[of_q]]), dim=1
+    ).numpy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fixed seed makes umap run on one core, and it says so
+        warnings.simplefilter(
+            "ignore"
+        )  # a fixed seed makes umap run on one core, and it says so
         return umap.UMAP(
-            metric="cosine", n_neighbors=15, min_dist=0.3, random_state=seed
+            metric="cosine",
+            n_neighbors=15,
+            min_dist=0.3,
+            random_state=seed,
         ).fit_transform(points)
 
 
-groups = [ds.classes[c] for c in torch.cat([g_labels[of_g], q_labels[of_q]])]
+groups = [
+    ds.classes[c] for c in torch.cat([g_labels[of_g], q_labels[of_q]])
+]
 kinds = ["real picture"] * int(of_g.sum())
 
 # %% [markdown]
@@ -124,14 +146,26 @@ def purity(sketch_side, k=5):
     return float((g_labels[near] == q_labels[:, None]).float().mean())
 
 
-chance = float(torch.stack([(g_labels == c).float().mean() for c in g_labels.unique()]).mean())
+chance = float(
+    torch.stack(
+        [(g_labels == c).float().mean() for c in g_labels.unique()]
+    ).mean()
+)
 raw = baselines.nearest_neighbour(feats, standardised=False)
-_, near = ssgn.rank(raw.synthesize(feats.sketch[unseen]), raw.embed(feats.photo[gallery]), 5)
+_, near = ssgn.rank(
+    raw.synthesize(feats.sketch[unseen]),
+    raw.embed(feats.photo[gallery]),
+    5,
+)
 purities = {
     "chance": chance,
-    "raw embedding": float((g_labels[near] == q_labels[:, None]).float().mean()),
+    "raw embedding": float(
+        (g_labels[near] == q_labels[:, None]).float().mean()
+    ),
     "sketch features, standardised fusion": purity(plain),
-    "coarse features": purity(ssgn.synthesize(model, feats.sketch[unseen], stage="coarse").cpu()),
+    "coarse features": purity(
+        ssgn.synthesize(model, feats.sketch[unseen], stage="coarse").cpu()
+    ),
     "fine features": purity(fine),
 }
 _ = plots.bars(

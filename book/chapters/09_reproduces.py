@@ -41,11 +41,16 @@ seeds = [0, 1, 2]
 epochs = 4
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 rows = study(feats, sem, ablations(ssgn.SSGNConfig(epochs=epochs)), seeds)
-ledger = [json.loads(path.read_text()) for path in sorted(Path("../results").glob("*.json"))]
+ledger = [
+    json.loads(path.read_text())
+    for path in sorted(Path("../results").glob("*.json"))
+]
 variants = list(ablations())
 
 # %% [markdown]
@@ -56,10 +61,15 @@ variants = list(ablations())
 # if the whole 95% interval lies above the threshold, **does not hold** if the whole interval lies
 # below, and is **open** otherwise.
 
-# %%
+# %% tags=["hide-input"]
 full, fused_single, one_c2f, one_single = variants[:4]
 claims = [
-    ("Fusing layers improves on the last layer (same coarse-to-fine decoder)", full, one_c2f, 1.0),
+    (
+        "Fusing layers improves on the last layer (same coarse-to-fine decoder)",
+        full,
+        one_c2f,
+        1.0,
+    ),
     (
         "Fusing layers improves on the last layer (same single-stage decoder)",
         fused_single,
@@ -72,8 +82,18 @@ claims = [
         fused_single,
         1.0,
     ),
-    ("The regression loss helps", full, "SSGN without regression loss", 1.0),
-    ("The classification loss helps", full, "SSGN without classification loss", 1.0),
+    (
+        "The regression loss helps",
+        full,
+        "SSGN without regression loss",
+        1.0,
+    ),
+    (
+        "The classification loss helps",
+        full,
+        "SSGN without classification loss",
+        1.0,
+    ),
     (
         "Both ideas together gain more than 20% over the single-layer, single-stage model",
         full,
@@ -88,7 +108,11 @@ def judged(runs, better, worse, threshold):
     mean, half = interval([a / b for a, b in pairs])
     low, high = mean - half, mean + half
     word = (
-        "**holds**" if low > threshold else "**does not hold**" if high < threshold else "**open**"
+        "**holds**"
+        if low > threshold
+        else "**does not hold**"
+        if high < threshold
+        else "**open**"
     )
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]", word
 
@@ -97,7 +121,9 @@ def table_of(runs):
     lines = ["| claim | ratio, 95% interval | verdict |", "|---|---|---|"]
     for text, better, worse, threshold in claims:
         figure, word = judged(runs, better, worse, threshold)
-        lines.append(f"| {text} (ratio > {threshold:g}) | {figure} | {word} |")
+        lines.append(
+            f"| {text} (ratio > {threshold:g}) | {figure} | {word} |"
+        )
     return "\n".join(lines)
 
 
@@ -133,7 +159,10 @@ if not ledger:
 
 # %%
 shown = {}
-for label, runs in [("your run", rows), *((f"recorded {e['date']}", e["runs"]) for e in ledger)]:
+for label, runs in [
+    ("your run", rows),
+    *((f"recorded {e['date']}", e["runs"]) for e in ledger),
+]:
     for name in variants[:4]:
         shown[f"{name} ({label})"] = values(runs, name)
 _ = plots.dots(

@@ -69,7 +69,8 @@ epochs = 4
 
 # %%
 profiles = {
-    p.stem: yaml.safe_load(p.read_text())["common"] for p in Path("../profiles").glob("*.yaml")
+    p.stem: yaml.safe_load(p.read_text())["common"]
+    for p in Path("../profiles").glob("*.yaml")
 }
 keys = list(profiles["quick"])
 
@@ -82,7 +83,9 @@ display(
         + "|---" * (len(keys) + 1)
         + "|\n"
         + "\n".join(
-            f"| {name} | " + " | ".join(str(profiles[name][k]) for k in keys) + " |"
+            f"| {name} | "
+            + " | ".join(str(profiles[name][k]) for k in keys)
+            + " |"
             for name in ("smoke", "quick", "full")
         )
     )
@@ -108,7 +111,9 @@ display(
 # that were in the cache already cost nothing.
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=sketches_per_class)
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 
@@ -122,7 +127,9 @@ clock = time.perf_counter()
 fused(net, few, progress=False)
 images_per_second = len(few) / (time.perf_counter() - clock)
 
-model, history = ssgn.fit_cached(feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=0)
+model, history = ssgn.fit_cached(
+    feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=0
+)
 clock = time.perf_counter()
 ssgn.evaluate_unseen(model, feats)
 evaluation = time.perf_counter() - clock
