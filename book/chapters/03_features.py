@@ -84,8 +84,8 @@ print(
 # ## Layers speak at different volumes
 #
 # Concatenate the taps as they are and rank by cosine, and the loudest layer wins: the cosine is a
-# sum over columns, and the columns' scales differ by orders of magnitude, between layers and
-# between the two domains.
+# sum over columns, and the columns' scales differ several times over between layers, and between
+# the two domains.
 
 
 # %%

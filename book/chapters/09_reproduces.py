@@ -141,7 +141,7 @@ display(
 # Longer runs are kept in the repository as `book/results/*.json`, each with its device, date,
 # commit and the command that gives it again.
 
-# %%
+# %% tags=["hide-input"]
 for entry in ledger:
     display(
         Markdown(
