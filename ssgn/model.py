@@ -91,6 +91,11 @@ class SSGNConfig:
         if not any(getattr(self, name) for name in used):
             raise ValueError(f"every loss is switched off; give one of {', '.join(used)} a weight")
 
+    @property
+    def leaks(self) -> bool:
+        """Whether the decoder is given the query's true word vector: only for an upper bound."""
+        return self.condition == "oracle" and self.decoder == "coarse-to-fine"
+
 
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))

@@ -41,8 +41,7 @@ def synthesize(
         ValueError: an oracle where none belongs, none where one does, or one of another shape;
             fewer than one draw; a stage that the decoder does not have.
     """
-    leaks = model.config.condition == "oracle" and model.config.decoder == "coarse-to-fine"
-    if leaks != (oracle is not None):
+    if model.config.leaks != (oracle is not None):
         raise ValueError(
             "oracle word vectors and condition='oracle' go together; this model's condition is "
             f"{model.config.condition!r} and its decoder {model.config.decoder!r}"
@@ -122,12 +121,11 @@ def evaluate_classes(
 ) -> dict:
     """:func:`~ssgn.metrics.evaluate` of the sketches and photos that two boolean masks select."""
     q_labels, g_labels = feats.sketch_labels[masks[0]], feats.photo_labels[masks[1]]
-    leaks = model.config.condition == "oracle" and model.config.decoder == "coarse-to-fine"
     q = synthesize(
         model,
         feats.sketch[masks[0]],
         stage=stage,
-        oracle=semantics[q_labels] if leaks and semantics is not None else None,
+        oracle=semantics[q_labels] if model.config.leaks and semantics is not None else None,
     )
     return evaluate(
         q, embed(model, feats.photo[masks[1]]), q_labels, g_labels, ks, per_query=per_query

@@ -18,8 +18,8 @@
 #
 # **What it costs.** Seconds.
 #
-# Every function that computes takes `device=`, and takes a GPU by itself where there is one. No
-# chapter changes.
+# `ssgn.extract` and `ssgn.fit` take `device=`, and take a GPU by themselves where there is one; what
+# follows runs where the model or its inputs are. No chapter changes.
 #
 # ## One chapter
 #
