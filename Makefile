@@ -20,7 +20,7 @@ book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFI
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -q
 
-run: $(READY)  ## run stale chapters only: CHAPTER=07_ablations PROFILE=full FORCE=1 (each optional)
+run: $(READY)  ## run stale chapters only: CHAPTER=08_ablations PROFILE=full FORCE=1 (each optional)
 	$(BIN)/python book/_ext/papermill_chapters.py run $(CHAPTER) \
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
 

@@ -266,7 +266,7 @@ def _key(feats: Features, sem: Tensor, config: SSGNConfig, seed: int, *more) -> 
 
 
 def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
-    """The variants that chapter 7 compares, by name: every one a change of one or two values.
+    """The variants that chapter 8 compares, by name: every one a change of one or two values.
 
     The first is the full model; the second to fourth take away fusion, the two-stage decoder and
     both [A]; then each loss is switched off by itself, and our own skip connection [O]; the last

@@ -247,7 +247,7 @@ def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
 def update(chapters, asked=None, default=DEFAULT_PROFILE, package=None, force=False, say=print):
     """Run the stale ones, with the profile ``asked`` for or else ``default``; returns names."""
     package, profile = package or find_package(), asked or default
-    for chapter in chapters:  # All mistakes in profiles first: chapter 10 runs after an hour.
+    for chapter in chapters:  # All mistakes in profiles first: the last chapter runs after an hour.
         chapter_parameters(chapter, profile)
     reasons = {c: "forced" if force else stale_reason(c, asked, package) for c in chapters}
     stale = [chapter for chapter in chapters if reasons[chapter]]
@@ -281,7 +281,7 @@ def setup(app):
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Run the book's chapters through papermill.")
     parser.add_argument("action", choices=["run", "status"])
-    parser.add_argument("chapter", nargs="*", help="for example 07_ablations; default: all")
+    parser.add_argument("chapter", nargs="*", help="for example 08_ablations; default: all")
     parser.add_argument("--profile", default=os.environ.get("SSGN_PROFILE"))
     parser.add_argument("--force", action="store_true", help="also chapters that are not stale")
     args = parser.parse_args(argv)

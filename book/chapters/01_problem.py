@@ -216,7 +216,7 @@ display(
 # synthesize what is common to the category, guided by the meaning of its name, then what is
 # particular to the instance, guided by the sketch. **Regression and classification losses**, so
 # that what is synthesized keeps its meaning and stays apart from other classes. [Chapter
-# 7](07_ablations) takes each away and measures what is lost.
+# 8](08_ablations) takes each away and measures what is lost.
 #
 # ## Exercises
 #

@@ -182,7 +182,7 @@ s_hat = model.condition(x)
 # same filter of the same backbone: the one is a first guess at the other. A learned gain
 # $\mathbf{g}$ for each column lets that guess through, and costs as many weights as there are
 # columns. It was adopted on the pseudo-unseen classes, both decoders have it, and
-# [chapter 7](07_ablations) takes it away again.
+# [chapter 8](08_ablations) takes it away again.
 
 # %%
 show(SSGN.decode)

@@ -16,7 +16,7 @@
 # **What you will learn.** Which claims of the paper hold on this data, which do not, which cannot be
 # tested here, and on what evidence.
 #
-# **What it costs.** Nothing: the runs of chapter 7 are read from the cache.
+# **What it costs.** Nothing: the runs of chapter 8 are read from the cache.
 
 # %%
 import time

@@ -26,7 +26,7 @@
 # ```bash
 # git clone <this repository> ssgn && cd ssgn
 # conda env create -f environment.yml && conda activate ssgn
-# make run CHAPTER=07_ablations PROFILE=full VENV=$CONDA_PREFIX
+# make run CHAPTER=08_ablations PROFILE=full VENV=$CONDA_PREFIX
 # ```
 #
 # `make run` executes a chapter with papermill under a profile and stamps the notebook with hashes
@@ -35,8 +35,8 @@
 #
 # ```bash
 # cd book/chapters
-# jupytext --to ipynb 07_ablations.py
-# papermill 07_ablations.ipynb 07_ablations.ipynb -y "{sketches_per_class: 100, seeds: [0,1,2,3,4]}"
+# jupytext --to ipynb 08_ablations.py
+# papermill 08_ablations.ipynb 08_ablations.ipynb -y "{sketches_per_class: 100, seeds: [0,1,2,3,4]}"
 # ```
 #
 # ## The whole book
@@ -102,7 +102,7 @@ display(
 # ssgn study book/results/doodle-emoji-$(hostname).json --seeds 5
 # ```
 #
-# Chapter 9 reads every file there. Another backbone is an option, for example
+# Chapter 13 reads every file there. Another backbone is an option, for example
 # `--backbone resnet50.a1_in1k` or `--backbone vgg16`; its weights are downloaded on first use.
 #
 # ## What this machine did
@@ -173,14 +173,14 @@ provenance()
 #
 # ```{exercise} Stale or not?
 # :label: ex-stale
-# After `make run CHAPTER=07_ablations PROFILE=full`, which of these make `make book` run the chapter
+# After `make run CHAPTER=08_ablations PROFILE=full`, which of these make `make book` run the chapter
 # again: editing its prose, editing `ssgn/losses.py`, a new file in `book/results/`, a newer clock?
 # ```
 #
 # ```{solution} ex-stale
 # :class: dropdown
 # The first two: source and library are part of the stamp, as hashes, so that dates do not matter.
-# Chapter 9, which draws the ledger, also depends on `book/results/`.
+# Chapter 13, which draws the ledger, also depends on `book/results/`.
 # ```
 
 # %% tags=["remove-input"]
