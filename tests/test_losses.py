@@ -41,6 +41,19 @@ def test_classification_of_one_who_knows_nothing_and_one_who_knows():
     assert losses.classification(sure, 1 - labels.clamp_max(1)).item() > 99
 
 
+def test_contrastive_as_a_double_loop():
+    gen = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, 5, generator=gen), torch.randn(6, 5, generator=gen)
+    a_labels, b_labels = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 1, 0, 0])
+    each = []
+    for row, label in zip(a, a_labels, strict=True):
+        e = [math.exp(torch.cosine_similarity(row, other, dim=0).item() / 0.2) for other in b]
+        own = [v for v, other in zip(e, b_labels, strict=True) if other == label]
+        each.append(sum(-math.log(v / sum(e)) for v in own) / len(own))
+    got = losses.contrastive(a, b, a_labels, b_labels, 0.2).item()
+    assert got == pytest.approx(sum(each) / 4, rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", [*SQUARED, losses.kl])
 def test_a_loss_does_not_depend_on_how_often_a_row_is_there(loss):
     gen = torch.Generator().manual_seed(0)

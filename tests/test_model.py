@@ -48,6 +48,12 @@ def batch():
     [
         ("decoder", "two-stage"),
         ("condition", "true"),
+        ("training_condition", "oracle"),
+        ("latent_at", "nowhere"),
+        ("classifier", "quadratic"),
+        ("condition_noise", -0.1),
+        ("temperature", 0.0),
+        ("embedding", 0),
         *((name, 0) for name in ("latent", "hidden", "epochs", "batch_size", "draws")),
         *((name, value) for name in LOSSES for value in (-0.1, math.nan)),
     ],
@@ -120,12 +126,75 @@ def test_single_stage_has_no_coarse_stage_and_two_stage_no_single_decoder(build)
 
 def test_coarse_features_know_nothing_of_the_sketch_but_its_semantics(build, batch):
     """Category-specific: the same z and word vector give the same c for any sketch [A]."""
-    model, (x, s, z) = build(), (batch["x"], batch["s"], batch["noise"])
+    model = build(latent_at="coarse")
+    x, s, z = batch["x"], batch["s"], batch["noise"]
     f, c = model.decode(z, x, s)
     f_other, c_other = model.decode(z, x.flip(0), s)
     assert torch.equal(c, c_other) and not torch.allclose(f, f_other)
     assert not torch.allclose(c, model.decode(z, x, s.flip(0))[1])
     assert not torch.allclose(c, model.decode(z.flip(0), x, s)[1])
+
+
+@pytest.mark.parametrize(
+    "latent_at, coarse_moves, fine_moves",
+    [("coarse", True, True), ("fine", False, True), ("both", True, True)],
+)
+def test_z_enters_the_stage_that_it_is_meant_to(build, batch, latent_at, coarse_moves, fine_moves):
+    model, (x, s, z) = build(latent_at=latent_at), (batch["x"], batch["s"], batch["noise"])
+    (f, c), (f_other, c_other) = model.decode(z, x, s), model.decode(z.flip(0), x, s)
+    assert torch.equal(c, c_other) != coarse_moves
+    assert torch.equal(f, f_other) != fine_moves
+
+
+def test_the_convex_condition_lies_between_the_training_classes_words(build, batch):
+    model = build(condition="convex")
+    p = model.semantic_head(batch["x"]).softmax(1)
+    want = sum(p[:, c : c + 1] * model.words[c] for c in range(20))
+    assert torch.allclose(p.sum(1), torch.ones(10)) and p.min() >= 0
+    assert torch.allclose(model.condition(batch["x"]), want, atol=1e-5)
+
+
+def test_the_contrastive_condition_has_the_size_of_standardised_entries(build, batch):
+    model = build(condition="contrastive", embedding=9)
+    for e in (model.condition(batch["x"]), model.true_condition(batch["s"])):
+        assert e.shape == (10, 9)
+        assert torch.allclose(e.square().mean(1), torch.ones(10), atol=1e-5)
+
+
+def test_the_contrastive_semantic_loss_finds_the_class_among_all_training_classes(build, batch):
+    model = build(condition="contrastive")
+    got = model.objective(**batch)["semantic"].item()
+    e, anchors = model.condition(batch["x"]), model.word_embedding(model.words)
+    each = []
+    for row, y in zip(e, batch["labels"].tolist(), strict=True):
+        cosines = [torch.cosine_similarity(row, a, dim=0).item() / 0.05 for a in anchors]
+        each.append(math.log(sum(map(math.exp, cosines))) - cosines[y])
+    assert got == pytest.approx(sum(each) / len(each), rel=1e-4)
+
+
+@pytest.mark.parametrize("condition", ["regression", "contrastive"])
+def test_what_the_coarse_stage_is_given_in_training(build, batch, condition):
+    """Predicted: the true words matter to no decoder. True: the prediction does not. Mixed: both,
+    row by row. At test time all three are conditioned on the prediction."""
+    x, s = batch["x"], batch["s"]
+    given = {}
+    for fed in ("predicted", "true", "mixed"):
+        model = build(condition=condition, training_condition=fed)
+        torch.manual_seed(0)
+        given[fed] = model._given(model.condition(x), s)
+    own, true = model.condition(x), model.true_condition(s)
+    assert torch.equal(given["predicted"], own) and torch.equal(given["true"], true)
+    from_own, from_true = (given["mixed"] == own).all(1), (given["mixed"] == true).all(1)
+    assert (from_own ^ from_true).all() and from_own.any() and from_true.any()
+
+
+def test_noise_is_on_the_condition_while_training_only(build, batch):
+    model = build(condition_noise=0.5)
+    s_hat = torch.zeros(4000, 6)
+    assert torch.equal(model._given(s_hat, s_hat), s_hat)
+    model.train()
+    noisy = model._given(s_hat, s_hat)
+    assert noisy.std().item() == pytest.approx(0.5, rel=0.05) and noisy.mean().abs() < 0.02
 
 
 def test_single_stage_ignores_the_word_vector(build, batch):
@@ -176,7 +245,7 @@ def test_weight_zero_removes_exactly_that_loss(build, batch, decoder, off):
 #: What each loss compares: changing any other part of a batch must leave it alone.
 SEES = {
     "reconstruction": {"x", "v", "noise"},
-    "coarse": {"x", "v", "noise", "class_mean"},
+    "coarse": {"x", "class_mean"},
     "kl": {"x", "v"},
     "regression": {"x", "v", "noise", "s"},
     "classification": {"x", "v", "noise", "labels"},
@@ -189,7 +258,9 @@ def test_each_loss_sees_what_it_is_meant_to(build, batch, part):
     """In particular the true word vector is a target only: no decoder is conditioned on it."""
     model = build()
     before = model.objective(**batch)
-    after = model.objective(**{**batch, part: batch[part].flip(0)})
+    # The contrastive loss compares rows with each other: a flip of its labels would be no change.
+    other = batch[part].flip(0) if part != "labels" else batch[part] // 2
+    after = model.objective(**{**batch, part: other})
     changed = {name for name in before if not torch.allclose(before[name], after[name])}
     assert changed == {name for name, parts in SEES.items() if part in parts}
 
@@ -330,7 +401,7 @@ def change_config(folder, change):
 @pytest.mark.parametrize(
     "change, says",
     [
-        (lambda a: a | {"format": 99}, "format 99.*reads 1"),
+        (lambda a: a | {"format": 99}, "format 99.*reads 2"),
         (lambda a: {k: v for k, v in a.items() if k != "format"}, "format None"),
         (lambda a: {k: v for k, v in a.items() if k != "width"}, "width"),
         (lambda a: a | {"width": 10}, "damaged"),

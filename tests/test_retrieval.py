@@ -52,19 +52,23 @@ def test_it_is_the_mean_over_draws_of_the_decoder(model, queries):
                 total += model.decoder(torch.cat([z, row])[None])[0]
             else:
                 s = model.semantic_head(row[None])
-                c = model.coarse_decoder(torch.cat([z[None], s], 1))
-                total += model.fine_decoder(torch.cat([c, row[None]], 1))[0]
+                c = model.coarse_decoder(s)
+                total += model.fine_decoder(torch.cat([z[None], c, row[None]], 1))[0]
         skipped = model.gain * row if model.config.skip else 0
         want.append(total / 5 + skipped)
     got = ssgn.synthesize(model, queries[:3], draws=5, seed=9)
     assert close(got, torch.stack(want).detach())
 
 
-def test_the_coarse_stage_can_be_asked_for(trained, queries):
-    x = trained.sketch_input(queries[:3])
+@pytest.mark.parametrize("latent_at", ["coarse", "fine"])
+def test_the_coarse_stage_can_be_asked_for(fit, queries, latent_at):
+    model, _ = fit(latent_at=latent_at, epochs=1)
+    x = model.sketch_input(queries[:3])
     z = torch.randn(1, 4, generator=torch.Generator().manual_seed(0)).expand(3, -1)
-    want = trained.coarse_decoder(torch.cat([z, trained.semantic_head(x)], 1)).detach()
-    assert close(ssgn.synthesize(trained, queries[:3], draws=1, stage="coarse"), want)
+    s = model.semantic_head(x)
+    given = torch.cat([z, s], 1) if latent_at == "coarse" else s
+    want = model.coarse_decoder(given).detach()
+    assert close(ssgn.synthesize(model, queries[:3], draws=1, stage="coarse"), want)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 95, 96])
@@ -131,7 +135,7 @@ def test_queries_are_the_same_whatever_their_labels(model, world, monkeypatch):
 
 
 def test_an_oracle_for_a_model_that_predicts(model, queries):
-    with pytest.raises(ValueError, match="condition='oracle'.*'predicted'"):
+    with pytest.raises(ValueError, match="condition='oracle'.*'regression'"):
         ssgn.synthesize(model, queries, oracle=torch.zeros(len(queries), 6))
 
 
@@ -165,7 +169,7 @@ def test_an_oracle_of_another_number_of_rows(oracle, queries, rows):
 
 
 def test_what_is_synthesized_can_go_through_the_models_own_layers(model, queries):
-    model.classifier(ssgn.synthesize(model, queries))
+    model.regressor(ssgn.synthesize(model, queries))
 
 
 def test_no_draws(model, queries):

