@@ -1,5 +1,6 @@
 """Class names as word vectors: the auxiliary semantic information of the paper [A]."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
 
 class MissingWordError(ValueError):
@@ -22,10 +25,12 @@ def class_vectors(
     """One word vector a class; a name of several words gets the mean of their vectors [C].
 
     Args:
-        classes: C class names; case, spaces, hyphens and underscores do not matter.
+        classes: C class names; case, spaces, hyphens, underscores and parentheses do not matter.
         source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package), or the path of a GloVe or
             word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
-        words: what to look up instead of a class's own name, by class name.
+        words: what to look up instead of a class's own name, by class name. It goes before the
+            few that the package has for names that say the wrong words (``WORDS`` names the
+            file): ``head-phones`` is looked up as ``headphones`` [O].
 
     Returns:
         float32 ``[C, S]``.
@@ -38,7 +43,8 @@ def class_vectors(
     strange = set(words) - set(classes)
     if strange:
         raise ValueError(f"words= maps names that are no class: {sorted(strange)}")
-    parts = {c: [w for w in re.split(r"[\s_\-]+", words.get(c, c).strip()) if w] for c in classes}
+    words = {**json.loads(WORDS.read_text())["words"], **words}
+    parts = {c: [w for w in re.split(r"[\s_\-()]+", words.get(c, c)) if w] for c in classes}
     wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
     table = _lookup(source, wanted)
 
