@@ -63,7 +63,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
 @pytest.mark.parametrize(
     "words, named",
     [
-        (("data", "nonsense"), "nonsense"),
+        (("data", "prepare", "nonsense"), "nonsense"),
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
     ],
