@@ -53,11 +53,9 @@ def check(name: Name, root: Root = None):
     report = ssgn.data.check_dataset(name, root)
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
-        typer.echo(
-            "\n".join([f"{len(report.problems)} problems:", *report.problems, report.advice])
-        )
+        typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]))
         raise typer.Exit(1)
-    typer.echo("Every image can be read. All is well.")
+    typer.echo("Every image can be read; nothing is wrong.")
 
 
 @app.command()
