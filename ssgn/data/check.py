@@ -38,7 +38,7 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
 
     Args:
         name: a dataset that is read from folders.
-        root: where it lies, see :func:`~ssgn.data.folders.data_root`.
+        root: where it lies, see :func:`~ssgn.data.data_root`.
 
     Raises:
         ValueError: a dataset that is not read from folders.

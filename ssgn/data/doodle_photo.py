@@ -49,7 +49,7 @@ def load(
     Args:
         split: see :func:`~ssgn.data.load_dataset`; 15 classes are unseen by default.
         root: the folder ``tiny-imagenet-200`` or the one that holds it, see
-            :func:`~ssgn.data.folders.data_root`.
+            :func:`~ssgn.data.data_root`.
         sketches_per_class: the first so many of the 100 drawings of each class.
         photos_per_class: at most so many photos of each class, as evenly as can be from its
             ImageNet categories, by file name; by default all.
