@@ -478,6 +478,13 @@ def test_a_fingerprint_changes_with_a_file(own, change):
     assert ssgn.load_dataset("folder", root=own).fingerprint != first
 
 
+def test_ones_own_folders_elsewhere_are_other_images(own):
+    """Files of the same names and sizes are easily had, such as bitmaps numbered from 0."""
+    first = ssgn.load_dataset("folder", root=own).fingerprint
+    moved = own.rename(own.with_name("moved"))
+    assert ssgn.load_dataset("folder", root=moved).fingerprint != first
+
+
 def test_doodle_emojis_fingerprint_stays(doodle_emoji):
     """Everybody's cached features hang on it."""
     assert doodle_emoji.fingerprint.startswith("8e2524f84285195f")

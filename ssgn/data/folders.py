@@ -208,7 +208,10 @@ def folder(split: Split | str | int | None = None, root: Path | str | None = Non
         DataError: something is missing, with what to do.
         ValueError: too few classes for a split, or a split of other data.
     """
-    return _dataset(FOLDER, survey_folder(root), 0 if split is None else split)
+    survey = survey_folder(root)
+    dataset = _dataset(FOLDER, survey, 0 if split is None else split)
+    # Two such trees may well have files of the same names and sizes; published data has not.
+    return replace(dataset, fingerprint=digest(str(survey.root.resolve()), dataset.fingerprint))
 
 
 def survey_sketchy(
@@ -290,8 +293,11 @@ def _survey(layout: Layout, root: Path | str | None, aliases: Mapping[str, str] 
 
 
 def data_root(name: str, root: Path | str | None = None) -> Path:
-    """Where a dataset lies: ``root``; else ``$SSGN_DATA/<name>``, where that variable is set; else
-    ``raw/<name>`` in the cache folder."""
+    """The folder that a dataset is read from.
+
+    It is ``root`` where that is given; else ``$SSGN_DATA/<name>`` where that variable is set; else
+    ``raw/<name>`` in the cache folder.
+    """
     if root is not None:
         return Path(root).expanduser()
     chosen = os.environ.get("SSGN_DATA")
@@ -334,8 +340,7 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
 
 
 def place(survey: Survey, layout: Layout, half: str) -> Path | None:
-    """The folder of a half, of the places where it may lie the first that is there; else a
-    problem."""
+    """The first place of a half that is there; None, and a problem, where none is."""
     ways = [f"{way}{ready}" for way in layout.places[half] for ready in ("", "_ready")]
     for way in ways:
         if (survey.root / way).is_dir():
