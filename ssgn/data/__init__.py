@@ -1,8 +1,12 @@
 """Datasets: where the images are, which class each one has, and which classes are unseen."""
 
-from . import doodle_emoji
+import inspect
+
+from . import doodle_emoji, doodle_photo
+from .check import Report, check_dataset
 from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, draw
 from .files import atomic_path, cache_dir, digest, package_digest
+from .folders import data_root, folder, quickdraw_ext, sketchy, tuberlin
 from .packages import DataError
 
 __all__ = [
@@ -12,33 +16,58 @@ __all__ = [
     "Drawings",
     "ImageFiles",
     "ImageList",
+    "Report",
     "Split",
     "atomic_path",
     "cache_dir",
+    "check_dataset",
+    "data_root",
     "digest",
     "draw",
+    "folder",
     "load_dataset",
     "package_digest",
+    "quickdraw_ext",
+    "sketchy",
+    "tuberlin",
 ]
 
-DATASETS = {"doodle-emoji": doodle_emoji.load}
+DATASETS = {
+    "doodle-emoji": doodle_emoji.load,
+    "doodle-photo": doodle_photo.load,
+    "sketchy": sketchy,
+    "tuberlin": tuberlin,
+    "quickdraw-ext": quickdraw_ext,
+    "folder": folder,
+}
 
 
-def load_dataset(name: str = "doodle-emoji", *, split: Split | int | None = None, **options):
+def load_dataset(name: str = "doodle-emoji", *, split: Split | str | int | None = None, **options):
     """A dataset by name, prepared and cached on first use.
 
     Args:
-        name: ``"doodle-emoji"``: 243 classes, 100 drawings and 5 to 9 pictures each.
-        split: a :class:`~ssgn.data.Split`, or a seed to draw one; by default the stored split.
-        options: of the dataset's own loader, such as ``sketches_per_class``.
+        name: ``"doodle-emoji"``: 243 classes, 100 drawings and 5 to 9 pictures each; fetched.
+            ``"doodle-photo"``: the drawings against Tiny-ImageNet, 69 classes. ``"sketchy"``,
+            ``"tuberlin"``, ``"quickdraw-ext"``: the paper's own and its sister. ``"folder"``: your
+            own images. All but the first read images from ``root``.
+        split: a :class:`~ssgn.data.Split`, the name of a stored one (``"sketchy-104-21"``), or a
+            seed to draw one; by default the dataset's own stored split.
+        options: of the dataset's own loader, such as ``sketches_per_class`` or ``root``: the folder
+            that the data was unpacked to, see :func:`~ssgn.data.data_root`.
 
     Returns:
         :class:`~ssgn.data.Dataset`.
 
     Raises:
-        ValueError: an unknown name.
-        DataError: the data cannot be fetched or is damaged; nothing half made is kept.
+        ValueError: an unknown name or option, or a split of other classes.
+        DataError: the data cannot be fetched, is not there or is damaged, with what to do about it.
     """
     if name not in DATASETS:
         raise ValueError(f"no dataset {name!r}; there are: {', '.join(DATASETS)}")
+    known = inspect.signature(DATASETS[name]).parameters
+    strange = sorted(set(options) - set(known))
+    if strange:
+        raise ValueError(
+            f"dataset {name!r} has no option {', '.join(strange)}; it has: {', '.join(known)}"
+        )
     return DATASETS[name](split=split, **options)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 SPLITS = Path(__file__).parent / "splits"
+DRAW_VERSION = ""  # of draw(), in fingerprints; set it to ".2", ".3", ... when its pixels change
 _INK_MARGIN = 0.08  # of the side; keeps strokes off the border, where convolutions see padding
 
 
@@ -133,6 +134,20 @@ class Split:
         content = json.loads(path.read_text())
         return cls(tuple(content["unseen"]), tuple(content["validation"]), name=name)
 
+    @classmethod
+    def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
+        """A split from what says which: itself, the name of a stored one, or a seed to draw one.
+
+        Args:
+            classes: what a seed draws from.
+
+        Raises:
+            ValueError: no split is stored under that name.
+        """
+        if isinstance(split, str):
+            return cls.stored(split)
+        return cls.drawn(classes, split) if isinstance(split, int) else split
+
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The two boolean masks ``[C]`` (unseen, validation) over ``classes``.
 
@@ -168,6 +183,8 @@ class Dataset:
         split: which classes are unseen, which are pseudo-unseen.
         fingerprint: a hash of everything the images and labels are made from (not of the split).
         licences: attribution for what the images show, by source.
+        pairs: int64 ``[N]``, the index of the very photo that each sketch was drawn from, -1 where
+            there is none; None for a dataset that knows of no pairs.
     """
 
     name: str
@@ -179,6 +196,7 @@ class Dataset:
     split: Split
     fingerprint: str
     licences: dict[str, str] = field(default_factory=dict)
+    pairs: torch.Tensor | None = None
 
     def __post_init__(self):
         self.split.masks(self.classes)
@@ -198,17 +216,28 @@ class Dataset:
             if empty:
                 names = [self.classes[i] for i in sorted(empty)]
                 raise ValueError(f"{self.name}: classes with no {domain} image: {names}")
+        if self.pairs is not None:
+            paired = self.pairs >= 0
+            if (
+                self.pairs.shape != self.sketch_labels.shape
+                or int(self.pairs.max()) >= len(self.photo)
+                or not torch.equal(
+                    self.photo_labels[self.pairs[paired]], self.sketch_labels[paired]
+                )
+            ):
+                raise ValueError(
+                    f"{self.name}: pairs must name, for each of the {len(self.sketch)} sketches, a "
+                    "photo of its own class, or -1"
+                )
 
     @property
     def unseen(self) -> torch.Tensor:
         """Boolean ``[C]``: the unseen classes."""
         return self.split.masks(self.classes)[0]
 
-    def with_split(self, split: Split | int) -> "Dataset":
-        """The same images under another split; a number draws one with that seed."""
-        if isinstance(split, int):
-            split = Split.drawn(self.classes, split)
-        return replace(self, split=split)
+    def with_split(self, split: Split | str | int) -> "Dataset":
+        """The same images under another split, as :meth:`Split.of` takes it."""
+        return replace(self, split=Split.of(split, self.classes))
 
     def of_class(self, name: str, domain: str = "photo") -> Iterator[Image.Image]:
         """The images of one class, in order."""

