@@ -134,7 +134,7 @@ def _warn(feats: Features, found: dict, seen: list[str]) -> None:
             f"{len(unknown)} of {len(found)} unseen classes could not be judged: {_few(unknown)}."
         )
     warnings.warn(
-        f"{' '.join(parts)} See ssgn.leaked_unseen and {TABLE}; "
+        f"{' '.join(parts)} See ssgn.leaked_unseen and ssgn/data/tables/{TABLE.name}; "
         "evaluate_unseen(..., leaked=False) leaves out what is known to be leaked.",
         LeakWarning,
         stacklevel=4,  # the caller of evaluate_unseen

@@ -12,7 +12,7 @@ from torchmetrics.functional.retrieval import retrieval_average_precision, retri
 import ssgn
 from ssgn.metrics import measure
 
-settings.register_profile("ssgn", deadline=None, max_examples=200, derandomize=True)
+settings.register_profile("ssgn", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("ssgn")
 
 NAMES = ("P@{}", "mAP@{}", "mAP@{}/min", "mAP@{}/k")
