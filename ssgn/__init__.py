@@ -2,6 +2,7 @@
 
 from .backbones import FeatureError, Features, extract
 from .data import DataError, Dataset, Split, load_dataset
+from .leaks import LeakWarning, leaked, leaked_unseen
 from .metrics import evaluate
 from .model import SSGN, CheckpointError, SSGNConfig
 from .retrieval import embed, evaluate_unseen, rank, synthesize
@@ -18,6 +19,7 @@ __all__ = [
     "FeatureError",
     "Features",
     "History",
+    "LeakWarning",
     "MissingWordError",
     "SSGNConfig",
     "Split",
@@ -28,6 +30,8 @@ __all__ = [
     "extract",
     "fit",
     "fit_cached",
+    "leaked",
+    "leaked_unseen",
     "load_dataset",
     "rank",
     "study",

@@ -140,6 +140,7 @@ def study(
         "seen": int((~feats.unseen).sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
+        "leaked": [name for name, shown in ssgn.leaked_unseen(feats).items() if shown],
         "config": asdict(config),
         "command": "ssgn " + " ".join(sys.argv[1:]),
         **provenance(),

@@ -229,6 +229,81 @@ def bars(
     return fig
 
 
+def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
+    """One ranking: a strip with the right items as lines, and the precision at every rank.
+
+    Dots mark the precisions that an average precision sums up; beyond rank k all is pale.
+
+    Args:
+        relevant: boolean ``[G]``: is the item at each rank relevant?
+    """
+    rel = np.asarray(relevant)
+    ranks = np.arange(1, len(rel) + 1)
+    precision = rel.cumsum() / ranks
+    best = np.maximum.accumulate(precision[:k][::-1])[::-1]
+    fig, (strip, ax) = plt.subplots(
+        2, 1, figsize=(9, 4.2), sharex=True, gridspec_kw={"height_ratios": [0.16, 1]}
+    )
+    _bare(strip)
+    strip.tick_params(labelbottom=False)
+    strip.set(title=title, ylim=(0, 1))
+    strip.axhspan(0, 1, color="#F2F2F2")
+    strip.vlines(ranks[rel], 0, 1, color=GREEN, linewidth=2)
+    ax.plot(ranks, precision, color=BLUE, linewidth=1.2, label="precision P(i)")
+    ax.plot(
+        ranks[:k], best, color=RED, linestyle="--", linewidth=1.4,
+        label=f"the best P(j) from here to rank {k}",
+    )  # fmt: skip
+    ax.plot(ranks[rel], precision[rel], "o", color=GREEN, markersize=5, label="at right items")
+    for part in (strip, ax):
+        part.axvspan(min(k, len(rel)) + 0.5, len(rel) + 0.5, color="white", alpha=0.65, zorder=4)
+        part.axvline(k, color=BLACK, linestyle=":", linewidth=1.2, zorder=5)
+    ax.annotate(f" k = {k}", (k, 0.93), xycoords=("data", "axes fraction"), zorder=6)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
+    ax.legend(loc="upper right", frameon=True).set_zorder(7)
+    return fig
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    xlabel: str,
+    *,
+    title: str = "",
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """Some figures as functions of a cut-off, on a logarithmic axis, each named at its end.
+
+    Args:
+        x: the cut-offs, rising.
+        lines: values at each of them, by name.
+        marks: cut-offs to mark with a vertical line, by what it says.
+    """
+    fig, ax = plt.subplots(figsize=(9, 4))
+    styles = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+    ends = []
+    for (name, y), colour, style in zip(lines.items(), PALETTE, styles, strict=False):
+        ax.plot(x, y, color=colour, linestyle=style, linewidth=2)
+        ends.append([float(y[-1]), name, colour])
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set(xlabel=xlabel, title=title, ylim=(0, None), xlim=(x[0], x[-1]))
+    ends.sort(key=lambda end: end[0])
+    gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
+    for y, name, colour in ends:
+        low = max(y, low + gap)
+        ax.annotate(
+            f" {name}", (1, low), xycoords=("axes fraction", "data"), va="center", color=colour,
+            annotation_clip=False,
+        )  # fmt: skip
+    for text, at in (marks or {}).items():
+        ax.axvline(at, color=BLACK, linestyle=":", linewidth=1.2)
+        ax.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top", fontsize=10)
+    return fig
+
+
 def embedding(
     points: np.ndarray,
     groups: Sequence[str],

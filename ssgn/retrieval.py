@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backbones import Features, check_finite
+from .leaks import evaluated
 from .metrics import evaluate
 from .model import SSGN, check_features
 
@@ -96,16 +97,29 @@ def rank(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def evaluate_unseen(
-    model: SSGN, feats: Features, ks=(5, 10), *, semantics: Tensor | None = None, **options
+    model: SSGN,
+    feats: Features,
+    ks=(5, 10),
+    *,
+    semantics: Tensor | None = None,
+    leaked: bool = True,
+    **options,
 ) -> dict:
     """:func:`~ssgn.metrics.evaluate` on the unseen classes: all sketches against all photos.
 
     Args:
         semantics: ``[C, S]``, only for an oracle model.
+        leaked: keep the unseen classes that the backbone was pre-trained on, with a
+            :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
+            smaller gallery is easier, so compare only figures over the same classes.
         options: ``per_query``; and ``stage`` of :func:`synthesize`.
+
+    Raises:
+        ValueError: no class is left without the leaked ones.
     """
     check_features(model, feats)
-    of = feats.sketch_unseen, feats.photo_unseen
+    classes = evaluated(feats, leaked)
+    of = classes[feats.sketch_labels], classes[feats.photo_labels]
     return evaluate_classes(model, feats, of, ks, semantics=semantics, **options)
 
 

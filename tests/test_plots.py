@@ -78,3 +78,20 @@ def test_footer_names_device_and_versions():
 def test_rows_of_classes_with_unequal_numbers_of_pictures(tiny_dataset):
     fig = plots.class_rows(tiny_dataset, ["cat", "sun"], sketches=2, photos=5)
     assert {"cat", "sun", "sketches", "pictures"} <= set(texts(fig))
+
+
+def test_a_ranking_shows_the_right_items_and_the_cut_off():
+    fig = plots.ranking(torch.tensor([True, False, True, False]), 3, title="one")
+    strip, ax = fig.axes
+    assert len(strip.collections[0].get_segments()) == 2
+    dots = next(line for line in ax.lines if line.get_marker() == "o")
+    assert list(dots.get_xdata()) == [1, 3] and list(dots.get_ydata()) == [1, 2 / 3]
+    best = next(line for line in ax.lines if "best" in str(line.get_label()))
+    assert list(best.get_ydata()) == [1, 2 / 3, 2 / 3]
+    assert any("k = 3" in t for t in texts(fig))
+
+
+def test_curves_are_named_at_their_ends_without_overlap():
+    fig = plots.curves([1, 10], {"a": [1, 0.5], "b": [1, 0.5]}, "k", marks={"R": 5})
+    at = {t.get_text().strip(): t.xy[1] for t in fig.axes[0].texts}
+    assert {"a", "b", "R"} == set(at) and at["a"] != at["b"]

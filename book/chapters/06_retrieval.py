@@ -14,7 +14,7 @@
 # # Retrieval
 #
 # **What you will learn.** What the trained model retrieves for drawings of classes it never saw,
-# where it fails, and how much the figure called "mAP" depends on its definition.
+# which of these classes are easy for it, and where it fails.
 #
 # **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
 
@@ -24,7 +24,6 @@ import time
 started = time.perf_counter()
 
 import torch
-from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, plots
@@ -145,65 +144,10 @@ _ = plots.bars(
     highlight=list(ordered)[-8:],
 )
 # %% [markdown]
-# ## One ranking, four figures
-#
-# Published tables give "mAP@200" and mean different things by it. With $R$ right pictures in the
-# gallery and precision $P(i)$ at rank $i$, the top $k$ can be scored as
-#
-# $$
-# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{\sum_{i\le k}\mathrm{rel}(i)}, \qquad
-# \frac{\sum_{i\le k} \max_{i \le j \le k} P(j)\,\mathrm{rel}(i)}{\min(k, R)}, \qquad
-# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k},
-# $$ (eq-mapk)
-#
-# here called `mAP@k` (SEM-PCYC {cite}`dutta2019sempcyc`), `mAP@k/min` (SAKE {cite}`liu2019sake` and
-# later work) and `mAP@k/k` (the CVAE {cite}`yelamarthi2018cvae`, and so the paper's own table).
-# The *same* rankings:
-
-# %%
-figures = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5, 10, 50))
-kinds = ("P@{}", "mAP@{}", "mAP@{}/min", "mAP@{}/k")
-
-# %% tags=["hide-input"]
-display(
-    Markdown(
-        "| k | P@k | mAP@k (÷ found) | mAP@k/min | mAP@k/k |\n|---|---|---|---|---|\n"
-        + "\n".join(
-            f"| {k} | "
-            + " | ".join(
-                f"{figures[kind.format(k)]:.3f}" for kind in kinds
-            )
-            + " |"
-            for k in (5, 10, 50)
-        )
-        + f"\n\nmAP@all, over the whole ranking: **{figures['mAP@all']:.3f}**."
-    )
-)
-
-# %% [markdown]
-# Two papers that both print "mAP@k" can differ several times over without differing at all. This
-# book therefore quotes mAP@all, and each other figure by its full name.
+# All of these are mAP@all. What other papers print as "mAP@200" is something else, and not always
+# the same thing: [the next chapter](07_metrics) takes these rankings apart.
 #
 # ## Exercises
-#
-# ```{exercise} Why the first is so high
-# :label: ex-found
-# `mAP@k` divides by the relevant items *found*. Construct a ranking in which finding one more right
-# picture makes it fall.
-# ```
-#
-# ````{solution} ex-found
-# :class: dropdown
-# Right at rank 1 only: $1/1 = 1$. Right at ranks 1 and 10: $(1 + 2/10)/2 = 0.6$.
-# ```python
-# from ssgn.metrics import measure
-#
-# one = torch.tensor([[True] + [False] * 9])
-# two = one.clone()
-# two[0, 9] = True
-# print(measure(one, (10,))["mAP@10"], measure(two, (10,))["mAP@10"])
-# ```
-# ````
 #
 # ```{exercise} How many draws?
 # :label: ex-draws

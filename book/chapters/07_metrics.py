@@ -1,0 +1,405 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Four numbers called mAP@200
+#
+# **What you will learn.** Why two papers can print different figures for the same rankings, under
+# one name; how the four definitions depend on the cut-off, on the size of the classes and on ties;
+# and what a table must say to be comparable with another.
+#
+# **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
+
+# %%
+import time
+
+started = time.perf_counter()
+
+import torch
+from IPython.display import Markdown, display
+
+import ssgn
+from ssgn import plots
+from ssgn.metrics import measure
+
+plots.use_style()
+
+# %% tags=["parameters"]
+sketches_per_class = 40
+seed = 0
+epochs = 4
+
+# %%
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
+feats = ssgn.extract(ds)
+sem = ssgn.class_vectors(ds.classes)
+model, _ = ssgn.fit_cached(
+    feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed
+)
+q = ssgn.synthesize(model, feats.sketch[feats.sketch_unseen]).cpu()
+g = ssgn.embed(model, feats.photo[feats.photo_unseen]).cpu()
+q_labels = feats.sketch_labels[feats.sketch_unseen]
+g_labels = feats.photo_labels[feats.photo_unseen]
+
+# %% [markdown]
+# ## One ranking
+#
+# A metric looks at one thing only: for each rank, is the picture there right? Here is that row of
+# yes and no for one query, chosen by rule: among the queries with eight right pictures or more, the
+# one whose average precision is the median. Its ranking is the strip at the top.
+
+# %%
+each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(), per_query=True)
+average_precision = each["mAP@all"]
+right_pictures = torch.bincount(g_labels)[q_labels]
+enough = torch.nonzero(right_pictures >= 8).flatten()
+by_precision = enough[average_precision[enough].argsort(stable=True)]
+median = int(by_precision[len(by_precision) // 2])
+_, ranked = ssgn.rank(q[median : median + 1], g, k=len(g))
+relevant = g_labels[ranked] == q_labels[median]
+
+k = 20
+_ = plots.ranking(
+    relevant[0],
+    k,
+    title=f"A drawing of class {ds.classes[q_labels[median]]!r}: "
+    f"{int(relevant.sum())} right pictures among {len(g)}",
+)
+
+# %% [markdown]
+# With rel$(i)$ = 1 where rank $i$ is right, precision $P(i)$ at rank $i$, and $R$ right pictures in
+# the gallery, the **average precision** sums the precisions at the right ranks (the dots) and
+# divides by $R$: this is mAP@all, $\frac{1}{R} \sum_i P(i)\,\mathrm{rel}(i)$, once it is averaged
+# over the queries. It is what scikit-learn computes, and what this book quotes.
+#
+# Galleries of retrieval papers are large and people look at the top, so the sum is cut at $k$. Then
+# something has to be done about the divisor, and three things were done:
+#
+# $$
+# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{\sum_{i\le k}\mathrm{rel}(i)}, \qquad
+# \frac{\sum_{i\le k} \max_{i \le j \le k} P(j)\,\mathrm{rel}(i)}{\min(k, R)}, \qquad
+# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k},
+# $$ (eq-mapk)
+#
+# here called `mAP@k` (÷ found), `mAP@k/min` and `mAP@k/k`. The second also replaces each precision
+# by the best one from there on, the dashed line, as the Pascal VOC challenge did.
+#
+# The ranking above, and the mean over all queries:
+
+# %%
+cuts = (5, 20, 200)
+names = {
+    "P@{}": "P@k",
+    "mAP@{}": "mAP@k (÷ found)",
+    "mAP@{}/min": "mAP@k/min",
+    "mAP@{}/k": "mAP@k/k",
+}
+one = {key: float(v) for key, v in measure(relevant, cuts).items()}
+mean = ssgn.evaluate(q, g, q_labels, g_labels, ks=cuts)
+
+
+def table(figures):
+    rows = [f"| k | {' | '.join(names.values())} |", "|---" * 5 + "|"]
+    rows += [
+        f"| {k} | "
+        + " | ".join(f"{figures[n.format(k)]:.3f}" for n in names)
+        + " |"
+        for k in cuts
+    ]
+    rows.append(f"\nmAP@all: **{figures['mAP@all']:.3f}**")
+    return "\n".join(rows)
+
+
+# %% tags=["hide-input"]
+display(Markdown("**The one ranking.**\n\n" + table(one)))
+display(Markdown(f"**Mean over {len(q)} queries.**\n\n" + table(mean)))
+parts = [mean[n.format(200)] for n in list(names)[1:]]
+display(
+    Markdown(
+        "The same rankings, three times 'mAP@200': the largest is "
+        f"**{max(parts) / min(parts):.0f} times** the smallest."
+    )
+)
+
+# %% [markdown]
+# The first and the last are closer relatives than they look. Both have the same sum, so for every
+# single query
+#
+# $$
+# \mathrm{mAP@}k\mathrm{/k} \;=\; \mathrm{mAP@}k \times \mathrm{P@}k ,
+# $$ (eq-product)
+#
+# and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine right pictures and
+# $k = 200$ a *perfect* ranking scores less than a twentieth. The first one, on the other hand, does not
+# notice what is missing: one right picture at rank 1 and no other in the top $k$ is a perfect score.
+
+# %% [markdown]
+# ## The cut-off, and the size of a class
+#
+# All four as functions of $k$, over the whole gallery. The dotted line marks the number of right
+# pictures that a query has on average.
+
+# %%
+order = (
+    torch.nn.functional.normalize(q) @ torch.nn.functional.normalize(g).T
+).argsort(dim=1, descending=True, stable=True)
+here = g_labels[order] == q_labels[:, None]
+
+
+def by_cut(rankings, cuts):
+    """Mean figures at many cut-offs, by the name of the definition."""
+    found = measure(rankings, cuts)
+    return {
+        label: [float(found[n.format(k)].mean()) for k in cuts]
+        for n, label in names.items()
+    } | {"mAP@all": [float(found["mAP@all"].mean())] * len(cuts)}
+
+
+def steps(n):
+    """About forty whole numbers from 1 to n, evenly spaced by ratio."""
+    return sorted({round(n ** (i / 40)) for i in range(41)})
+
+
+average_R = float(here.sum(1).double().mean())
+_ = plots.curves(
+    steps(len(g)),
+    by_cut(here, steps(len(g))),
+    "cut-off k (logarithmic)",
+    title=f"doodle-emoji: {len(g)} pictures, about {average_R:.0f} right ones a query",
+    marks={"R": average_R},
+)
+
+# %% [markdown]
+# At $k = 1$ all agree. Then they part. Precision and `mAP@k/k` must fall once $k$ passes $R$, for
+# there is nothing left to find. `mAP@k/min` is lowest near $R$: from there on its divisor stays, and
+# it climbs, to a little above mAP@all in the end, because it interpolates. `mAP@k` is high as long as
+# it is divided by the few pictures that were found first, and comes down to mAP@all.
+#
+# The benchmarks of the literature are different: thousands of pictures, and *hundreds* of right ones
+# a query, so $k = 200$ lies below $R$. To see what that does, rankings are drawn at random for a
+# gallery with numbers like Sketchy's, 21 unseen classes of 680 photos. Each right picture gets a
+# score from a normal distribution that lies a little higher than the wrong pictures' one, and how
+# much higher is itself drawn for each query: some drawings are easy.
+
+# %%
+classes, R, queries = 21, 680, 200
+random = torch.Generator().manual_seed(0)
+scores = torch.randn(queries, classes * R, generator=random)
+scores[:, :R] += 1 + 0.7 * torch.randn(queries, 1, generator=random)
+sketchy_like = scores.argsort(dim=1, descending=True) < R
+large = by_cut(sketchy_like, steps(classes * R))
+_ = plots.curves(
+    steps(classes * R),
+    large,
+    "cut-off k (logarithmic)",
+    title=f"Simulated: {classes * R} pictures, {R} right ones a query",
+    marks={"k = 200": 200, "R": R},
+)
+
+# %% tags=["hide-input"]
+at_200 = measure(sketchy_like, (200,))
+figures_200 = {
+    label: float(at_200[n.format(200)].mean())
+    for n, label in names.items()
+}
+display(
+    Markdown(
+        "At k = 200: "
+        + ", ".join(f"{n} **{v:.3f}**" for n, v in figures_200.items())
+        + f"; mAP@all **{float(at_200['mAP@all'].mean()):.3f}**."
+    )
+)
+
+# %% [markdown]
+# Below $R$, $\min(k, R)$ *is* $k$: what parts `mAP@k/min` from `mAP@k/k` there is the interpolation
+# alone. The definition that stands apart is the one divided by what was found, and it does so most
+# where a method is weak. A weak method whose table uses it can look like a strong one whose table
+# does not.
+#
+# ## Ties
+#
+# With real-valued features two pictures hardly ever have the same similarity. With binary codes,
+# which much of the literature uses for speed, they do all the time: 16 bits have only 17 different
+# distances. Then the figure depends on who comes first among equals. `ssgn.evaluate` keeps the
+# gallery's order, so it can be asked for the best and the worst case: a gallery with each query's
+# right pictures first, and one with them last.
+
+# %%
+bits = torch.randperm(
+    q.shape[1], generator=torch.Generator().manual_seed(0)
+)
+q_code, g_code = q[:, bits[:16]].sign(), g[:, bits[:16]].sign()
+# A feature of exactly zero would be a third value.
+q_code[q_code == 0], g_code[g_code == 0] = 1, 1
+
+
+def mean_ap(queries, gallery, arrange):
+    """mAP@all with the gallery in an order that may depend on the query's class."""
+    values = []
+    for label in q_labels.unique():
+        mine = q_labels == label
+        at = arrange(g_labels == label)
+        values.append(
+            ssgn.evaluate(
+                queries[mine],
+                gallery[at],
+                q_labels[mine],
+                g_labels[at],
+                ks=(),
+                per_query=True,
+            )["mAP@all"]
+        )
+    return float(torch.cat(values).mean())
+
+
+shuffled = torch.randperm(
+    len(g), generator=torch.Generator().manual_seed(1)
+)
+arrangements = {
+    "right ones first": lambda right: right.int().argsort(
+        descending=True, stable=True
+    ),
+    "as stored": lambda right: torch.arange(len(g)),
+    "shuffled": lambda right: shuffled,
+    "right ones last": lambda right: right.int().argsort(stable=True),
+}
+ties = {
+    f"{kind}, {how}": mean_ap(*codes, arrange)
+    for kind, codes in {
+        "real-valued": (q, g),
+        "16 bits": (q_code, g_code),
+    }.items()
+    for how, arrange in arrangements.items()
+}
+_ = plots.bars(
+    ties,
+    "mAP@all on the unseen classes",
+    title="The same codes, four orders of the gallery",
+    highlight=[name for name in ties if name.startswith("16")],
+)
+
+# %% [markdown]
+# Real-valued features do not care. With codes, a gallery that happens to be sorted by class can gain
+# or lose, without anybody cheating on purpose. Shuffle the gallery, or average over the orders;
+# scikit-learn avoids the question by taking all items of one score in a single step, and so gives a
+# fifth number.
+#
+# ## Who prints what
+#
+# | figure | divided by | used by |
+# |---|---|---|
+# | mAP@all | $R$ | scikit-learn; SEM-PCYC {cite}`dutta2019sempcyc` |
+# | `mAP@k` | right ones found in the top $k$ | SEM-PCYC's mAP@200; torchmetrics' `top_k` |
+# | `mAP@k/min` | $\min(k, R)$, interpolated | SAKE {cite}`liu2019sake`, ZSE-SBIR {cite}`lin2023zse` |
+# | `mAP@k/k` | $k$ | the CVAE {cite}`yelamarthi2018cvae`, and so SSGN's table {cite}`wang2019ssgn` |
+#
+# This package's tests compare each with the formula written out as a loop, and the first two with the
+# libraries.
+#
+# **Can one be converted into another?** For a single query, {eq}`eq-product` does it. For published
+# tables, no: they print means over queries, and the mean of a product is not the product of the
+# means.
+
+# %% tags=["hide-input"]
+product = figures_200["mAP@k (÷ found)"] * figures_200["P@k"]
+truth = figures_200["mAP@k/k"]
+display(
+    Markdown(
+        f"In the simulation above, mean mAP@200 × mean P@200 = **{product:.3f}**, and the mean mAP@200/k "
+        f"is **{truth:.3f}**: {abs(truth / product - 1):.0%} off, more than the difference between many "
+        "neighbouring rows of published tables."
+    )
+)
+
+# %% [markdown]
+# ## What a paper must print
+#
+# 1. The formula, divisor and interpolation included, and the code that computes it.
+# 2. The cut-off, the size of the gallery, and how many right pictures the queries have.
+# 3. Which queries: all sketches of the unseen classes, or some; and whether the mean is over queries
+#    or first within each class.
+# 4. What happens to ties, wherever features are quantised.
+# 5. Which unseen classes, and which of them [the backbone has seen](12_leaks).
+# 6. How many seeds, and their spread.
+#
+# With the rankings themselves, one row of yes and no a query, anybody could compute all four. That is
+# what `ssgn.metrics.measure` takes.
+#
+# ## Exercises
+#
+# ```{exercise} Why the first is so high
+# :label: ex-found
+# `mAP@k` divides by the relevant items *found*. Construct a ranking in which finding one more right
+# picture makes it fall.
+# ```
+#
+# ````{solution} ex-found
+# :class: dropdown
+# Right at rank 1 only: $1/1 = 1$. Right at ranks 1 and 10: $(1 + 2/10)/2 = 0.6$.
+# ```python
+# one = torch.tensor([[True] + [False] * 9])
+# two = one.clone()
+# two[0, 9] = True
+# print(measure(one, (10,))["mAP@10"], measure(two, (10,))["mAP@10"])
+# ```
+# ````
+#
+# ```{exercise} The highest score there is
+# :label: ex-ceiling
+# What do `P@k` and the three definitions reach for a *perfect* ranking with $R = 9$, at $k = 5$, 9
+# and 200? Which of them would you print for a dataset with few pictures a class?
+# ```
+#
+# ````{solution} ex-ceiling
+# :class: dropdown
+# ```python
+# perfect = torch.arange(len(g))[None] < 9
+# for name, value in measure(perfect, (5, 9, 200)).items():
+#     print(name, f"{value.item():.3f}")
+# ```
+# `P@k` and `mAP@k/k` are bound by $R/k$, the others are not. With few pictures a class, mAP@all.
+# ````
+#
+# ```{exercise} Mean over queries or over classes
+# :label: ex-macro
+# On Sketchy some classes have more sketches than others. Average `average_precision` within each
+# class first, then over classes. Does it matter here? When would it?
+# ```
+#
+# ````{solution} ex-macro
+# :class: dropdown
+# ```python
+# by_class = [average_precision[q_labels == c].mean() for c in q_labels.unique()]
+# print(average_precision.mean(), torch.stack(by_class).mean())
+# ```
+# Here every class has as many sketches as any other, so the two are equal. Where large classes are
+# the easy ones, the mean over queries is the higher figure.
+# ````
+#
+# ```{exercise} Interpolation
+# :label: ex-voc
+# Measure how much the interpolation alone adds: compute `mAP@k/min` without it, from `mAP@k/k`.
+# ```
+#
+# ````{solution} ex-voc
+# :class: dropdown
+# ```python
+# got = measure(here, (20,))
+# plain = got["mAP@20/k"] * 20 / here.sum(1).clamp(max=20)
+# print(plain.mean(), got["mAP@20/min"].mean())
+# ```
+# ````
+
+# %% tags=["remove-input"]
+plots.footer(started)
