@@ -80,23 +80,36 @@ def study(
     name: Annotated[str, typer.Option("--data", help="Dataset.")] = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the sketches.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Ablations: passes over the sketches.")] = None,
     sketches_per_class: PerClass = 100,
+    what: Annotated[str, typer.Option(help="ablations, or baselines.")] = "ablations",
+    published_sizes: Annotated[
+        bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
+    ] = False,
 ):
-    """Run all ablations over several seeds, and write them down with their provenance.
+    """Run all ablations, or all baselines, over several seeds; write them down with provenance.
 
     An interrupted study goes on where it stopped.
     """
     from dataclasses import asdict
 
     import ssgn
+    from ssgn.baselines import table
     from ssgn.train import ablations, provenance, study, write_json
 
+    if what not in ("ablations", "baselines"):
+        raise ValueError(f"--what is {what!r}; it can be ablations or baselines")
     ds = ssgn.load_dataset(name, sketches_per_class=sketches_per_class)
     feats = ssgn.extract(ds, backbone)
     sem = ssgn.class_vectors(ds.classes)
-    config = ssgn.SSGNConfig(epochs=epochs) if epochs else ssgn.SSGNConfig()
+    if what == "ablations":
+        config = ssgn.SSGNConfig(epochs=epochs) if epochs else ssgn.SSGNConfig()
+        variants, recorded = ablations(config), asdict(config)
+    else:
+        variants = table(published_sizes)
+        recorded = {variant: asdict(method) for variant, method in variants.items()}
     about = {
+        "what": what,
         "dataset": name,
         "backbone": backbone,
         "size": feats.provenance["size"],
@@ -104,11 +117,11 @@ def study(
         "seen": int((~feats.unseen).sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
-        "config": asdict(config),
+        "config": recorded,
         "command": "ssgn " + " ".join(sys.argv[1:]),
         **provenance(),
     }
-    rows = study(feats, sem, ablations(config), range(seeds))
+    rows = study(feats, sem, variants, range(seeds))
     write_json(out, {**about, "runs": rows})
     typer.echo(f"{len(rows)} runs written to {out}")
 

@@ -254,7 +254,7 @@ def fit_cached(
         return model.cpu(), history
 
 
-def _key(feats: Features, sem: Tensor, config: SSGNConfig, seed: int, *more) -> str:
+def _key(feats: Features, sem: Tensor, config, seed: int, *more) -> str:
     return digest(
         feats.content,
         json.dumps([feats.provenance, feats.classes, feats.split.unseen, feats.split.validation]),
@@ -287,7 +287,7 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
 def study(
     feats: Features,
     sem: Tensor,
-    configs: Mapping[str, SSGNConfig],
+    configs: Mapping,
     seeds: Iterable[int] = (0, 1, 2),
     ks: Sequence[int] = (5, 10),
     *,
@@ -299,10 +299,14 @@ def study(
     Each run's figures are kept in the cache folder, so that an interrupted study goes on where it
     stopped and a finished one is there at once.
 
+    Args:
+        configs: by name, an :class:`~ssgn.model.SSGNConfig` or whatever else is a dataclass with a
+            method ``fit``, such as :class:`ssgn.baselines.Method`.
+
     Returns:
-        One dict a run: ``variant``, ``seed``, ``best_epoch``, ``seconds``, ``device``,
-        ``validation`` (the mAP@all that selected the epoch) and the figures of
-        :func:`~ssgn.metrics.evaluate`.
+        One dict a run: ``variant``, ``seed``, ``best_epoch`` (0 where there are no epochs),
+        ``seconds``, ``device``, ``validation`` (the mAP@all that selected the epoch or the options)
+        and the figures of :func:`~ssgn.metrics.evaluate`.
     """
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
@@ -311,13 +315,19 @@ def study(
         try:
             row = json.loads(path.read_text())
         except (OSError, ValueError):
-            model, history = fit(feats, sem, config, seed=seed, progress=False, **options)
+            how = {**options, "seed": seed, "progress": False}
+            if isinstance(config, SSGNConfig):
+                model, history = fit(feats, sem, config, **how)
+            else:
+                model, history = config.fit(feats, sem, **how)
+            scores, best = history.column("validation"), history.best_epoch
             row = {
                 "seed": seed,
-                "best_epoch": history.best_epoch,
+                "best_epoch": best,
                 "seconds": round(history.seconds, 2),
                 "device": history.device,
-                "validation": history.column("validation")[history.best_epoch - 1],
+                # A closed form has trials and no epochs; it kept the best of them.
+                "validation": scores[best - 1] if best or scores[0] is None else max(scores),
                 **evaluate_unseen(model, feats, ks, semantics=sem),
             }
             write_json(path, row)

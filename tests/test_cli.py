@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ssgn
-from ssgn import cli
+from ssgn import baselines, cli
 
 
 @pytest.fixture
@@ -58,6 +58,22 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
     assert len(entry["runs"]) == 2 * len(ssgn.train.ablations())
     assert entry["command"] == "ssgn " + " ".join(words)
     assert {"date", "device", "commit", "torch"} <= set(entry)
+    assert entry["what"] == "ablations"
+
+
+def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
+    quick = {
+        "a": baselines.Method("sae", "single"),
+        "b": baselines.Method("cvae", options={"widths": (8, 4), "latent": 2, "epochs": 1}),
+    }
+    monkeypatch.setattr(baselines, "table", lambda published_sizes: quick)
+    out = tmp_path / "r.json"
+    assert run("study", str(out), "--data", "world", "--what", "baselines", "--seeds", "2")[0] == 0
+    entry = json.loads(out.read_text())
+    assert entry["what"] == "baselines" and len(entry["runs"]) == 4
+    assert entry["config"]["b"] == {
+        "name": "cvae", "taps": "fusion", "options": {"widths": [8, 4], "latent": 2, "epochs": 1},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,6 +82,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
         (("data", "nonsense"), "nonsense"),
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
+        (("study", "m.json", "--data", "world", "--what", "everything"), "everything"),
     ],
 )
 def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, words, named):
