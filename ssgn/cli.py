@@ -115,23 +115,41 @@ def study(
     root: Root = None,
     split: SplitName = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the sketches.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Ablations: passes over the sketches.")] = None,
     sketches_per_class: PerClass = None,
+    what: Annotated[
+        str,
+        typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes)."),
+    ] = "ablations",
+    published_sizes: Annotated[
+        bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
+    ] = False,
 ):
-    """Run all ablations over several seeds, and write them down with their provenance.
+    """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds;
+    write them down with provenance.
 
-    An interrupted study goes on where it stopped.
+    The unseen classes are evaluated, but for coarse-to-fine, which compares on five folds of the
+    seen ones. An interrupted study goes on where it stopped.
     """
     from dataclasses import asdict
 
     import ssgn
-    from ssgn.train import ablations, provenance, study, write_json
+    from ssgn.baselines import table
+    from ssgn.train import ablations, conditions, provenance, select, study, write_json
 
+    if what not in ("ablations", "baselines", "coarse-to-fine"):
+        raise ValueError(f"--what is {what!r}; it can be ablations, baselines or coarse-to-fine")
     ds = _load(name, root, split, sketches_per_class)
     feats = ssgn.extract(ds, backbone)
     sem = ssgn.class_vectors(ds.classes)
     config = ssgn.SSGNConfig(epochs=epochs) if epochs else ssgn.SSGNConfig()
+    if what == "baselines":
+        variants = table(published_sizes)
+        recorded = {variant: asdict(method) for variant, method in variants.items()}
+    else:
+        variants, recorded = ablations(config), asdict(config)
     about = {
+        "what": what,
         "dataset": name,
         "backbone": backbone,
         "size": feats.provenance["size"],
@@ -141,11 +159,19 @@ def study(
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
         "leaked": [name for name, shown in ssgn.leaked_unseen(feats).items() if shown],
-        "config": asdict(config),
+        "config": recorded,
         "command": "ssgn " + " ".join(sys.argv[1:]),
         **provenance(),
     }
-    rows = study(feats, sem, ablations(config), range(seeds))
+    if what == "coarse-to-fine":
+        compared = conditions(config)
+        sources = {source for source, _ in compared.values()}
+        vectors = {source: ssgn.class_vectors(ds.classes, source) for source in sources}
+        pairs = {key: (vectors[source], c) for key, (source, c) in compared.items()}
+        about["config"] = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
+        rows = select(feats, pairs, range(seeds))
+    else:
+        rows = study(feats, sem, variants, range(seeds), ks=(5, 10, 100, 200))
     write_json(out, {**about, "runs": rows})
     typer.echo(f"{len(rows)} runs written to {out}")
 

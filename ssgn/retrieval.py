@@ -1,4 +1,8 @@
-"""Synthesize image features for sketches, and rank a gallery by them."""
+"""Synthesize image features for sketches, and rank a gallery by them.
+
+Wherever a function takes a model, it takes an :class:`~ssgn.model.SSGN` or a baseline: anything
+with the two maps ``synthesize`` and ``embed`` of :class:`ssgn.baselines.Baseline`.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +44,13 @@ def synthesize(
     Raises:
         FeatureError: features of another width, or not finite.
         ValueError: an oracle where none belongs, none where one does, or one of another shape;
-            fewer than one draw; a stage that the decoder does not have.
+            fewer than one draw; a stage that the decoder does not have; any of these options
+            with a baseline, which has none of them.
     """
+    if not isinstance(model, SSGN):
+        if (draws, stage, oracle) != (None, "fine", None):
+            raise ValueError("draws, stage and oracle are options of an SSGN; this is a baseline")
+        return model.synthesize(sketch)
     if model.config.leaks != (oracle is not None):
         raise ValueError(
             "oracle word vectors and condition='oracle' go together; this model's condition is "
@@ -83,7 +92,7 @@ def synthesize(
 @torch.no_grad()
 def embed(model: SSGN, photo: Tensor) -> Tensor:
     """The gallery in the model's own space: ``[M, D]`` full features to float32 ``[M, d]``."""
-    return model.photo_input(photo)
+    return model.photo_input(photo) if isinstance(model, SSGN) else model.embed(photo)
 
 
 def rank(q: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +126,8 @@ def evaluate_unseen(
     Raises:
         ValueError: no class is left without the leaked ones.
     """
-    check_features(model, feats)
+    if isinstance(model, SSGN):
+        check_features(model, feats)
     classes = evaluated(feats, leaked)
     of = classes[feats.sketch_labels], classes[feats.photo_labels]
     return evaluate_classes(model, feats, of, ks, semantics=semantics, **options)
@@ -135,11 +145,12 @@ def evaluate_classes(
 ) -> dict:
     """:func:`~ssgn.metrics.evaluate` of the sketches and photos that two boolean masks select."""
     q_labels, g_labels = feats.sketch_labels[masks[0]], feats.photo_labels[masks[1]]
+    leaks = isinstance(model, SSGN) and model.config.leaks
     q = synthesize(
         model,
         feats.sketch[masks[0]],
         stage=stage,
-        oracle=semantics[q_labels] if model.config.leaks and semantics is not None else None,
+        oracle=semantics[q_labels] if leaks and semantics is not None else None,
     )
     return evaluate(
         q, embed(model, feats.photo[masks[1]]), q_labels, g_labels, ks, per_query=per_query

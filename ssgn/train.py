@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .backbones import Features, check_finite
 from .data import Split, atomic_path, cache_dir, digest, package_digest
+from .leaks import leaked_unseen
 from .model import LOSSES, SSGN, CheckpointError, SSGNConfig
 from .retrieval import evaluate_classes, evaluate_unseen
 
@@ -255,7 +256,7 @@ def fit_cached(
         return model.cpu(), history
 
 
-def _key(feats: Features, sem: Tensor, config: SSGNConfig, seed: int, *more) -> str:
+def _key(feats: Features, sem: Tensor, config, seed: int, *more) -> str:
     return digest(
         feats.content,
         json.dumps([feats.provenance, feats.classes, feats.split.unseen, feats.split.validation]),
@@ -283,6 +284,9 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         "SSGN without skip connection": replace(full, skip=False),
         "oracle (leaks the label)": replace(full, condition="oracle"),
     }
+
+
+WITHOUT_LEAKS = " without leaked classes"
 
 
 def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfig]]:
@@ -340,8 +344,8 @@ def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> li
 def select(
     feats: Features,
     variants: Mapping[str, tuple[Tensor, SSGNConfig]],
+    seeds: Iterable[int] = (0,),
     n: int = 5,
-    seed: int = 0,
     *,
     progress: bool = True,
     **options,
@@ -355,14 +359,19 @@ def select(
         n: number of :func:`folds`.
 
     Returns:
-        One dict a run: ``variant``, ``fold``, ``seconds``, and the mAP@all on the fold's
+        One dict a run: ``variant``, ``fold``, ``seed``, ``seconds``, and the mAP@all on the fold's
         pseudo-unseen classes: ``mAP@all`` after the last epoch, so that no choice of an epoch
         flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
     """
     splits = folds(feats.split, feats.classes, n)
-    jobs = [(name, *variant, fold) for fold in range(n) for name, variant in variants.items()]
+    jobs = [
+        (name, *variant, fold, seed)
+        for seed in seeds
+        for fold in range(n)
+        for name, variant in variants.items()
+    ]
     rows = []
-    for name, sem, config, fold in tqdm(jobs, desc="folds", unit="run", disable=not progress):
+    for name, sem, config, fold, seed in tqdm(jobs, desc="folds", unit="run", disable=not progress):
         held_out = feats.with_split(splits[fold])
         path = cache_dir() / "runs" / f"{_key(held_out, sem, config, seed, 'fold')}.json"
         try:
@@ -381,14 +390,14 @@ def select(
                     model, held_out, masks, (), semantics=sem, stage="coarse"
                 )["mAP@all"]
             write_json(path, row)
-        rows.append({"variant": name, "fold": fold, **row})
+        rows.append({"variant": name, "fold": fold, "seed": seed, **row})
     return rows
 
 
 def study(
     feats: Features,
     sem: Tensor,
-    configs: Mapping[str, SSGNConfig],
+    configs: Mapping,
     seeds: Iterable[int] = (0, 1, 2),
     ks: Sequence[int] = (5, 10),
     *,
@@ -400,10 +409,15 @@ def study(
     Each run's figures are kept in the cache folder, so that an interrupted study goes on where it
     stopped and a finished one is there at once.
 
+    Args:
+        configs: by name, an :class:`~ssgn.model.SSGNConfig` or whatever else is a dataclass with a
+            method ``fit``, such as :class:`ssgn.baselines.Method`.
+
     Returns:
-        One dict a run: ``variant``, ``seed``, ``best_epoch``, ``seconds``, ``device``,
-        ``validation`` (the mAP@all that selected the epoch) and the figures of
-        :func:`~ssgn.metrics.evaluate`.
+        One dict a run: ``variant``, ``seed``, ``best_epoch`` (0 where there are no epochs),
+        ``seconds``, ``device``, ``validation`` (the mAP@all that selected the epoch or the options)
+        and the figures of :func:`~ssgn.metrics.evaluate`, each also without the classes that the
+        backbone was pre-trained on, under its name and ``WITHOUT_LEAKS``.
     """
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
@@ -412,18 +426,35 @@ def study(
         try:
             row = json.loads(path.read_text())
         except (OSError, ValueError):
-            model, history = fit(feats, sem, config, seed=seed, progress=False, **options)
+            how = {**options, "seed": seed, "progress": False}
+            if isinstance(config, SSGNConfig):
+                model, history = fit(feats, sem, config, **how)
+            else:
+                model, history = config.fit(feats, sem, **how)
+            scores, best = history.column("validation"), history.best_epoch
             row = {
                 "seed": seed,
-                "best_epoch": history.best_epoch,
+                "best_epoch": best,
                 "seconds": round(history.seconds, 2),
                 "device": history.device,
-                "validation": history.column("validation")[history.best_epoch - 1],
+                # A closed form has trials and no epochs; it kept the best of them.
+                "validation": scores[best - 1] if best or scores[0] is None else max(scores),
                 **evaluate_unseen(model, feats, ks, semantics=sem),
+                **_without_leaks(model, feats, ks, sem),
             }
             write_json(path, row)
         rows.append({"variant": name, **row})
     return rows
+
+
+def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> dict[str, float]:
+    """The figures without the unseen classes that the backbone was pre-trained on, where some but
+    not all of them are; their keys end in ``WITHOUT_LEAKS``."""
+    shown = leaked_unseen(feats).values()
+    if not any(shown) or all(shown):
+        return {}
+    figures = evaluate_unseen(model, feats, ks, semantics=sem, leaked=False)
+    return {key + WITHOUT_LEAKS: value for key, value in figures.items()}
 
 
 def values(rows: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:

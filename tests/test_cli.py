@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import ssgn
-from ssgn import cli
+from ssgn import baselines, cli
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
     assert entry["command"] == "ssgn " + " ".join(words)
     assert {"date", "device", "commit", "torch"} <= set(entry)
     assert (entry["dataset"], entry["split"]) == ("world", "custom")
-    assert entry["sketches_per_class"] == 12
+    assert entry["sketches_per_class"] == 12 and entry["what"] == "ablations"
 
 
 @pytest.fixture
@@ -102,9 +102,24 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, comman
     words = target.get(command, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
     if command != "extract":
         words += ["--epochs", "1"]
-    monkeypatch.setattr(ssgn.train, "study", lambda *_: [])
+    monkeypatch.setattr(ssgn.train, "study", lambda *_, **__: [])
     code, _, _ = run(command, *words, "--root", str(own), "--split", "sketchy-100-25")
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
+
+
+def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
+    quick = {
+        "a": baselines.Method("sae", "single"),
+        "b": baselines.Method("cvae", options={"widths": (8, 4), "latent": 2, "epochs": 1}),
+    }
+    monkeypatch.setattr(baselines, "table", lambda published_sizes: quick)
+    out = tmp_path / "r.json"
+    assert run("study", str(out), "--data", "world", "--what", "baselines", "--seeds", "2")[0] == 0
+    entry = json.loads(out.read_text())
+    assert entry["what"] == "baselines" and len(entry["runs"]) == 4
+    assert entry["config"]["b"] == {
+        "name": "cvae", "taps": "fusion", "options": {"widths": [8, 4], "latent": 2, "epochs": 1},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -116,6 +131,7 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, comman
         (("data", "prepare", "nonsense"), "nonsense"),
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
+        (("study", "m.json", "--data", "world", "--what", "everything"), "everything"),
     ],
 )
 def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, words, named):

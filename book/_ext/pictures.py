@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from ssgn.metrics import interval
-from ssgn.train import ablations, values
+from ssgn.train import values
 
 BOOK = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def copy_pictures() -> None:
 def table(entry: dict, keys=("mAP@all", "P@5", "mAP@10/k")) -> str:
     """A ledger entry as a Markdown table: mean and half-width of its 95% interval over seeds."""
     lines = ["| | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
-    for name in ablations():
+    for name in dict.fromkeys(row["variant"] for row in entry["runs"]):
         cells = (interval(values(entry["runs"], name, key)) for key in keys)
         lines.append(f"| {name} | " + " | ".join(f"{m:.3f} ± {h:.3f}" for m, h in cells) + " |")
     return "\n".join(lines)

@@ -119,12 +119,12 @@ display(
 
 # %%
 feats = ssgn.extract(ds)
-raw = baselines.nearest_neighbour(
+raw, _ = baselines.nearest_neighbour(
     feats, taps="single", standardised=False
 )
 
-x = raw.synthesize(feats.sketch[feats.sketch_unseen])
-v = raw.embed(feats.photo[feats.photo_unseen])
+x = ssgn.synthesize(raw, feats.sketch[feats.sketch_unseen]).cpu()
+v = ssgn.embed(raw, feats.photo[feats.photo_unseen]).cpu()
 x_labels = feats.sketch_labels[feats.sketch_unseen]
 v_labels = feats.photo_labels[feats.photo_unseen]
 figures = ssgn.evaluate(x, v, x_labels, v_labels, ks=(5,))

@@ -136,10 +136,10 @@ display(
 
 # %%
 def figure_of(taps, standardised=True):
-    method = baselines.nearest_neighbour(
-        feats, taps, standardised=standardised
+    _, history = baselines.nearest_neighbour(
+        feats, taps=taps, standardised=standardised
     )
-    return method.evaluate_classes(feats, feats.validation, ())["mAP@all"]
+    return history.column("validation")[0]
 
 
 names = list(feats.taps)
@@ -173,11 +173,11 @@ _ = plots.bars(
 
 
 # %%
-# ridge() chooses its own penalty on the pseudo-unseen classes; fitted without them, so that they
-# are unseen to it here too.
+# ridge() is fitted without the pseudo-unseen classes and chooses its penalty on them: the best of
+# its trials is what they know of it.
 def learned(taps):
-    method = baselines.ridge(feats, taps, refit=False)
-    return method.evaluate_classes(feats, feats.validation, ())["mAP@all"]
+    _, history = baselines.ridge(feats, taps=taps)
+    return max(history.column("validation"))
 
 
 choices = {
@@ -265,8 +265,9 @@ display(
 #
 # columns = feats.columns("fusion")
 # one = Standardise(feats.sketch[seen_sketches][:, columns])
-# same = baselines.Baseline(lambda x: one(x[:, columns]), lambda v: one(v[:, columns]))
-# print(same.evaluate_classes(feats, feats.validation, ())["mAP@all"])
+# x, v = one(feats.sketch[:, columns]), one(feats.photo[:, columns])
+# q, g = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+# print(ssgn.evaluate(x[q], v[g], feats.sketch_labels[q], feats.photo_labels[g], ())["mAP@all"])
 # ```
 # ````
 #

@@ -63,20 +63,18 @@ each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5,), per_query=True)
 average_precision = each["mAP@all"]
 
 # %%
+methods = baselines.table()
 reference = {
-    "nearest neighbour, raw embedding": baselines.nearest_neighbour(
-        feats, standardised=False
-    ),
-    "nearest neighbour, standardised embedding": baselines.nearest_neighbour(
-        feats
-    ),
-    "nearest neighbour, standardised fusion": baselines.nearest_neighbour(
-        feats, "fusion"
-    ),
-    "ridge regression, fusion": baselines.ridge(feats),
+    name: methods[name].fit(feats, sem)[0]
+    for name in (
+        "nearest neighbour, raw, single layer",
+        "nearest neighbour, standardised, single layer",
+        "nearest neighbour, standardised, fusion",
+        "ridge, fusion",
+    )
 }
 table = {
-    name: m.evaluate_unseen(feats, ())["mAP@all"]
+    name: ssgn.evaluate_unseen(m, feats, ())["mAP@all"]
     for name, m in reference.items()
 }
 table["SSGN"] = float(average_precision.mean())

@@ -96,9 +96,10 @@ display(
 
 # %% tags=["picture:ablations"]
 full, fused_single, one_c2f, one_single = list(variants)[:4]
-nearest = baselines.nearest_neighbour(
-    feats, standardised=False
-).evaluate_unseen(feats, ())
+raw, _ = baselines.nearest_neighbour(
+    feats, taps="single", standardised=False
+)
+nearest = ssgn.evaluate_unseen(raw, feats, ())
 _ = plots.dots(
     {
         name: values(rows, name)

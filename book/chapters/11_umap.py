@@ -151,10 +151,12 @@ chance = float(
         [(g_labels == c).float().mean() for c in g_labels.unique()]
     ).mean()
 )
-raw = baselines.nearest_neighbour(feats, standardised=False)
+raw, _ = baselines.nearest_neighbour(
+    feats, taps="single", standardised=False
+)
 _, near = ssgn.rank(
-    raw.synthesize(feats.sketch[unseen]),
-    raw.embed(feats.photo[gallery]),
+    ssgn.synthesize(raw, feats.sketch[unseen]).cpu(),
+    ssgn.embed(raw, feats.photo[gallery]).cpu(),
     5,
 )
 purities = {

@@ -47,10 +47,12 @@ ds = ssgn.load_dataset(
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 rows = study(feats, sem, ablations(ssgn.SSGNConfig(epochs=epochs)), seeds)
-ledger = [
+entries = [
     json.loads(path.read_text())
     for path in sorted(Path("../results").glob("*.json"))
 ]
+# The first entry is older than the key.
+ledger = [e for e in entries if e.get("what", "ablations") == "ablations"]
 variants = list(ablations())
 
 # %% [markdown]

@@ -100,9 +100,12 @@ display(
 #
 # ```bash
 # ssgn study book/results/doodle-emoji-$(hostname).json --seeds 5
+# ssgn study book/results/doodle-emoji-baselines-$(hostname).json --seeds 5 --what baselines --published-sizes
 # ```
 #
-# Chapter 13 reads every file there. Another backbone is an option, for example
+# The second line does the same for the methods of chapter 10, with the CVAE as large as published.
+#
+# Chapters 10 and 13 read every file there. Another backbone is an option, for example
 # `--backbone resnet50.a1_in1k` or `--backbone vgg16`; its weights are downloaded on first use.
 #
 # ## What this machine did
@@ -180,7 +183,7 @@ provenance()
 # ```{solution} ex-stale
 # :class: dropdown
 # The first two: source and library are part of the stamp, as hashes, so that dates do not matter.
-# Chapter 13, which draws the ledger, also depends on `book/results/`.
+# Chapters 10 and 13, which draw the ledger, also depend on `book/results/`.
 # ```
 
 # %% tags=["remove-input"]
