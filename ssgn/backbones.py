@@ -46,6 +46,8 @@ class Features:
         presets: the taps that ``"single"`` and ``"fusion"`` stand for.
         split: which classes are unseen, which are pseudo-unseen.
         provenance: dataset, its fingerprint, backbone, weights, size, format.
+        pairs: int64 ``[N]``, the photo that each sketch was drawn from, -1 where it is not there;
+            None where the dataset has no such pairs.
     """
 
     sketch: Tensor
@@ -57,6 +59,7 @@ class Features:
     presets: dict[str, tuple[str, ...]]
     split: Split
     provenance: dict = field(default_factory=dict)
+    pairs: Tensor | None = None
 
     @property
     def unseen(self) -> Tensor:
@@ -84,7 +87,11 @@ class Features:
         return digest(*(t.contiguous().numpy().tobytes() for t in self._tensors()))
 
     def _tensors(self) -> list[Tensor]:
-        return [getattr(self, name) for name in _TENSORS]
+        return list(self._named_tensors().values())
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        found = {name: getattr(self, name) for name in (*_TENSORS, "pairs")}
+        return {name: t.contiguous() for name, t in found.items() if t is not None}
 
     def with_split(self, split: Split | str | int) -> "Features":
         """The same features under another split, as :meth:`~ssgn.data.Split.of` takes it."""
@@ -112,7 +119,7 @@ class Features:
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, provenance included; the split is not part of it."""
-        tensors = dict(zip(_TENSORS, (t.contiguous() for t in self._tensors()), strict=True))
+        tensors = self._named_tensors()
         header = {
             "classes": list(self.classes),
             "taps": {name: [r.start, r.stop] for name, r in self.taps.items()},
@@ -133,7 +140,8 @@ class Features:
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["ssgn"])
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                there = [name for name in ("pairs",) if name in file.keys()]  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in (*_TENSORS, *there)}
             made_by = header["provenance"]["format"]
             if made_by != FORMAT:
                 raise FeatureError(
@@ -172,6 +180,12 @@ class Features:
                 raise ValueError(f"{domain} labels are {labels.dtype} {tuple(labels.shape)}")
             if len(x) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
                 raise ValueError(f"{domain} labels name a class that is not there")
+        if self.pairs is not None and (
+            self.pairs.dtype != torch.int64
+            or self.pairs.shape != self.sketch_labels.shape
+            or not -1 <= int(self.pairs.min()) <= int(self.pairs.max()) < len(self.photo)
+        ):
+            raise ValueError("pairs do not name one photo, or -1, a sketch")
 
 
 _TENSORS = ("sketch", "photo", "sketch_labels", "photo_labels")
@@ -457,6 +471,7 @@ def extract(
         net.presets,
         ds.split,
         provenance,
+        ds.pairs,
     )
     if pretrained:
         features.save(path)

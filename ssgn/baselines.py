@@ -494,7 +494,7 @@ def two_tower(
 
     Trained on the symmetric contrastive loss of CLIP (Radford et al., ICML 2021), with all pairs of
     one class as positives (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020); see
-    :func:`contrastive`. No image features are synthesized. The sizes were chosen on pseudo-unseen
+    :class:`TwoTower`. No image features are synthesized. The sizes were chosen on pseudo-unseen
     classes of doodle-emoji.
 
     Args:
@@ -532,32 +532,18 @@ class TwoTower(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def loss(self, x: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        scale = self.log_scale.clamp(max=math.log(100)).exp()
-        return contrastive(self.sketch(x), self.photo(v), labels, scale)
+        """Cross-entropy of finding the photos of a sketch's class in the batch, and the reverse, in
+        nats: the mean of :func:`~ssgn.losses.contrastive` in both directions."""
+        temperature = 1 / self.log_scale.clamp(max=math.log(100)).exp()
+        q, g = self.sketch(x), self.photo(v)
+        there = losses.contrastive(q, g, labels, labels, temperature)
+        return 0.5 * (there + losses.contrastive(g, q, labels, labels, temperature))
 
     def synthesize(self, x: Tensor) -> Tensor:
         return self.sketch(x)
 
     def embed(self, v: Tensor) -> Tensor:
         return self.photo(v)
-
-
-def contrastive(q: Tensor, g: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
-    """Cross-entropy of finding the photos of a sketch's class in the batch, and the reverse, in
-    nats; the mean of both directions.
-
-    Where a batch has several photos of one class all of them are right, and the target gives them
-    equal shares.
-
-    Args:
-        q, g: ``[B, e]``, sketches and photos in the common space; row i of both has class i.
-        labels: int64 ``[B]``.
-        scale: inverse temperature that cosines are multiplied by.
-    """
-    logits = scale * F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
-    same = (labels[:, None] == labels).float()
-    target = same / same.sum(1, keepdim=True)  # symmetric in rows and columns
-    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
 # What the methods share ----------------------------------------------------------------------

@@ -55,6 +55,8 @@ class SSGNConfig:
         classifier: the form of the classification loss. ``"contrastive"``: the class is read off
             the cosines to the batch's photos [O]; ``"linear"``: a linear classifier's [A].
         temperature: of both contrastive losses.
+        aligned: pair a sketch, while training, with the photo that it was drawn from, where the
+            dataset says which (Sketchy); else, and with False, with a random photo of its class.
         skip: add the sketch's own features, each column times a learned gain, to the synthesized
             ones [O]. Sketch and image features come from one backbone, so a column of x is a first
             guess at the same column of v.
@@ -78,6 +80,7 @@ class SSGNConfig:
     latent_at: str = "fine"
     classifier: str = "contrastive"
     temperature: float = 0.05
+    aligned: bool = False
     skip: bool = True
     latent: int = 64
     embedding: int = 256

@@ -85,6 +85,11 @@ def fit(
     started = time.perf_counter()
     train = ~(feats.unseen | feats.validation)
     _check(feats, sem, train)
+    if config.aligned and feats.pairs is None:
+        raise ValueError(
+            f"SSGNConfig.aligned needs the photo that each sketch was drawn from, and "
+            f"{feats.provenance.get('dataset', 'this dataset')} has no such pairs; Sketchy has"
+        )
     sketch_rows, photo_rows = train[feats.sketch_labels], train[feats.photo_labels]
 
     # torch's layers initialise and drop out from the global generators; fork them so that the
@@ -139,12 +144,25 @@ class _Batches:
             self.v = model.photo_input(feats.photo[photo_rows])[by_class]
             self.count = torch.bincount(photo_labels, minlength=len(model.classes))
             self.first = self.count.cumsum(0) - self.count
+            self.own = self._own_photo(feats, sketch_rows, photo_rows, by_class, model.config)
             self.s = model.standardise_semantics(sem[train].to(device))
             sums = torch.zeros(len(model.classes), self.v.shape[1], device=device)
             sums.index_add_(0, photo_labels[by_class], self.v)
             self.class_mean = sums / self.count[:, None]
         self.latent, self.size = model.config.latent, model.config.batch_size
         self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    def _own_photo(self, feats, sketch_rows, photo_rows, by_class, config) -> Tensor:
+        """For each training sketch the row of ``self.v`` that it was drawn from, or -1."""
+        device = by_class.device
+        if not config.aligned:
+            return torch.full((len(self.x),), -1, device=device)
+        row_of = torch.full((len(feats.photo),), -1, device=device)
+        row_of[torch.nonzero(photo_rows).flatten().to(device)[by_class]] = torch.arange(
+            len(by_class), device=device
+        )
+        pairs = feats.pairs[sketch_rows].to(device)
+        return torch.where(pairs >= 0, row_of[pairs.clamp_min(0)], -1)
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.size)
@@ -154,11 +172,12 @@ class _Batches:
         for rows in torch.randperm(len(self.x), **random).split(self.size):
             y = self.labels[rows]
             # A random photo of each sketch's class: photos lie class by class.
-            pick = (torch.rand(len(y), **random) * self.count[y]).long()
+            pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
+            pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
             noise = torch.randn(len(y), self.latent, **random)
             yield (
                 self.x[rows],
-                self.v[self.first[y] + pick],
+                self.v[pick],
                 self.s[y],
                 self.class_mean[y],
                 y,

@@ -307,6 +307,17 @@ def saved(world, tmp_path):
     return path
 
 
+def test_pairs_are_kept_and_checked(world, tmp_path):
+    pairs = world.feats.sketch_labels * 5
+    with_pairs = dataclasses.replace(world.feats, pairs=pairs)
+    with_pairs.save(tmp_path / "p.safetensors")
+    assert torch.equal(Features.load(tmp_path / "p.safetensors", world.feats.split).pairs, pairs)
+    assert with_pairs.content != world.feats.content
+    dataclasses.replace(with_pairs, pairs=pairs + 9999).save(tmp_path / "q.safetensors")
+    with pytest.raises(ssgn.FeatureError, match="pairs"):
+        Features.load(tmp_path / "q.safetensors", world.feats.split)
+
+
 def test_a_features_file_holds_everything_but_the_split(world, saved):
     split = Split(("class00",), ("class01",))
     got = Features.load(saved, split)

@@ -373,6 +373,13 @@ def test_cvae_of_the_published_form_takes_features_as_they_are(world, learn):
 # Two towers -------------------------------------------------------------------------------
 
 
+def bare_towers(scale):
+    """Towers that do nothing, with a given inverse temperature."""
+    towers = baselines.TwoTower(torch.nn.Identity(), torch.nn.Identity())
+    towers.log_scale.data.fill_(math.log(scale))
+    return towers
+
+
 def test_contrastive_loss_equals_a_plain_double_loop():
     q, g = numbers(6, 3), numbers(6, 3, seed=1)
     labels = torch.tensor([0, 1, 0, 2, 1, 0])
@@ -390,14 +397,19 @@ def test_contrastive_loss_equals_a_plain_double_loop():
         return total / 6
 
     want = (one_way(q, g) + one_way(g, q)) / 2
-    got = baselines.contrastive(q.float(), g.float(), labels, scale)
-    assert float(got) == pytest.approx(want, rel=1e-5)
+    towers = bare_towers(scale)
+    assert float(towers.loss(q.float(), g.float(), labels)) == pytest.approx(want, rel=1e-5)
 
 
 def test_contrastive_loss_of_separated_classes_vanishes():
-    q = torch.eye(3)
-    assert float(baselines.contrastive(q, q, torch.arange(3), 100.0)) < 1e-6
-    assert float(baselines.contrastive(q, q.flip(0), torch.arange(3), 100.0)) > 50
+    q, towers = torch.eye(3), bare_towers(100.0)
+    assert float(towers.loss(q, q, torch.arange(3))) < 1e-6
+    assert float(towers.loss(q, q.flip(0), torch.arange(3))) > 50
+
+
+def test_the_temperature_stays_above_a_hundredth():
+    q, labels = numbers(6, 3).float(), torch.tensor([0, 1, 0, 2, 1, 0])
+    assert bare_towers(1e9).loss(q, q, labels) == bare_towers(100.0).loss(q, q, labels)
 
 
 # In the place of a model ------------------------------------------------------------------

@@ -270,6 +270,41 @@ def test_a_learning_rate_that_explodes_names_the_loss(world, fit, validation, ba
         fit(feats, epochs=1, learning_rate=1e38, batch_size=batch_size)
 
 
+@pytest.fixture
+def aligned(world):
+    """The world in which each sketch was drawn from the second photo of its class; the first
+    sketch's photo is not there."""
+    feats = world.feats
+    pairs = feats.sketch_labels * 5 + 1
+    pairs[0] = -1
+    return dataclasses.replace(feats, pairs=pairs)
+
+
+def test_aligned_pairs_a_sketch_with_its_own_photo(world, config, aligned):
+    def photos_in(feats, **changes):
+        model, _ = ssgn.fit(
+            feats, world.sem, config(epochs=1, **changes), device="cpu", progress=False
+        )
+        known = ~(feats.unseen | feats.validation)
+        batches = train._Batches(model, feats, world.sem, known, 0)
+        of_class = model.photo_input(feats.photo)
+        found = []
+        for x, v, *_, y, _ in batches:
+            for row, label, sketch in zip(v, y.tolist(), x, strict=True):
+                place = (of_class[label * 5 : label * 5 + 5] - row).abs().sum(1).argmin().item()
+                first = torch.equal(sketch, model.sketch_input(feats.sketch[:1])[0])
+                found += [] if first else [place]
+        return found
+
+    assert set(photos_in(aligned, aligned=True)) == {1}
+    assert set(photos_in(aligned)) == set(photos_in(world.feats)) == {0, 1, 2, 3, 4}
+
+
+def test_aligned_without_pairs_says_what_is_missing(fit):
+    with pytest.raises(ValueError, match="aligned.*world has no such pairs"):
+        fit(aligned=True)
+
+
 def test_folds_share_the_seen_classes_out_and_leave_the_unseen_ones(world):
     feats = world.feats
     parts = folds(feats.split, feats.classes, 5)

@@ -36,7 +36,7 @@ import torch
 from IPython.display import Code, Markdown, display
 
 import ssgn
-from ssgn import baselines, plots
+from ssgn import baselines, losses, plots
 from ssgn.metrics import interval
 from ssgn.train import ablations, values
 
@@ -243,7 +243,7 @@ display(
 # averaged with the same for pictures that look for sketches.
 
 # %% tags=["hide-input"]
-show(baselines.contrastive)
+show(losses.contrastive)
 
 # %%
 _ = run("two-tower", baselines.two_tower)
