@@ -132,3 +132,17 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
         return mean, math.nan
     t = stats.t.ppf((1 + confidence) / 2, len(x) - 1)
     return mean, float(t * x.std() / math.sqrt(len(x)))
+
+
+def verdict(values: Sequence[float], threshold: float) -> str:
+    """Whether a figure is above a threshold, over independent runs.
+
+    Returns:
+        ``"holds"`` where the whole 95% interval of the mean is above it, ``"does not hold"`` where
+        the whole interval is below, else ``"open"``; so too for a single run, which has no
+        interval.
+    """
+    mean, half = interval(values)
+    if mean - half > threshold:
+        return "holds"
+    return "does not hold" if mean + half < threshold else "open"

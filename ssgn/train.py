@@ -290,8 +290,9 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
     """The variants that chapter 8 compares, by name: every one a change of one or two values.
 
     The first is the full model; the second to fourth take away fusion, the two-stage decoder and
-    both [A]; then each loss is switched off by itself, and our own skip connection [O]; the last
-    is the oracle, an upper bound that leaks the label.
+    both [A]; then each loss is switched off by itself, and our own choices are undone: the
+    contrastive form of the classification loss, and the skip connection [O]; the last is the
+    oracle, an upper bound that leaks the label.
     """
     full = base or SSGNConfig()
     return {
@@ -300,6 +301,7 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         "single layer, coarse-to-fine": replace(full, taps="single"),
         "single layer, single-stage": replace(full, taps="single", decoder="single-stage"),
         **{f"SSGN without {name} loss": replace(full, **{name: 0.0}) for name in LOSSES},
+        "SSGN with a linear classifier": replace(full, classifier="linear"),
         "SSGN without skip connection": replace(full, skip=False),
         "oracle (leaks the label)": replace(full, condition="oracle"),
     }
@@ -479,6 +481,31 @@ def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> di
 def values(rows: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
     """One figure of one variant over the seeds of a :func:`study`, in the order of the seeds."""
     return [row[key] for row in sorted(rows, key=lambda r: r["seed"]) if row["variant"] == variant]
+
+
+def ratios(
+    better: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", worse: Iterable | None = None
+) -> list[float]:
+    """One figure of variant ``a`` over that of ``b``, seed by seed.
+
+    Args:
+        better: the runs of ``a``, of a :func:`study`.
+        worse: the runs of ``b``, where they are of another study of the same data.
+
+    Raises:
+        ValueError: a seed that only one of the two has.
+    """
+    better = list(better)
+    runs = {
+        name: {row["seed"]: row[key] for row in rows if row["variant"] == name}
+        for name, rows in ((b, better if worse is None else worse), (a, better))
+    }
+    if runs[a].keys() != runs[b].keys() or not runs[a]:
+        raise ValueError(
+            f"{a!r} has runs of the seeds {sorted(runs[a])}, {b!r} of {sorted(runs[b])}: a ratio "
+            "needs the same, and at least one"
+        )
+    return [runs[a][seed] / runs[b][seed] for seed in sorted(runs[a])]
 
 
 def device_name(device: torch.device) -> str:

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 import ssgn
 from ssgn import metrics
-from ssgn.metrics import interval, measure
+from ssgn.metrics import interval, measure, verdict
 
 
 def by_definition(rel, k):
@@ -240,3 +240,10 @@ def test_one_run_has_no_interval():
 def test_no_runs():
     with pytest.raises(ValueError, match="no values"):
         interval([])
+
+
+def test_a_verdict_needs_the_whole_interval_on_one_side():
+    runs = [1.0, 2.0, 3.0]  # 2 ± 2.484
+    assert verdict(runs, -0.49) == "holds" and verdict(runs, -0.48) == "open"
+    assert verdict(runs, 4.49) == "does not hold" and verdict(runs, 4.48) == "open"
+    assert verdict([5.0], 1.0) == "open"

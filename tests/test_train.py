@@ -473,3 +473,18 @@ def test_a_ledger_entry_that_cannot_be_written_leaves_the_old_one(tmp_path):
         train.write_json(tmp_path / "r.json", {"mAP": object()})
     assert json.loads((tmp_path / "r.json").read_text()) == {"mAP": 0.5}
     assert left_in(tmp_path) == ["r.json"]
+
+
+def test_ratios_pair_the_seeds():
+    rows = [
+        {"variant": "a", "seed": 1, "mAP@all": 3.0},
+        {"variant": "b", "seed": 0, "mAP@all": 2.0},
+        {"variant": "a", "seed": 0, "mAP@all": 1.0},
+        {"variant": "b", "seed": 1, "mAP@all": 4.0},
+    ]
+    assert train.ratios(rows, "a", "b") == [0.5, 0.75]
+    assert train.ratios(rows[:3:2], "a", "b", worse=rows) == [0.5, 0.75]
+    with pytest.raises(ValueError, match=r"'a' has runs of the seeds \[0, 1\], 'b' of \[0\]"):
+        train.ratios(rows[:3], "a", "b")
+    with pytest.raises(ValueError, match="'c'"):
+        train.ratios(rows, "c", "c")

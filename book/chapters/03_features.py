@@ -221,7 +221,7 @@ display(
         f"ridge regression on pseudo-unseen classes, and the stages *without* the embedding are "
         f"**{stages / marked:.2f} ×** as good as the fused set. The preset keeps the embedding all the "
         "same, because the paper's fusion has it: what is tested is the paper's idea, and the "
-        "single-layer baseline is part of it. Chapter 7 measures fusion for the full model on the unseen "
+        "single-layer baseline is part of it. Chapter 8 measures fusion for the full model on the unseen "
         "classes, with seeds and intervals."
     )
 )

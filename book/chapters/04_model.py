@@ -156,7 +156,8 @@ print("z", tuple(z.shape))
 # $$ (eq-semantic)
 #
 # The other way exists as `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper
-# bound that leaks the label.
+# bound that leaks the label. Two more legitimate ones, a convex combination of the training classes'
+# vectors and a contrastive embedding, are compared with this one in [chapter 9](09_coarse_to_fine).
 
 # %%
 show(SSGN.condition)
@@ -169,9 +170,12 @@ s_hat = model.condition(x)
 # *instance*, from the sketch:
 #
 # $$
-# \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
-# \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
+# \mathbf{c} = G_c(\hat{\mathbf{s}}), \qquad
+# \mathbf{f} = G_f(\mathbf{z}, \mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
 # $$ (eq-decoder)
+#
+# Where $\mathbf{z}$ enters is our choice {bdg-warning}`O`: what the sketch leaves open belongs to the
+# instance, so it goes into the fine stage (`latent_at`; chapter 9 compares).
 #
 # The ablation's single-stage decoder is the CVAE's,
 # $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$.
@@ -211,17 +215,24 @@ for loss in (losses.reconstruction, losses.coarse, losses.kl):
 # %% [markdown]
 # Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be
 # able to read the word vector off them, so that they keep their meaning, and a *classifier* $C$
-# the class, so that they stay apart from other classes:
+# the class, so that they stay apart from other classes. The abstract does not say what the classifier
+# is. A linear one, $-\log \operatorname{softmax}(C(\mathbf{f}))_y$, separates the *training* classes,
+# each with weights of its own. Retrieval needs something else: among pictures, those of the class
+# should be nearest. So here the class is read off the cosines to the photos $\mathbf{v}_j$ of the
+# batch {bdg-warning}`O`, of which those in $P_y$ have the sketch's class {cite}`khosla2020supcon`:
 #
 # $$
 # \mathcal{L}_{\text{reg}} = \tfrac{1}{S}\lVert R(\mathbf{f}) - \mathbf{s}\rVert^2,
 # \qquad
-# \mathcal{L}_{\text{cls}} = -\log \operatorname{softmax}\bigl(C(\mathbf{f})\bigr)_y .
+# \mathcal{L}_{\text{cls}} = -\frac{1}{\lvert P_y \rvert} \sum_{j \in P_y} \log
+#   \frac{e^{\cos(\mathbf{f}, \mathbf{v}_j)/\tau}}{\sum_k e^{\cos(\mathbf{f}, \mathbf{v}_k)/\tau}} .
 # $$ (eq-guides)
+#
+# `SSGNConfig(classifier="linear")` is the other form; chapters 8 and 9 measure the difference.
 
 # %%
 show(losses.regression)
-show(losses.classification)
+show(losses.contrastive)
 
 # %% [markdown]
 # What is minimised is the weighted sum,
@@ -296,7 +307,8 @@ show(ssgn.synthesize)
 # :class: dropdown
 # The conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the squared error's minimiser. For
 # *generating* images that is bad, since a mean of images is blurred. For *retrieval* we average
-# over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the mean. Chapter 7 has the measurement.
+# over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the mean. Chapter 6 has an
+# exercise that measures it.
 # ```
 #
 # ```{exercise} Spot the leak
