@@ -37,7 +37,7 @@ import ssgn
 from ssgn import plots
 from ssgn.metrics import interval
 from ssgn.model import SSGN
-from ssgn.train import conditions, folds
+from ssgn.train import folds
 
 plots.use_style()
 
@@ -129,9 +129,7 @@ by_share = {"fine features": [], "coarse features alone": []}
 with torch.no_grad():
     for a in shares:
         s = (1 - a) * model.condition(x) + a * true
-        both = [
-            model.decode(z.expand(len(x), -1), x, s) for z in latents
-        ]
+        both = [model.decode(z.expand(len(x), -1), x, s) for z in latents]
         for name, stage in zip(by_share, zip(*both, strict=True)):
             q = sum(stage) / len(latents)
             by_share[name].append(
@@ -213,8 +211,7 @@ for entry in recorded:
     names = list(dict.fromkeys(r["variant"] for r in entry["runs"]))
     differences[entry["dataset"]] = {
         name: [
-            a - b
-            for a, b in zip(by_fold(entry, name), base, strict=True)
+            a - b for a, b in zip(by_fold(entry, name), base, strict=True)
         ]
         for name in names
         if name != reference
@@ -266,7 +263,8 @@ for entry in recorded:
         Markdown(
             f"**{entry['dataset']}**, {entry['sketches_per_class']} sketches a class, five folds of "
             f"{entry['seen']} seen classes; {entry['device']}, {entry['date']}, commit "
-            f"`{entry['commit']}`: `{entry['command']}`\n\n" + "\n".join(lines)
+            f"`{entry['commit']}`: `{entry['command']}`\n\n"
+            + "\n".join(lines)
         )
     )
 
