@@ -36,7 +36,8 @@ class CheckpointError(RuntimeError):
 class SSGNConfig:
     """Everything that can vary between two runs but the data and the seed.
 
-    The defaults were chosen on pseudo-unseen classes of doodle-emoji [O].
+    The defaults were chosen on pseudo-unseen classes [O]: the condition and where z enters, by the
+    mean over doodle-emoji and doodle-photo, the rest on doodle-emoji.
 
     Attributes:
         taps: ``"fusion"``, ``"single"`` or a list of tap names.
@@ -65,7 +66,9 @@ class SSGNConfig:
         hidden: width of the hidden layers.
         dropout: of the hidden layers, while training.
         reconstruction, coarse, kl, regression, classification, semantic: weights of the losses
-            of the same names in :mod:`ssgn.losses`; 0 switches one off.
+            of the same names in :mod:`ssgn.losses`; 0 switches one off. Classification takes the
+            form that ``classifier`` says; semantic is what trains the semantic head, and is a
+            classification or contrastive loss where ``condition`` is not ``"regression"``.
         epochs: passes over the training sketches.
         batch_size: sketches a step.
         learning_rate, weight_decay: of AdamW.
@@ -74,10 +77,10 @@ class SSGNConfig:
 
     taps: str | tuple[str, ...] = "fusion"
     decoder: str = "coarse-to-fine"
-    condition: str = "regression"
+    condition: str = "convex"
     training_condition: str = "predicted"
     condition_noise: float = 0.0
-    latent_at: str = "fine"
+    latent_at: str = "coarse"
     classifier: str = "contrastive"
     temperature: float = 0.05
     aligned: bool = False

@@ -245,7 +245,7 @@ def test_weight_zero_removes_exactly_that_loss(build, batch, decoder, off):
 #: What each loss compares: changing any other part of a batch must leave it alone.
 SEES = {
     "reconstruction": {"x", "v", "noise"},
-    "coarse": {"x", "class_mean"},
+    "coarse": {"x", "v", "noise", "class_mean"},
     "kl": {"x", "v"},
     "regression": {"x", "v", "noise", "s"},
     "classification": {"x", "v", "noise", "labels"},
@@ -256,7 +256,7 @@ SEES = {
 @pytest.mark.parametrize("part", ["x", "v", "s", "class_mean", "labels", "noise"])
 def test_each_loss_sees_what_it_is_meant_to(build, batch, part):
     """In particular the true word vector is a target only: no decoder is conditioned on it."""
-    model = build()
+    model = build(condition="regression", latent_at="coarse")
     before = model.objective(**batch)
     # The contrastive loss compares rows with each other: a flip of its labels would be no change.
     other = batch[part].flip(0) if part != "labels" else batch[part] // 2

@@ -354,7 +354,7 @@ def test_a_loss_that_is_not_finite_is_named(fit, monkeypatch, name):
     original = getattr(losses, name)
     monkeypatch.setattr(losses, name, lambda *a: original(*a) * math.inf)
     with pytest.raises(ssgn.DivergedError, match=f"loss '{name}' is inf in epoch 1"):
-        fit(classifier="linear")
+        fit(classifier="linear", condition="regression")
 
 
 def test_training_on_no_loss_at_all(fit):

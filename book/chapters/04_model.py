@@ -148,16 +148,22 @@ print("z", tuple(z.shape))
 # query is what we are looking for.** To feed its true word vector is to hand over the answer, and
 # retrieval becomes look-up in a table of names. The abstract does not say what the authors did.
 #
-# We predict the vector from the sketch, in training and at test time alike:
+# We read it off the sketch, in training and at test time alike. A head $h$ says how much the sketch
+# looks like each *training* class, and their word vectors are averaged with these shares:
 #
 # $$
-# \hat{\mathbf{s}} = h(\mathbf{x}), \qquad
-# \mathcal{L}_{\text{sem}} = \tfrac{1}{S} \lVert \hat{\mathbf{s}} - \mathbf{s} \rVert^2 .
+# \hat{\mathbf{s}} = \sum_{c} p_c\, \mathbf{s}_c, \qquad
+# \mathbf{p} = \operatorname{softmax} h(\mathbf{x}), \qquad
+# \mathcal{L}_{\text{sem}} = -\log p_y .
 # $$ (eq-semantic)
 #
+# An unseen class is thus described by the seen ones that it resembles. The head could as well
+# regress to the word vector, $\hat{\mathbf{s}} = h(\mathbf{x})$, or be trained contrastively against
+# it: `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares, and is why this one is the
+# default.
+#
 # The other way exists as `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper
-# bound that leaks the label. Two more legitimate ones, a convex combination of the training classes'
-# vectors and a contrastive embedding, are compared with this one in [chapter 9](09_coarse_to_fine).
+# bound that leaks the label.
 
 # %%
 show(SSGN.condition)
@@ -170,12 +176,12 @@ s_hat = model.condition(x)
 # *instance*, from the sketch:
 #
 # $$
-# \mathbf{c} = G_c(\hat{\mathbf{s}}), \qquad
-# \mathbf{f} = G_f(\mathbf{z}, \mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
+# \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
+# \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
 # $$ (eq-decoder)
 #
-# Where $\mathbf{z}$ enters is our choice {bdg-warning}`O`: what the sketch leaves open belongs to the
-# instance, so it goes into the fine stage (`latent_at`; chapter 9 compares).
+# That $\mathbf{z}$ enters the coarse stage is our choice {bdg-warning}`O`; it could enter the fine one,
+# or both (`latent_at`; chapter 9 compares).
 #
 # The ablation's single-stage decoder is the CVAE's,
 # $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$.

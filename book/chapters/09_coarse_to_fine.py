@@ -68,7 +68,9 @@ sem = ssgn.class_vectors(ds.classes)
 # far it carries can be looked at. We hold out classes, and ask the head for their word vectors.
 
 # %%
-config = ssgn.SSGNConfig(training_condition="mixed", epochs=epochs)
+config = ssgn.SSGNConfig(
+    condition="regression", training_condition="mixed", epochs=epochs
+)
 held_out = feats.with_split(folds(feats.split, feats.classes)[0])
 model, _ = ssgn.fit_cached(held_out, sem, config, seed=seed)
 model = model.cpu()

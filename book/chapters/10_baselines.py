@@ -194,7 +194,7 @@ show(baselines.CVAE.objective)
 # other method here gets: columns of one scale, and linear outputs ({bdg-warning}`O`).
 #
 # The published sizes ask for a GPU. `baselines.REDUCED` is for a CPU, with a learning rate that
-# suits so small a network; the recorded runs say which they used.
+# suits so small a network and fewer epochs; the recorded runs say which they used.
 
 # %%
 columns = feats.columns("fusion")

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import platformdirs
@@ -54,10 +55,12 @@ def digest(*parts: bytes | str) -> str:
     return h.hexdigest()
 
 
+@cache
 def package_digest() -> str:
     """A hex SHA-256 of the library's source: what a cached result was computed with.
 
-    Figures and the command line are left out; they cannot change a result.
+    Read once a process: a study goes on under the source that it was started with, whatever is
+    edited meanwhile. Figures and the command line are left out; they cannot change a result.
     """
     root = Path(__file__).resolve().parent.parent
     files = sorted(p for p in root.rglob("*.py") if p.name not in ("plots.py", "cli.py"))
