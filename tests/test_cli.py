@@ -107,6 +107,28 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, comman
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
 
+def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, cache, monkeypatch):
+    both = {
+        "words": ("glove-50", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),
+        "sentences": ("minilm", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),
+    }
+    asked = []
+    monkeypatch.setattr(ssgn.train, "conditions", lambda config: both)
+    vectors = ssgn.class_vectors(())  # the fixture gives the world's
+    monkeypatch.setattr(
+        ssgn, "class_vectors", lambda classes, source="": (asked.append(source), vectors)[1]
+    )
+    out = tmp_path / "r.json"
+    code, *_ = run("study", str(out), "--data", "world", "--what", "coarse-to-fine", "--seeds", "1")
+    entry = json.loads(out.read_text())
+    assert code == 0 and entry["what"] == "coarse-to-fine"
+    assert [(r["variant"], r["fold"]) for r in entry["runs"]] == [
+        (name, fold) for fold in range(5) for name in both
+    ]
+    assert {"glove-50", "minilm"} <= set(asked)
+    assert entry["config"]["sentences"][0] == "minilm"
+
+
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
     quick = {
         "a": baselines.Method("sae", "single"),

@@ -8,8 +8,8 @@ import base64
 import json
 from pathlib import Path
 
-from ssgn.metrics import interval
-from ssgn.train import values
+from ssgn.metrics import interval, verdict
+from ssgn.train import ablations, ratios, values
 
 BOOK = Path(__file__).parents[1]
 
@@ -26,16 +26,75 @@ def copy_pictures() -> None:
                 print(target)
 
 
-def table(entry: dict, keys=("mAP@all", "P@5", "mAP@10/k")) -> str:
-    """A ledger entry as a Markdown table: mean and half-width of its 95% interval over seeds."""
-    lines = ["| | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
-    for name in dict.fromkeys(row["variant"] for row in entry["runs"]):
-        cells = (interval(values(entry["runs"], name, key)) for key in keys)
+SHOWN = {"doodle-emoji": ("mAP@all", "P@5"), "doodle-photo": ("mAP@all", "P@100")}
+FULL, FUSED, LAYER, PLAIN = list(ablations())[:4]
+CVAE, STRONG = "CVAE (published form), single layer", "CVAE (standardised), single layer"
+METHODS = (
+    FULL,
+    FUSED,
+    LAYER,
+    PLAIN,
+    "two-tower, fusion",
+    "ridge, fusion",
+    "direct regression, fusion",
+    "ESZSL, fusion",
+    "SAE, fusion",
+    STRONG,
+    CVAE,
+    "nearest neighbour, standardised, single layer",
+    "nearest neighbour, raw, single layer",
+)
+CLAIMS = (
+    ("fusion / single layer, coarse-to-fine", FULL, LAYER, 1.0),
+    ("fusion / single layer, single-stage", FUSED, PLAIN, 1.0),
+    ("coarse-to-fine / single-stage, fusion", FULL, FUSED, 1.0),
+    ("SSGN / single-layer CVAE as published", FULL, CVAE, 1.2),
+    ("SSGN / single-layer CVAE, standardised", FULL, STRONG, 1.2),
+    ("SSGN / two-tower network, fusion", FULL, "two-tower, fusion", 1.0),
+)
+
+
+def ledger() -> dict[str, dict[str, dict]]:
+    """The entries of ``book/results``, by dataset and by what they hold."""
+    found = {}
+    for path in sorted((BOOK / "results").glob("*.json")):
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(entry["dataset"], {})[entry["what"]] = entry
+    return found
+
+
+def runs(entries: dict[str, dict]) -> list[dict]:
+    """SSGN's and the baselines' runs on one dataset."""
+    return [row for what in ("ablations", "baselines") for row in entries[what]["runs"]]
+
+
+def headline(found: dict) -> str:
+    """Methods against datasets: mean and half-width of the 95% interval over seeds."""
+    columns = [(data, key) for data, keys in SHOWN.items() for key in keys]
+    lines = [
+        "| | " + " | ".join(f"{data}, {key}" for data, key in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in METHODS:
+        cells = (interval(values(runs(found[data]), name, key)) for data, key in columns)
         lines.append(f"| {name} | " + " | ".join(f"{m:.3f} ± {h:.3f}" for m, h in cells) + " |")
+    return "\n".join(lines)
+
+
+def claims(found: dict) -> str:
+    """Ratios of mAP@all and their verdicts."""
+    lines = ["| ratio of mAP@all | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for measure, a, b, threshold in CLAIMS:
+        cells = []
+        for data in SHOWN:
+            figure = ratios(runs(found[data]), a, b)
+            mean, half = interval(figure)
+            word = verdict(figure, threshold)
+            cells.append(f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}] {word}")
+        lines.append(f"| {measure} > {threshold:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     copy_pictures()
-    for ledger in sorted((BOOK / "results").glob("*.json")):
-        print(f"\n{ledger.name}\n\n{table(json.loads(ledger.read_text()))}")
+    print(headline(ledger()), claims(ledger()), sep="\n\n")
