@@ -55,9 +55,9 @@ CLAIMS = (
 
 
 def ledger() -> dict[str, dict[str, dict]]:
-    """The entries of ``book/results``, by dataset and by what they hold."""
+    """The entries that README shows, by dataset and by what they hold."""
     found = {}
-    for path in sorted((BOOK / "results").glob("*.json")):
+    for path in sorted((BOOK / "results").glob("*-cpu.json")):
         entry = json.loads(path.read_text(encoding="utf-8"))
         found.setdefault(entry["dataset"], {})[entry["what"]] = entry
     return found

@@ -239,7 +239,10 @@ entries = {}
 for path in sorted(Path("../results").glob("*.json")):
     entry = json.loads(path.read_text())
     if entry.get("what") == "ablations":
-        entries[entry["dataset"]] = entry
+        name = entry["dataset"]
+        if name in entries:  # another machine, split or backbone
+            name = f"{name}, {path.stem}"
+        entries[name] = entry
 if loss_seeds:
     entries = {
         "doodle-emoji, here": {

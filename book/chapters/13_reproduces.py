@@ -69,14 +69,28 @@ entries = [
 ]
 
 
-def recorded(dataset, what):
-    """The runs of the recorded studies of one kind on one dataset."""
-    found = [
-        e
-        for e in entries
-        if e["dataset"] == dataset and e.get("what") == what
-    ]
-    return found[-1] if found else None
+def alike(a, b):
+    """Two studies of one dataset, split, backbone and number of sketches."""
+    same = ("dataset", "split", "backbone", "sketches_per_class")
+    return all(a[key] == b[key] for key in same)
+
+
+def recorded():
+    """Each recorded study of the ablations with the baselines that belong to it, by name."""
+    by_what = {
+        what: [e for e in entries if e.get("what") == what]
+        for what in ("ablations", "baselines")
+    }
+    out = {}
+    for entry in by_what["ablations"]:
+        partners = [e for e in by_what["baselines"] if alike(e, entry)]
+        # Baselines of the same machine first, else those of any.
+        partners.sort(key=lambda e: e["device"] != entry["device"])
+        name = entry["dataset"]
+        if name in out:
+            name = f"{name}, {entry['split']}, {entry['device']}, {entry['date']}"
+        out[name] = [entry, *partners[:1]]
+    return out
 
 
 # %% [markdown]
@@ -96,7 +110,7 @@ def recorded(dataset, what):
 
 # %%
 def cut_offs(dataset):
-    return (100, 200) if dataset == "doodle-photo" else (5, 10)
+    return (5, 10) if dataset == "doodle-emoji" else (100, 200)
 
 
 def claims(dataset):
@@ -208,30 +222,26 @@ def ledger_of(dataset, runs, suffix=""):
 # that gives it again.
 
 # %% tags=["hide-input"]
-datasets = list(dict.fromkeys(e["dataset"] for e in entries))
-evidence = {}
-for dataset in datasets:
-    parts = [
-        recorded(dataset, what) for what in ("ablations", "baselines")
-    ]
-    evidence[dataset] = [
-        row for part in parts if part for row in part["runs"]
-    ]
+studies = recorded()
+evidence = {
+    name: [row for part in parts for row in part["runs"]]
+    for name, parts in studies.items()
+}
+for name, parts in studies.items():
+    entry = parts[0]
     about = "; ".join(
         f"`{p['command']}` ({p['device']}, {p['date']}, commit `{p['commit']}`)"
         for p in parts
-        if p
     )
-    entry = next(p for p in parts if p)
     display(
         Markdown(
-            f"### {dataset}\n\n{len({r['seed'] for r in entry['runs']})} seeds, "
+            f"### {name}\n\n{len({r['seed'] for r in entry['runs']})} seeds, "
             f"{entry['sketches_per_class']} sketches a class, {entry['seen']} seen and "
             f"{entry['unseen']} unseen classes, {entry['backbone']}. {about}.\n\n"
-            + ledger_of(dataset, evidence[dataset])
+            + ledger_of(entry["dataset"], evidence[name])
         )
     )
-if not entries:
+if not studies:
     display(Markdown("*No recorded runs in this checkout.*"))
 
 # %% [markdown]
@@ -239,19 +249,20 @@ if not entries:
 # are left:
 
 # %% tags=["hide-input"]
-for dataset, runs in evidence.items():
+for name, runs in evidence.items():
+    entry = studies[name][0]
     if any("mAP@all" + WITHOUT_LEAKS in row for row in runs):
         display(
             Markdown(
-                f"**{dataset}**\n\n"
-                + ledger_of(dataset, runs, WITHOUT_LEAKS)
+                f"**{name}**\n\n"
+                + ledger_of(entry["dataset"], runs, WITHOUT_LEAKS)
             )
         )
     else:
         display(
             Markdown(
-                f"**{dataset}**: nothing is left. Its photos are ImageNet's own, so every class "
-                "has been seen by the backbone."
+                f"**{name}**: {len(entry['leaked'])} of {entry['unseen']} unseen classes are "
+                "leaked, so there is nothing to compare."
             )
         )
 
