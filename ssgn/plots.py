@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which readers with any form of colour blindness can
 matters is never shown by colour alone.
 """
 
+import inspect
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from IPython.display import Markdown
+from IPython.display import Code, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -433,6 +434,11 @@ def architecture(model: SSGN) -> Figure:
                 bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"},
             )  # fmt: skip
     return fig
+
+
+def show_source(what) -> None:
+    """Display the library's own source of a function: page and program cannot drift apart."""
+    display(Code(inspect.cleandoc("\n" + inspect.getsource(what)), language="python"))
 
 
 def footer(started: float) -> Markdown:

@@ -95,3 +95,10 @@ def test_curves_are_named_at_their_ends_without_overlap():
     fig = plots.curves([1, 10], {"a": [1, 0.5], "b": [1, 0.5]}, "k", marks={"R": 5})
     at = {t.get_text().strip(): t.xy[1] for t in fig.axes[0].texts}
     assert {"a", "b", "R"} == set(at) and at["a"] != at["b"]
+
+
+def test_show_source_shows_the_whole_of_a_method_at_the_margin(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    plots.show_source(ssgn.SSGN.encode)
+    assert shown[0].data.startswith("def encode(self") and "clamp(-8, 8)" in shown[0].data

@@ -34,29 +34,18 @@
 # ```
 
 # %%
-import inspect
 import time
 
 started = time.perf_counter()
 
 import torch
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import losses, plots
 from ssgn.model import SSGN, SSGNConfig
 
 plots.use_style()
-
-
-def show(what):
-    """The library's own source, so that page and program cannot drift apart."""
-    display(
-        Code(
-            inspect.cleandoc("\n" + inspect.getsource(what)),
-            language="python",
-        )
-    )
 
 
 # %% tags=["parameters"]
@@ -135,7 +124,7 @@ for name in ("trumpet", "lobster", "bus"):
 # $$ (eq-encoder)
 
 # %%
-show(SSGN.encode)
+plots.show_source(SSGN.encode)
 mu, log_var = model.encode(v, x)
 z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
 print("z", tuple(z.shape))
@@ -166,7 +155,7 @@ print("z", tuple(z.shape))
 # bound that leaks the label.
 
 # %%
-show(SSGN.condition)
+plots.show_source(SSGN.condition)
 s_hat = model.condition(x)
 
 # %% [markdown]
@@ -195,7 +184,7 @@ s_hat = model.condition(x)
 # [chapter 8](08_ablations) takes it away again.
 
 # %%
-show(SSGN.decode)
+plots.show_source(SSGN.decode)
 f, c = model.decode(z, x, s_hat)
 print("c", tuple(c.shape), " f", tuple(f.shape))
 
@@ -216,7 +205,7 @@ print("c", tuple(c.shape), " f", tuple(f.shape))
 
 # %%
 for loss in (losses.reconstruction, losses.coarse, losses.kl):
-    show(loss)
+    plots.show_source(loss)
 
 # %% [markdown]
 # Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be
@@ -237,8 +226,8 @@ for loss in (losses.reconstruction, losses.coarse, losses.kl):
 # `SSGNConfig(classifier="linear")` is the other form; chapters 8 and 9 measure the difference.
 
 # %%
-show(losses.regression)
-show(losses.contrastive)
+plots.show_source(losses.regression)
+plots.show_source(losses.contrastive)
 
 # %% [markdown]
 # What is minimised is the weighted sum,
@@ -279,7 +268,7 @@ display(
 # $$ (eq-synthesize)
 
 # %%
-show(ssgn.synthesize)
+plots.show_source(ssgn.synthesize)
 
 # %% [markdown]
 # ## Exercises

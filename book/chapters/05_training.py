@@ -19,13 +19,12 @@
 # **What it costs.** Seconds a training run, on two CPU cores.
 
 # %%
-import inspect
 import time
 
 started = time.perf_counter()
 
 import torch
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots, train
@@ -55,14 +54,7 @@ config
 # batch is a few lines of indexing:
 
 # %% tags=["hide-input"]
-display(
-    Code(
-        inspect.cleandoc(
-            "\n" + inspect.getsource(train._Batches.__iter__)
-        ),
-        language="python",
-    )
-)
+plots.show_source(train._Batches.__iter__)
 
 # %% [markdown]
 # ## One call

@@ -25,13 +25,12 @@ import time
 
 started = time.perf_counter()
 
-import inspect
 import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots
@@ -172,12 +171,7 @@ _ = plots.bars(
 # $$ (eq-contrastive-condition)
 
 # %% tags=["hide-input"]
-display(
-    Code(
-        inspect.cleandoc("\n" + inspect.getsource(SSGN.condition)),
-        language="python",
-    )
-)
+plots.show_source(SSGN.condition)
 
 # %% [markdown]
 # Each with GloVe vectors {cite}`pennington2014glove` and with sentence embeddings of the class name

@@ -24,7 +24,6 @@
 # pair of networks trained contrastively, as one would do it today.
 
 # %%
-import inspect
 import json
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ started = time.perf_counter()
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, losses, plots
@@ -41,16 +40,6 @@ from ssgn.metrics import interval
 from ssgn.train import ablations, values
 
 plots.use_style()
-
-
-def show(what):
-    """The library's own source, so that page and program cannot drift apart."""
-    display(
-        Code(
-            inspect.cleandoc("\n" + inspect.getsource(what)),
-            language="python",
-        )
-    )
 
 
 # %% tags=["parameters"]
@@ -140,7 +129,7 @@ _ = run("direct regression", baselines.direct_regression)
 # which a penalty only shifts the eigenvalues; so a grid of penalties costs hardly more than one:
 
 # %% tags=["hide-input"]
-show(baselines.eszsl_solver)
+plots.show_source(baselines.eszsl_solver)
 
 # %%
 tried = run("ESZSL", baselines.eszsl)
@@ -164,7 +153,7 @@ tried = run("ESZSL", baselines.eszsl)
 # eigenvectors' bases it falls apart into one division an entry:
 
 # %% tags=["hide-input"]
-show(baselines.sae_solver)
+plots.show_source(baselines.sae_solver)
 
 # %%
 _ = run("SAE", baselines.sae)
@@ -185,7 +174,7 @@ _ = run("SAE", baselines.sae)
 # $$ (eq-cvae)
 
 # %% tags=["hide-input"]
-show(baselines.CVAE.objective)
+plots.show_source(baselines.CVAE.objective)
 
 # %% [markdown]
 # The published form works on raw features and ends in a ReLU, for VGG-16's features are never
@@ -243,7 +232,7 @@ display(
 # averaged with the same for pictures that look for sketches.
 
 # %% tags=["hide-input"]
-show(losses.contrastive)
+plots.show_source(losses.contrastive)
 
 # %%
 _ = run("two-tower", baselines.two_tower)
