@@ -196,6 +196,12 @@ print(
 # The drawings are Google's, under CC BY 4.0. Each family of artwork has its own licence. They are
 # kept in the prepared dataset's own README and on [the licence page](../licences).
 #
+# ## Other data
+#
+# `ssgn.load_dataset` reads five more, where you have them: natural photos (`doodle-photo`), the data of
+# the paper (`sketchy`, `tuberlin`), `quickdraw-ext`, and any folder of your own. [Their page](../paper_data)
+# says what to download and where to put it; every chapter's code works on them unchanged.
+#
 # ## Exercises
 #
 # ```{exercise} How many pictures?
