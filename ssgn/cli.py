@@ -155,6 +155,7 @@ def study(
         "size": feats.provenance["size"],
         # The mean, where classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
+        "photos": len(feats.photo),
         "seen": int((~feats.unseen).sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,

@@ -51,7 +51,7 @@ def test_taps_can_be_listed(run, tmp_path):
     assert torch.equal(ssgn.SSGN.load(tmp_path / "m").columns, torch.arange(16))
 
 
-def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
+def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world):
     out = tmp_path / "results" / "r.json"
     words = ("study", str(out), "--data", "world", "--epochs", "1", "--seeds", "2")
     assert run(*words)[0] == 0
@@ -61,6 +61,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache):
     assert {"date", "device", "commit", "torch"} <= set(entry)
     assert (entry["dataset"], entry["split"]) == ("world", "custom")
     assert entry["sketches_per_class"] == 12 and entry["what"] == "ablations"
+    assert entry["photos"] == len(world.feats.photo)
 
 
 @pytest.fixture

@@ -237,7 +237,8 @@ for name, parts in studies.items():
         Markdown(
             f"### {name}\n\n{len({r['seed'] for r in entry['runs']})} seeds, "
             f"{entry['sketches_per_class']} sketches a class, {entry['seen']} seen and "
-            f"{entry['unseen']} unseen classes, {entry['backbone']}. {about}.\n\n"
+            f"{entry['unseen']} unseen classes, {entry['photos']:,} pictures in all, "
+            f"{entry['backbone']}. {about}.\n\n"
             + ledger_of(entry["dataset"], evidence[name])
         )
     )
