@@ -567,7 +567,7 @@ def tiny_imagenet(tmp_path):
 def npm(doodle_emoji, monkeypatch):
     """The user's own cache, which has the drawings once doodle-emoji has been prepared."""
     if USERS_CACHE is None:
-        monkeypatch.delenv("SSGN_CACHE")
+        monkeypatch.delenv("SSGN_CACHE", raising=False)
     else:
         monkeypatch.setenv("SSGN_CACHE", USERS_CACHE)
 
