@@ -1,6 +1,6 @@
 """What to compare with: the methods of the paper's table, one function each, in one protocol.
 
-Every method is called as :func:`ssgn.fit` is, and returns what it learned and a
+Every method is called as :func:`~ssgn.train.fit` is, and returns what it learned and a
 :class:`~ssgn.train.History`::
 
     model, history = baselines.ridge(feats, sem, "fusion", seed=0)
@@ -38,7 +38,7 @@ from .train import DivergedError, History, _check, device_name
 class Baseline:
     """A retrieval method: two maps from full features into one space, ranked by cosine there.
 
-    :func:`ssgn.synthesize`, :func:`ssgn.embed` and :func:`ssgn.evaluate_unseen` take it in the
+    :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and :func:`~ssgn.retrieval.evaluate_unseen` take it in the
     place of an :class:`~ssgn.model.SSGN`.
 
     Attributes:
@@ -727,7 +727,7 @@ METHODS = {
 class Method:
     """A baseline and its options: what :class:`~ssgn.model.SSGNConfig` is to SSGN.
 
-    :func:`ssgn.study` takes it wherever it takes a configuration.
+    :func:`~ssgn.train.study` takes it wherever it takes a configuration.
 
     Attributes:
         name: of a function in this module.
