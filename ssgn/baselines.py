@@ -38,8 +38,8 @@ from .train import DivergedError, History, _check, device_name
 class Baseline:
     """A retrieval method: two maps from full features into one space, ranked by cosine there.
 
-    :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and :func:`~ssgn.retrieval.evaluate_unseen` take it in the
-    place of an :class:`~ssgn.model.SSGN`.
+    :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and
+    :func:`~ssgn.retrieval.evaluate_unseen` take it in the place of an :class:`~ssgn.model.SSGN`.
 
     Attributes:
         synthesize: full sketch features ``[N, D]`` to ``[N, d]``.

@@ -62,7 +62,7 @@ raw = "nearest neighbour, raw, single layer"
 cvae = "CVAE (published form), single layer"
 strong_cvae = "CVAE (standardised), single layer"
 
-# %%
+# %% tags=["hide-input"]
 entries = [
     json.loads(path.read_text())
     for path in sorted(Path("../results").glob("*.json"))
@@ -108,7 +108,7 @@ def recorded():
 # classes have a handful of pictures $k$ is small; the photos have enough for 100 and 200.
 
 
-# %%
+# %% tags=["hide-input"]
 def cut_offs(dataset):
     return (5, 10) if dataset == "doodle-emoji" else (100, 200)
 
