@@ -142,11 +142,13 @@ tried = run("ESZSL", baselines.eszsl)
 # a column now, as in the paper:
 #
 # $$
-# \min_{\mathbf{W}} \; \lVert \mathbf{X} - \mathbf{W}^\top\mathbf{S} \rVert^2
-#   + \lambda \lVert \mathbf{W}\mathbf{X} - \mathbf{S} \rVert^2
-# \quad\Longrightarrow\quad
+# \begin{aligned}
+# & \min_{\mathbf{W}} \; \lVert \mathbf{X} - \mathbf{W}^\top\mathbf{S} \rVert^2
+#   + \lambda \lVert \mathbf{W}\mathbf{X} - \mathbf{S} \rVert^2 \\
+# \Longrightarrow\quad &
 # \mathbf{S}\mathbf{S}^\top\,\mathbf{W} + \mathbf{W}\,\lambda\mathbf{X}\mathbf{X}^\top
 #   = (1 + \lambda)\,\mathbf{S}\mathbf{X}^\top .
+# \end{aligned}
 # $$ (eq-sae)
 #
 # That is a Sylvester equation. Both matrices beside $\mathbf{W}$ are symmetric, and in their
