@@ -5,8 +5,9 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -324,10 +325,10 @@ def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfi
         "contrastive embedding": {"condition": "contrastive"},
         "oracle (leaks the label)": {"condition": "oracle"},
         "regression, z into the fine stage": {"latent_at": "fine"},
-        "regression, z into both stages": {"latent_at": "both"},
         "contrastive, z into the fine stage": {"condition": "contrastive", "latent_at": "fine"},
     }
-    trained = {
+    glove_only = {
+        "regression, z into both stages": {"latent_at": "both"},
         "regression, trained on true vectors": {"training_condition": "true"},
         "regression, trained on true and predicted": {"training_condition": "mixed"},
         "contrastive, trained on true and predicted": {
@@ -343,11 +344,10 @@ def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfi
         "single-stage": ("glove-50", single),
         "single-stage, linear classifier": ("glove-50", replace(single, classifier="linear")),
     }
-    for name, change in {**variants, **trained}.items():
+    for name, change in {**variants, **glove_only}.items():
         out[name] = ("glove-50", replace(reference, **change))
     for name, change in variants.items():
-        if name != "regression, z into both stages":
-            out[f"sentence: {name}"] = ("minilm", replace(reference, **change))
+        out[f"sentence: {name}"] = ("minilm", replace(reference, **change))
     return out
 
 
@@ -394,25 +394,37 @@ def select(
     rows = []
     for name, sem, config, fold, seed in tqdm(jobs, desc="folds", unit="run", disable=not progress):
         held_out = feats.with_split(splits[fold])
-        path = cache_dir() / "runs" / f"{_key(held_out, sem, config, seed, 'fold')}.json"
-        try:
-            row = json.loads(path.read_text())
-        except (OSError, ValueError):
-            model, history = fit(held_out, sem, config, seed=seed, progress=False, **options)
-            row = {
-                "seconds": round(history.seconds, 2),
-                "mAP@all": history.column("validation")[-1],
-                "coarse": None,
-            }
-            if config.decoder == "coarse-to-fine":
-                of = held_out.validation
-                masks = of[feats.sketch_labels], of[feats.photo_labels]
-                row["coarse"] = evaluate_classes(
-                    model, held_out, masks, (), semantics=sem, stage="coarse"
-                )["mAP@all"]
-            write_json(path, row)
+        run = partial(_fold_run, held_out, sem, config, seed, options)
+        row = _kept(_key(held_out, sem, config, seed, "fold"), run)
         rows.append({"variant": name, "fold": fold, "seed": seed, **row})
     return rows
+
+
+def _fold_run(held_out: Features, sem: Tensor, config: SSGNConfig, seed: int, options) -> dict:
+    model, history = fit(held_out, sem, config, seed=seed, progress=False, **options)
+    row = {
+        "seconds": round(history.seconds, 2),
+        "mAP@all": history.column("validation")[-1],
+        "coarse": None,
+    }
+    if config.decoder == "coarse-to-fine":
+        of = held_out.validation
+        masks = of[held_out.sketch_labels], of[held_out.photo_labels]
+        row["coarse"] = evaluate_classes(model, held_out, masks, (), semantics=sem, stage="coarse")[
+            "mAP@all"
+        ]
+    return row
+
+
+def _kept(key: str, run: Callable[[], dict]) -> dict:
+    """A run's figures from the cache folder; or run it, and keep them there."""
+    path = cache_dir() / "runs" / f"{key}.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        row = run()
+        write_json(path, row)
+        return row
 
 
 def study(
@@ -443,29 +455,28 @@ def study(
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
     for name, config, seed in tqdm(jobs, desc="study", unit="run", disable=not progress):
-        path = cache_dir() / "runs" / f"{_key(feats, sem, config, seed, list(ks))}.json"
-        try:
-            row = json.loads(path.read_text())
-        except (OSError, ValueError):
-            how = {**options, "seed": seed, "progress": False}
-            if isinstance(config, SSGNConfig):
-                model, history = fit(feats, sem, config, **how)
-            else:
-                model, history = config.fit(feats, sem, **how)
-            scores, best = history.column("validation"), history.best_epoch
-            row = {
-                "seed": seed,
-                "best_epoch": best,
-                "seconds": round(history.seconds, 2),
-                "device": history.device,
-                # A closed form has trials and no epochs; it kept the best of them.
-                "validation": scores[best - 1] if best or scores[0] is None else max(scores),
-                **evaluate_unseen(model, feats, ks, semantics=sem),
-                **_without_leaks(model, feats, ks, sem),
-            }
-            write_json(path, row)
-        rows.append({"variant": name, **row})
+        run = partial(_study_run, feats, sem, config, seed, ks, options)
+        rows.append({"variant": name, **_kept(_key(feats, sem, config, seed, list(ks)), run)})
     return rows
+
+
+def _study_run(feats: Features, sem: Tensor, config, seed: int, ks, options) -> dict:
+    how = {**options, "seed": seed, "progress": False}
+    if isinstance(config, SSGNConfig):
+        model, history = fit(feats, sem, config, **how)
+    else:
+        model, history = config.fit(feats, sem, **how)
+    scores, best = history.column("validation"), history.best_epoch
+    return {
+        "seed": seed,
+        "best_epoch": best,
+        "seconds": round(history.seconds, 2),
+        "device": history.device,
+        # A closed form has trials and no epochs; it kept the best of them.
+        "validation": scores[best - 1] if best or scores[0] is None else max(scores),
+        **evaluate_unseen(model, feats, ks, semantics=sem),
+        **_without_leaks(model, feats, ks, sem),
+    }
 
 
 def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> dict[str, float]:
