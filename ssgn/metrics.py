@@ -5,7 +5,9 @@ Published tables mix four definitions under the name "mAP@k"; each has its own k
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats
@@ -14,8 +16,10 @@ from torch import Tensor
 from .backbones import check_finite
 
 _CELLS = 2**23  # similarities held at a time: a chunk of queries against the whole gallery
+_FEW = 4  # tied relevant items of a query that are looked at one by one
 
 
+@torch.no_grad()
 def evaluate(
     q: Tensor,
     g: Tensor,
@@ -38,7 +42,8 @@ def evaluate(
     - ``mAP@k/k``: the sum over the first k, / k (CVAE, and so SSGN's own comparison).
 
     Items of equal similarity keep the gallery's order. A gallery smaller than k is ranked whole
-    and k becomes its size.
+    and k becomes its size. Queries are taken in chunks: beyond the inputs this needs one more copy
+    of the gallery and less than half a gigabyte.
 
     Args:
         q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device.
@@ -57,14 +62,155 @@ def evaluate(
     _check(q, g, q_labels, g_labels, ks)
     q_labels, g_labels = q_labels.to(q.device), g_labels.to(q.device)
     gallery = F.normalize(g.float(), dim=1)
-    parts = []
-    for rows in torch.arange(len(q), device=q.device).split(max(1, _CELLS // len(g))):
-        similarity = F.normalize(q[rows].float(), dim=1) @ gallery.T
-        order = similarity.argsort(dim=1, descending=True, stable=True)
-        relevant = g_labels[order] == q_labels[rows, None]
-        parts.append(measure(relevant, ks))
-    each = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    return each if per_query else {key: float(value.mean()) for key, value in each.items()}
+    items = _items_of_classes(g_labels)
+    out: dict[str, Tensor] = {}
+    # Queries of one class share their relevant items, so they are measured together.
+    by_class = q_labels.argsort(stable=True)
+    chunk = max(1, _CELLS // len(g))
+    # Fresh memory of this size is paid for page by page: all chunks use the same.
+    held = gallery.new_empty(min(chunk, len(q)), len(g))
+    ascending = torch.empty_like(held) if q.device.type == "cpu" else None
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for rows in by_class.split(chunk):
+            similarity = held[: len(rows)]
+            torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=similarity)
+            if ascending is not None:
+                _sort_rows(similarity, ascending[: len(rows)], pool)
+            start = 0
+            for label, count in zip(*_runs(q_labels[rows]), strict=True):
+                part = slice(start, start := start + count)
+                ranks = _ranks(
+                    similarity[part], items[label], None if ascending is None else ascending[part]
+                )
+                for key, value in _figures(ranks, len(g), ks).items():
+                    out.setdefault(key, value.new_empty(len(q)))[rows[part]] = value
+    return out if per_query else {key: float(value.mean()) for key, value in out.items()}
+
+
+def _items_of_classes(labels: Tensor) -> dict[int, Tensor]:
+    """The items of each class, in their own order."""
+    order = labels.argsort(stable=True)
+    names, counts = _runs(labels[order])
+    return dict(zip(names, order.split(counts), strict=True))
+
+
+def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
+    """Runs of equal labels: the label and the length of each."""
+    names, counts = labels.unique_consecutive(return_counts=True)
+    return names.tolist(), counts.tolist()
+
+
+def _ranks(similarity: Tensor, relevant: Tensor, ascending: Tensor | None) -> Tensor:
+    """The ranks, from 1, of the relevant items in the rankings of some queries of one class.
+
+    A ranking is never made: an item's rank is one more than the number of items before it, and
+    those are counted.
+
+    Args:
+        similarity: ``[Q, G]``.
+        relevant: int64 ``[R]``, ascending: the items of the queries' class.
+        ascending: ``similarity`` with sorted rows; None counts without sorting.
+
+    Returns:
+        int64 ``[Q, R]``, rows ascending.
+    """
+    own, order = similarity[:, relevant].sort(dim=1, descending=True, stable=True)
+    # Equal relevant items are a run in ``own``, from ``first`` to before ``end``.
+    i = torch.arange(own.shape[1], device=own.device).expand_as(own)
+    edge = own[:, 1:] != own[:, :-1]
+    first = i.clone()
+    first[:, 1:] = torch.where(edge, i[:, 1:], 0)
+    first = first.cummax(1).values
+    end = torch.full_like(i, own.shape[1])
+    end[:, :-1] = torch.where(edge, i[:, 1:], own.shape[1])
+    end = end.flip(1).cummin(1).values.flip(1)
+
+    if ascending is None:
+        above, tied = _count_by_histogram(similarity, own, end - first)
+    else:
+        above, tied = _count_by_search(ascending, own, end - first)
+    ranks = 1 + i + above - first
+
+    # Among equals the gallery's order decides. Float32 cosines tie by chance once in a few
+    # rankings, so that has to be cheap; many ties are a sign of codes or copies.
+    many = tied.sum(1) > _FEW
+    row, column = (tied & ~many[:, None]).nonzero(as_tuple=True)
+    if len(row):
+        same = similarity[row] == own[row, column, None]
+        same[:, relevant] = False
+        item = torch.arange(same.shape[1], device=same.device)
+        before = same & (item < relevant[order[row, column]][:, None])
+        ranks[row, column] += before.sum(1)
+    row = many.nonzero().flatten()
+    if len(row):
+        ranking = similarity[row].argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(ranking).scatter_(
+            1, ranking, torch.arange(ranking.shape[1], device=row.device).expand_as(ranking)
+        )
+        ranks[row] = 1 + place[:, relevant].sort(dim=1).values
+    return ranks
+
+
+def _sort_rows(x: Tensor, out: Tensor, pool: Executor) -> None:
+    """Write the rows of ``x``, each in ascending order, to ``out``.
+
+    Values without their indices are what NumPy sorts with vector instructions, several times
+    faster than any sort that has to move indices along.
+    """
+    blocks = np.array_split(out.copy_(x).numpy(), min(len(x), 8 * torch.get_num_threads()))
+    list(pool.map(lambda block: block.sort(axis=1), blocks))
+
+
+def _count_by_search(ascending: Tensor, own: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of a row's ``own`` values: how many values of the row are above it, and whether
+    more than the ``equal`` own ones are equal to it.
+
+    Args:
+        ascending: ``[Q, G]``, sorted rows.
+        own, equal: ``[Q, R]``.
+    """
+    at_or_below = torch.searchsorted(ascending, own, right=True)
+    next_below = at_or_below - equal - 1
+    tied = (ascending.gather(1, next_below.clamp_min(0)) == own) & (next_below >= 0)
+    return ascending.shape[1] - at_or_below, tied
+
+
+def _count_by_histogram(values: Tensor, own: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`_count_by_search` returns, from rows in any order: a GPU's way.
+
+    Every value looks up its place among the few own ones; nothing long is sorted.
+    """
+    bounds = own.flip(1).contiguous()
+
+    def from_the_top(right: bool) -> Tensor:
+        """``[Q, R]``: the values that are above (or, with ``right``, not below) each bound."""
+        place = torch.searchsorted(bounds, values, right=right)
+        found = place.new_zeros(len(own), own.shape[1] + 1)
+        found.scatter_add_(1, place, torch.ones_like(place))
+        return found.flip(1).cumsum(1)[:, :-1]
+
+    above = from_the_top(False)
+    return above, from_the_top(True) - above > equal
+
+
+def _figures(ranks: Tensor, n: int, ks: Sequence[int]) -> dict[str, Tensor]:
+    """The figures of :func:`evaluate` from the ranks ``[Q, R]`` of all relevant items."""
+    total = ranks.shape[1]
+    position = torch.arange(1, total + 1, dtype=torch.float64, device=ranks.device)
+    precision = position / ranks
+    out = {"mAP@all": precision.mean(1)}
+    for k in ks:
+        top = min(k, n)
+        # The i-th relevant item is at rank i at best, so the first k hold all that is above k.
+        inside = torch.where(ranks[:, :top] <= top, precision[:, :top], 0.0)
+        found = (inside > 0).sum(1).double()
+        # Precision rises at relevant items only, so the best one from here on is at one of them.
+        best_from_here = inside.flip(1).cummax(1).values.flip(1)
+        out[f"P@{k}"] = found / top
+        out[f"mAP@{k}"] = inside.sum(1) / found.clamp_min(1)
+        out[f"mAP@{k}/min"] = best_from_here.where(inside > 0, 0.0).sum(1) / min(total, top)
+        out[f"mAP@{k}/k"] = inside.sum(1) / top
+    return out
 
 
 def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:

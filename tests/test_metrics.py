@@ -1,10 +1,14 @@
 """Every figure against the definitions in the literature, written out as loops."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
 import ssgn
@@ -153,14 +157,132 @@ def test_a_query_without_direction_is_ranked_like_a_tie():
 def test_memory_chunks_change_nothing(random, monkeypatch, cells):
     whole = ssgn.evaluate(*random, per_query=True)
     seen = []
+    sort_rows = metrics._sort_rows
     monkeypatch.setattr(metrics, "_CELLS", cells)
     monkeypatch.setattr(
-        metrics, "measure", lambda rel, ks: seen.append(len(rel)) or measure(rel, ks)
+        metrics, "_sort_rows", lambda x, *more: seen.append(len(x)) or sort_rows(x, *more)
     )
     chunked = ssgn.evaluate(*random, per_query=True)
     assert max(seen) == max(1, cells // 80) and sum(seen) == 30  # so it did work in chunks
     for key, values in whole.items():
         assert torch.equal(values, chunked[key]), key
+
+
+# The counts against the plain way ---------------------------------------------------------
+
+
+def plainly(q, g, q_labels, g_labels, ks):
+    """Sort the whole gallery for every query, then measure the rankings."""
+    similarity = F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
+    order = similarity.argsort(dim=1, descending=True, stable=True)
+    return measure(g_labels[order] == q_labels[:, None], ks)
+
+
+def codes(n, seed, bits=16):
+    """Rows of +1 and -1: their cosines are multiples of 1/8, exactly, so most of them are ties."""
+    gen = torch.Generator().manual_seed(seed)
+    return torch.randint(2, (n, bits), generator=gen) * 2.0 - 1
+
+
+def features(n, seed):
+    return torch.randn(n, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def some_copies(n, seed):
+    """Features of which every tenth is a copy of its neighbour: a few ties a query."""
+    x = features(n, seed)
+    x[1::10] = x[::10][: len(x[1::10])]
+    return x
+
+
+@pytest.fixture(params=["sorting", "histogram"])
+def way(request, monkeypatch):
+    """Both ways of counting, the GPU's too, on the CPU."""
+    if request.param == "histogram":
+        monkeypatch.setattr(
+            metrics,
+            "_count_by_search",
+            lambda ascending, own, equal: metrics._count_by_histogram(
+                ascending.flip(1), own, equal
+            ),
+        )
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("made", [features, some_copies, codes])
+@pytest.mark.parametrize("classes", [2, 7, 60])
+def test_ranks_are_counted_as_sorting_would_find_them(made, classes):
+    q, g = made(90, 1), made(400, 2)
+    if made is some_copies:  # ties at the top too, across classes
+        q[:30] = g[10:40]
+    gen = torch.Generator().manual_seed(5)
+    q_labels = torch.randint(classes, (90,), generator=gen)
+    g_labels = torch.arange(400)[torch.randperm(400, generator=gen)] % classes
+    got = ssgn.evaluate(q, g, q_labels, g_labels, ks=(1, 10, 399, 1000), per_query=True)
+    want = plainly(q, g, q_labels, g_labels, (1, 10, 399, 1000))
+    for key in want:
+        assert torch.allclose(got[key], want[key], rtol=0, atol=1e-12), key
+
+
+@pytest.mark.usefixtures("way")
+def test_everything_is_one_tie():
+    q_labels, g_labels = torch.arange(20) % 3, torch.arange(50) % 3
+    q, g = torch.ones(20, 4), torch.ones(50, 4)
+    got = ssgn.evaluate(q, g, q_labels, g_labels, ks=(7,), per_query=True)
+    for key, want in plainly(q, g, q_labels, g_labels, (7,)).items():
+        assert got[key].tolist() == pytest.approx(want.tolist()), key
+
+
+def test_ties_by_chance_are_cheap_and_many_ties_are_sorted(monkeypatch):
+    """Both branches are taken, so the tests above test both."""
+    taken = []
+    argsort = torch.Tensor.argsort
+    monkeypatch.setattr(
+        torch.Tensor,
+        "argsort",
+        lambda self, *a, **k: taken.append(self.ndim) or argsort(self, *a, **k),
+    )
+    labels = torch.arange(90) % 7, torch.arange(400) % 7
+    ssgn.evaluate(some_copies(90, 1), some_copies(400, 2), *labels)
+    few = taken.count(2)
+    ssgn.evaluate(codes(90, 1), codes(400, 2), *labels)
+    assert taken.count(2) > few
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same():
+    labels = torch.arange(90) % 7, torch.arange(400) % 7
+    q, g = codes(90, 1), codes(400, 2)
+    here, there = (
+        ssgn.evaluate(q.to(d), g.to(d), *labels, per_query=True) for d in ("cpu", "cuda")
+    )
+    for key in here:
+        assert torch.allclose(here[key], there[key].cpu(), rtol=0, atol=1e-12), key
+
+
+def test_features_that_still_have_gradients(random):
+    q, g, *labels = random
+    assert ssgn.evaluate(q.clone().requires_grad_(), g, *labels) == ssgn.evaluate(*random)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_does_not_grow_with_the_queries():
+    """6,000 x 8,000 similarities are 183 MiB as float32, and sorting them with indices 550."""
+    script = """
+import re, torch, ssgn
+q, g = torch.randn(6000, 8), torch.randn(8000, 8)
+labels = torch.arange(6000) % 25, torch.arange(8000) % 25
+def memory(what): return int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+ssgn.evaluate(q[:100], g, labels[0][:100], labels[1])
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+ssgn.evaluate(q, g, *labels)
+print((memory("VmHWM") - before) / 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 150
 
 
 def test_a_gallery_smaller_than_k(random):
