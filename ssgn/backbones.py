@@ -24,7 +24,6 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import timm
 import torch
 import torch.distributed as dist
@@ -210,8 +209,8 @@ def check_finite(
         first: the number of its first row, where ``x`` is part of something larger.
         advice: the way out.
     """
-    # Some rows at a time: booleans for all of x would be a quarter of its memory.
-    bad = torch.cat([~torch.isfinite(rows).all(-1) for rows in x.split(PART)])
+    # Some rows at a time: what isfinite makes for all of x would be larger than x.
+    bad = torch.cat([~torch.isfinite(rows).all(-1) for rows in x.split(256)])
     if bad.any():
         row = first + int(torch.nonzero(bad)[0])
         raise FeatureError(
@@ -505,7 +504,7 @@ def _features(
     bar: tqdm,
     *,
     batch_size: int,
-    workers: int | None,
+    workers: int,
     device: torch.device,
     precision: str,
 ) -> Iterator[tuple[Tensor, dict[str, slice]]]:
@@ -513,8 +512,6 @@ def _features(
 
     Nothing waits for the device but the caller, who may take one part while the next is queued.
     """
-    if workers is None:
-        workers = min(16, _cores()) if device.type == "cuda" else 0
     net.network.to(device, memory_format=torch.channels_last)
     parts = [part.cut(batch_size) for part in parts]
     inputs = _inputs(net, lists, [batch for part in parts for batch in part], workers, device)
@@ -551,13 +548,23 @@ def _cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _engine(device: str | torch.device | None, precision: str | None) -> tuple[torch.device, str]:
-    """The device and the precision, chosen where they are None."""
+def _options(
+    batch_size: int,
+    workers: int | None,
+    device: str | torch.device | None,
+    precision: str | None,
+) -> dict:
+    """The options of :func:`extract` that say how to compute, with those chosen that are None."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = precision or ("float16" if device.type == "cuda" else "float32")
+    gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(16, _cores()) if gpu else 0
+    precision = precision or ("float16" if gpu else "float32")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it can be {', '.join(PRECISIONS)}")
-    return device, precision
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; a batch needs at least one image")
+    return dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
 
 
 def fused(
@@ -576,9 +583,8 @@ def fused(
     Returns:
         float32 ``[N, D]`` on the CPU, and the column range of each tap.
     """
-    device, precision = _engine(device, precision)
+    options = _options(batch_size, workers, device, precision)
     parts = _Run("images", 0, len(images)).cut(PART)
-    options = dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
     rows = []
     with tqdm(total=len(images), desc=desc, unit="image", disable=not progress) as bar:
         for x, taps in _features(backbone, {"images": images}, parts, bar, **options):  # noqa: B007
@@ -621,11 +627,11 @@ def extract(
             on CUDA, else ``"float32"``.
 
     Raises:
-        ValueError: an unknown backbone or precision.
+        ValueError: an unknown backbone or precision, or a batch of no images.
         DataError: its weights cannot be fetched.
         FeatureError: an image that cannot be read, named; or features that are not finite.
     """
-    device, precision = _engine(device, precision)
+    options = _options(batch_size, workers, device, precision)
     net = load_backbone(backbone, size=size, pretrained=pretrained)
     provenance = {
         "dataset": ds.name,
@@ -635,9 +641,8 @@ def extract(
         "size": net.size,
         "format": FORMAT,
     }
-    if precision != "float32":  # float32 goes without saying: it did before there was a choice
-        provenance["precision"] = precision
-    options = dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
+    if options["precision"] != "float32":  # which went without saying before there was a choice
+        provenance["precision"] = options["precision"]
     if not pretrained:  # random weights differ between processes, so nothing may be shared or kept
         provenance["weights"] += ":" + os.urandom(8).hex()
         with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
@@ -760,14 +765,14 @@ class _Extraction:
         check_finite(x, what, first=part.start)
         with atomic_path(self.file(part)) as made:
             columns = {name: [r.start, r.stop] for name, r in taps.items()}
-            safetensors.torch.save_file({"x": x}, made, {"taps": json.dumps(columns)})
+            _write(made, {"taps": columns}, {"x": _Pieces.of(x)})
 
     def read(self, part: _Run) -> tuple[Tensor, dict[str, slice]] | None:
         """What :meth:`write` wrote, mapped; None where it is not there, or damaged."""
         try:
             with safe_open(self.file(part), "pt") as file:
                 x = file.get_tensor("x")
-                columns = json.loads(file.metadata()["taps"])
+                columns = json.loads(file.metadata()["ssgn"])["taps"]
             taps = {name: slice(start, stop) for name, (start, stop) in columns.items()}
             width = max(r.stop for r in taps.values())
         except Exception:  # a flipped bit can break anything

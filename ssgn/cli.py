@@ -89,7 +89,7 @@ def extract(
     split: SplitName = None,
     sketches_per_class: PerClass = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a forward pass.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 64,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that read images; by default one a core for a GPU, else 0."),
