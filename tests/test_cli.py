@@ -111,8 +111,8 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, comman
 def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
     asked = {}
     monkeypatch.setattr(ssgn, "extract", lambda ds, *a, **kw: asked.update(kw) or world.feats)
-    words = "--size 48 --batch-size 8 --workers 3 --device cpu --precision bfloat16".split()
-    assert run("extract", "world", *words)[0] == 0
+    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16"
+    assert run("extract", "world", *words.split())[0] == 0
     assert asked == {
         "size": 48, "batch_size": 8, "workers": 3, "device": "cpu", "precision": "bfloat16",
         "progress": True,
