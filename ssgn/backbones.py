@@ -3,20 +3,30 @@
 A *tap* is the global average of one layer's output over the image. A backbone's taps are
 concatenated into one row an image; :attr:`Features.taps` remembers which columns each tap owns,
 so that features are extracted once and every ablation over layers is a choice of columns.
+
+Extraction reads, runs and writes *parts* of :data:`PART` images: memory is bounded by a part, an
+interruption loses at most what was not yet written, and several processes share the parts out.
 """
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import NamedTuple
 
-import safetensors.torch
 import timm
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, nn
@@ -28,6 +38,8 @@ from tqdm import tqdm
 from .data import DataError, Dataset, ImageList, Split, atomic_path, cache_dir, digest
 
 FORMAT = 1  # of the features file; raise it when what the columns mean changes
+PART = 1024  # images
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 class FeatureError(ValueError):
@@ -45,7 +57,8 @@ class Features:
         taps: the column range of each tap, as slices, in order.
         presets: the taps that ``"single"`` and ``"fusion"`` stand for.
         split: which classes are unseen, which are pseudo-unseen.
-        provenance: dataset, its fingerprint, backbone, weights, size, format.
+        provenance: dataset, its fingerprint, backbone, weights, size, format; and the precision of
+            the layers where that is not float32.
         pairs: int64 ``[N]``, the photo that each sketch was drawn from, -1 where it is not there;
             None where the dataset has no such pairs.
     """
@@ -84,10 +97,7 @@ class Features:
     @cached_property
     def content(self) -> str:
         """A hash of the features and labels themselves, for the keys of what is made from them."""
-        return digest(*(t.contiguous().numpy().tobytes() for t in self._tensors()))
-
-    def _tensors(self) -> list[Tensor]:
-        return list(self._named_tensors().values())
+        return digest(*map(_bytes, self._named_tensors().values()))
 
     def _named_tensors(self) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in (*_TENSORS, "pairs")}
@@ -119,20 +129,14 @@ class Features:
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, provenance included; the split is not part of it."""
-        tensors = self._named_tensors()
-        header = {
-            "classes": list(self.classes),
-            "taps": {name: [r.start, r.stop] for name, r in self.taps.items()},
-            "presets": self.presets,
-            "provenance": self.provenance,
-        }
+        about = _about(self.classes, self.taps, self.presets, self.provenance)
+        tensors = {name: _Pieces.of(t) for name, t in self._named_tensors().items()}
         with atomic_path(path) as made:
-            safetensors.torch.save_file(tensors, made, {"ssgn": json.dumps(header)})
-            made.chmod(0o644)  # safetensors writes 0600, which a shared cache could not use
+            _write(made, about, tensors)
 
     @classmethod
     def load(cls, path: Path | str, split: Split) -> "Features":
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote. The tensors are mapped from the file, not held in memory.
 
         Raises:
             FeatureError: the file is truncated, of another format, or holds NaN.
@@ -191,15 +195,78 @@ class Features:
 _TENSORS = ("sketch", "photo", "sketch_labels", "photo_labels")
 
 
-def check_finite(x: Tensor, what: str) -> None:
-    """Raise a :class:`FeatureError` that counts the rows with NaN or infinity, if there are any."""
-    bad = ~torch.isfinite(x).all(-1)
+def check_finite(
+    x: Tensor,
+    what: str,
+    *,
+    first: int = 0,
+    advice: str = "Look at that image, or extract again.",
+) -> None:
+    """Raise a :class:`FeatureError` that counts the rows with NaN or infinity, if there are any.
+
+    Args:
+        x: ``[N, D]``.
+        first: the number of its first row, where ``x`` is part of something larger.
+        advice: the way out.
+    """
+    # Some rows at a time: what isfinite makes for all of x would be larger than x.
+    bad = torch.cat([~torch.isfinite(rows).all(-1) for rows in x.split(256)])
     if bad.any():
-        first = int(torch.nonzero(bad)[0])
+        row = first + int(torch.nonzero(bad)[0])
         raise FeatureError(
             f"{what}: {int(bad.sum())} of {len(x)} rows hold NaN or infinity, the first is row "
-            f"{first}. Look at that image, or extract again."
+            f"{row}. {advice}"
         )
+
+
+class _Pieces(NamedTuple):
+    """A tensor that is written piece after piece."""
+
+    shape: Sequence[int]
+    dtype: torch.dtype
+    pieces: Iterable[Tensor]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Pieces":
+        return cls(tensor.shape, tensor.dtype, (tensor,))
+
+
+def _about(classes, taps, presets, provenance) -> dict:
+    """What a features file says beside its tensors."""
+    return {
+        "classes": list(classes),
+        "taps": {name: [r.start, r.stop] for name, r in taps.items()},
+        "presets": presets,
+        "provenance": provenance,
+    }
+
+
+def _write(path: Path, about: dict, tensors: Mapping[str, _Pieces]) -> None:
+    """Write a safetensors file without holding it in memory, as the library's own writer must.
+
+    The format: the length of a header in 8 bytes, little-endian; the header, JSON padded with
+    spaces to a multiple of 8 bytes; the bytes of all tensors, one after the other.
+    """
+    # The widest type first, as the library does it, so that each tensor is aligned.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    entries, end = {"__metadata__": {"ssgn": json.dumps(about)}}, 0
+    for name in order:
+        shape, dtype, _ = tensors[name]
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        kind = {torch.float32: "F32", torch.int64: "I64"}[dtype]
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in order:
+            for piece in tensors[name].pieces:
+                file.write(_bytes(piece))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, not copied."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
 
 
 @dataclass(frozen=True)
@@ -353,60 +420,175 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
     )
 
 
-class _Pixels(TorchDataset):
-    """An image list as uint8 tensors ``[3, size, size]``."""
+@dataclass(frozen=True)
+class _Run:
+    """The images ``start`` to ``stop - 1`` of one of several image lists."""
 
-    def __init__(self, images: ImageList, size: int):
-        self.images, self.size = images, size
+    images: str
+    start: int
+    stop: int
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.stop - self.start
 
-    def __getitem__(self, i: int) -> Tensor:
+    def __str__(self) -> str:
+        return f"{self.images} images {self.start} to {self.stop - 1}"
+
+    def cut(self, length: int) -> list["_Run"]:
+        """Runs of at most ``length`` images, in order."""
+        starts = range(self.start, self.stop, length)
+        return [_Run(self.images, i, min(i + length, self.stop)) for i in starts]
+
+
+class _Pixels(TorchDataset):
+    """Runs of images, a run at a time, as uint8 tensors ``[B, size, size, 3]``.
+
+    Args:
+        each: applies a function to each image number of a run, as ``map`` does.
+    """
+
+    def __init__(self, lists: Mapping[str, ImageList], size: int, each: Callable = map):
+        self.lists, self.size, self.each = lists, size, each
+
+    def __getitem__(self, run: _Run) -> Tensor | FeatureError:
+        images = self.lists[run.images]
+        pixels = torch.empty(len(run), self.size, self.size, 3, dtype=torch.uint8)
+        rows = pixels.numpy()
+
+        def read(i: int) -> None:
+            try:
+                rows[i - run.start] = images.load(i, self.size)
+            except Exception as error:
+                raise FeatureError(f"image {images.names[i]} cannot be read: {error}") from error
+
         try:
-            return torch.tensor(self.images.load(i, self.size)).permute(2, 0, 1)
-        except Exception as error:
-            raise FeatureError(f"image {self.images.names[i]} cannot be read: {error}") from error
+            deque(self.each(read, range(run.start, run.stop)), maxlen=0)
+        except FeatureError as error:
+            return error  # raised in a worker process, it would reach the user as a traceback
+        return pixels
 
 
-@torch.no_grad()  # not inference_mode: its tensors could not be changed or trained on
+def _inputs(
+    net: Backbone,
+    lists: Mapping[str, ImageList],
+    batches: Sequence[_Run],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Batches as the network gets them: float32 ``[B, 3, size, size]``, channels last."""
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (net.mean, net.std))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        if workers:
+            read = DataLoader(
+                _Pixels(lists, net.size),
+                batch_size=None,  # the batches are made already
+                sampler=batches,
+                num_workers=min(workers, len(batches)),
+                pin_memory=device.type == "cuda",
+            )
+        else:
+            # Before the forward pass, not beside it: whatever takes a core from one of its
+            # threads makes all the others wait.
+            read = map(_Pixels(lists, net.size, pool.map).__getitem__, batches)
+        for pixels in read:
+            if isinstance(pixels, FeatureError):
+                raise pixels
+            pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+            yield (pixels / 255 - mean) / std
+
+
+def _features(
+    net: Backbone,
+    lists: Mapping[str, ImageList],
+    parts: Sequence[_Run],
+    bar: tqdm,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: str,
+) -> Iterator[tuple[Tensor, dict[str, slice]]]:
+    """For each part its features, float32 ``[n, D]`` on the device, and each tap's columns.
+
+    Nothing waits for the device but the caller, who may take one part while the next is queued.
+    """
+    net.network.to(device, memory_format=torch.channels_last)
+    parts = [part.cut(batch_size) for part in parts]
+    inputs = _inputs(net, lists, [batch for part in parts for batch in part], workers, device)
+    # Around a part: around a batch, autocast would convert all weights for each.
+    lower = torch.autocast(
+        device.type,
+        None if precision == "float32" else getattr(torch, precision),
+        enabled=precision != "float32",
+    )
+    for batches in parts:
+        rows = []
+        with torch.no_grad(), lower:  # left before the yield, or the caller would be in it
+            for x in islice(inputs, len(batches)):
+                pooled = [
+                    t.mean((2, 3), dtype=torch.float32) if t.ndim == 4 else t.float()
+                    for t in net.forward(x)
+                ]
+                rows.append(torch.cat(pooled, 1))
+                bar.update(len(x))
+        ends = accumulate(t.shape[1] for t in pooled)
+        taps = {
+            name: slice(end - t.shape[1], end)
+            for name, t, end in zip(net.taps, pooled, ends, strict=True)
+        }
+        yield torch.cat(rows), taps
+
+
+def _cores() -> int:
+    """The cores that this process may use, shared with the others that torchrun started here."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def _options(
+    batch_size: int,
+    workers: int | None,
+    device: str | torch.device | None,
+    precision: str | None,
+) -> dict:
+    """The options of :func:`extract` that say how to compute, with those chosen that are None."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(16, _cores()) if gpu else 0
+    precision = precision or ("float16" if gpu else "float32")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it can be {', '.join(PRECISIONS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; a batch needs at least one image")
+    return dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
+
+
 def fused(
     backbone: Backbone,
     images: ImageList,
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    workers: int | None = None,
     device: str | torch.device | None = None,
+    precision: str | None = None,
     desc: str = "extracting",
     progress: bool = True,
 ) -> tuple[Tensor, dict[str, slice]]:
-    """The fused features of some images.
+    """The fused features of some images, in memory; the options are those of :func:`extract`.
 
     Returns:
         float32 ``[N, D]`` on the CPU, and the column range of each tap.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    backbone.network.to(device, memory_format=torch.channels_last)
-    mean, std = (
-        torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.mean, backbone.std)
-    )
-    loader = DataLoader(
-        _Pixels(images, backbone.size),
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
-    rows, taps = [], {}
+    options = _options(batch_size, workers, device, precision)
+    parts = _Run("images", 0, len(images)).cut(PART)
+    rows = []
     with tqdm(total=len(images), desc=desc, unit="image", disable=not progress) as bar:
-        for pixels in loader:
-            pixels = pixels.to(device, non_blocking=True)
-            x = ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-            pooled = [t.mean((2, 3)) if t.ndim == 4 else t for t in backbone.forward(x)]
-            rows.append(torch.cat(pooled, 1).float().cpu())
-            bar.update(len(pixels))
-    start = 0
-    for name, tap in zip(backbone.taps, pooled, strict=True):
-        taps[name] = slice(start, start := start + tap.shape[1])
+        for x, taps in _features(backbone, {"images": images}, parts, bar, **options):  # noqa: B007
+            rows.append(x.cpu())
     return torch.cat(rows), taps
 
 
@@ -416,27 +598,40 @@ def extract(
     *,
     size: int | None = None,
     batch_size: int = 64,
-    workers: int = 0,
+    workers: int | None = None,
     device: str | torch.device | None = None,
+    precision: str | None = None,
     progress: bool = True,
     pretrained: bool = True,
 ) -> Features:
     """Fused features of all sketches and photos of a dataset, cached by content.
 
-    The cache key is the dataset's fingerprint, the backbone, its weights, the image size and the
-    format's version; the split is not part of it, so every split shares one extraction.
+    The cache key is the dataset's fingerprint, the backbone, its weights, the image size, the
+    precision and the format's version; the split is not part of it, so every split shares one
+    extraction.
+
+    Features go to disk in parts of :data:`PART` images, and what is returned is mapped from the
+    file: memory does not grow with the dataset. An extraction that was interrupted goes on behind
+    the last part that it wrote. Where ``torch.distributed`` is initialised, the processes share the
+    parts out, and each returns all features; ``torchrun -m ssgn extract`` does that.
 
     Args:
         backbone: see :func:`load_backbone`.
         size: side of the input images in pixels.
-        workers: processes that read images.
+        batch_size: images a forward pass, at most :data:`PART`.
+        workers: processes that read images while the device computes; 0 reads with threads, before
+            each forward pass. By default one a core, at most 16, for a GPU, and 0 for a CPU.
         device: by default a GPU where there is one.
+        precision: of the layers: ``"float32"``, or ``"float16"`` or ``"bfloat16"`` by autocast. The
+            features are float32 always, and so is the mean over the image. By default ``"float16"``
+            on CUDA, else ``"float32"``.
 
     Raises:
-        ValueError: an unknown backbone.
+        ValueError: an unknown backbone or precision, or a batch of no images.
         DataError: its weights cannot be fetched.
         FeatureError: an image that cannot be read, named; or features that are not finite.
     """
+    options = _options(batch_size, workers, device, precision)
     net = load_backbone(backbone, size=size, pretrained=pretrained)
     provenance = {
         "dataset": ds.name,
@@ -446,33 +641,171 @@ def extract(
         "size": net.size,
         "format": FORMAT,
     }
-    if not pretrained:  # random weights differ between runs, so nothing may be reused
+    if options["precision"] != "float32":  # which went without saying before there was a choice
+        provenance["precision"] = options["precision"]
+    if not pretrained:  # random weights differ between processes, so nothing may be shared or kept
         provenance["weights"] += ":" + os.urandom(8).hex()
+        with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
+            path = Path(folder) / "features.safetensors"
+            extraction = _Extraction(ds, net, path, provenance, options, progress)
+            extraction.run(0, 1)
+            return Features.load(path, ds.split)  # mapped: it outlives the file's name
+
     key = digest(json.dumps(provenance, sort_keys=True))[:16]
     path = cache_dir() / "features" / f"{ds.name}-{backbone}-{net.size}-{key}.safetensors"
-    if path.is_file():
-        try:
-            return Features.load(path, ds.split)
-        except FeatureError:
-            path.unlink()  # damaged since it was written: extract again
+    extraction = _Extraction(ds, net, path, provenance, options, progress)
+    shared = dist.is_available() and dist.is_initialized()
+    features = extraction.cached()
+    extraction.run(*((dist.get_rank(), dist.get_world_size()) if shared else (0, 1)))
+    return features or Features.load(path, ds.split)
 
-    options = {"batch_size": batch_size, "workers": workers, "device": device, "progress": progress}
-    sketch, taps = fused(net, ds.sketch, desc=f"{backbone}: sketches", **options)
-    photo, _ = fused(net, ds.photo, desc=f"{backbone}: photos", **options)
-    check_finite(sketch, f"{backbone} on {ds.name}'s sketches")
-    check_finite(photo, f"{backbone} on {ds.name}'s photos")
-    features = Features(
-        sketch,
-        photo,
-        ds.sketch_labels,
-        ds.photo_labels,
-        ds.classes,
-        taps,
-        net.presets,
-        ds.split,
-        provenance,
-        ds.pairs,
-    )
-    if pretrained:
-        features.save(path)
-    return features
+
+def wait_for_all() -> None:
+    """Where ``torch.distributed`` is initialised, wait until every process has called this.
+
+    Raises:
+        FeatureError: one of them has failed.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise FeatureError(
+            "another process of this extraction failed; it says itself why. Features that were "
+            "written are kept: run it again to go on."
+        ) from error
+
+
+class _Extraction:
+    """Features on their way to one file, by way of a file for each part in a folder beside it.
+
+    Another process may do the same at any time. Whoever is the first to have all parts makes them
+    the one file and takes the folder away; the other finds its parts gone, but the file there.
+    """
+
+    def __init__(self, ds: Dataset, net: Backbone, path: Path, provenance, options, progress):
+        self.ds, self.net, self.path, self.provenance = ds, net, path, provenance
+        self.options, self.progress = options, progress
+        self.folder = path.with_suffix(".parts")
+        self.lists = {"sketch": ds.sketch, "photo": ds.photo}
+        self.parts = {
+            name: _Run(name, 0, len(images)).cut(PART) for name, images in self.lists.items()
+        }
+
+    def cached(self) -> Features | None:
+        """The features, where the file is there already. A damaged one is taken away."""
+        if not self.path.is_file():
+            return None
+        try:
+            return Features.load(self.path, self.ds.split)
+        except FeatureError:
+            self.path.unlink(missing_ok=True)
+            return None
+
+    def run(self, rank: int, ranks: int) -> None:
+        """See to it that the file is there, as one of several processes that all call this."""
+        wait = wait_for_all if ranks > 1 else lambda: None
+        mine = self.missing()[rank::ranks]
+        wait()  # nobody writes before all have listed the same parts
+        with self.unless_done():
+            self.store(mine)
+        wait()
+        if rank == 0:
+            with self.unless_done():
+                self.store(self.missing())  # there are none, unless something took them away
+                self.merge()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        wait()
+
+    @contextmanager
+    def unless_done(self) -> Iterator[None]:
+        """Put up with files that vanish, if that is because the extraction is done."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not self.path.is_file():
+                raise
+
+    def missing(self) -> list[_Run]:
+        """The parts that are still to be computed."""
+        if self.path.is_file():
+            return []
+        return [part for parts in self.parts.values() for part in parts if self.read(part) is None]
+
+    def store(self, todo: Sequence[_Run]) -> None:
+        """Compute parts and write each as soon as it is complete."""
+        if not todo:
+            return
+        bar = tqdm(
+            total=sum(map(len, todo)),
+            desc=f"{self.net.name}: {self.ds.name}",
+            unit="image",
+            disable=not self.progress,
+        )
+        # A thread waits for the device and writes, so that the next part is queued meanwhile.
+        with ThreadPoolExecutor(1) as writer, bar:
+            found = _features(self.net, self.lists, todo, bar, **self.options)
+            written = None
+            for part, (x, taps) in zip(todo, found, strict=True):
+                if written:
+                    written.result()  # or parts would pile up before a slow disk
+                written = writer.submit(self.write, part, x, taps)
+            written.result()
+
+    def file(self, part: _Run) -> Path:
+        return self.folder / f"{part.images}-{part.start}.safetensors"
+
+    def write(self, part: _Run, x: Tensor, taps: dict[str, slice]) -> None:
+        x = x.cpu()
+        what = f"{self.net.name} on {self.ds.name}, {part}"
+        if self.options["precision"] == "float16":
+            advice = "It may be too large for float16: extract with precision='float32'."
+            check_finite(x, what, first=part.start, advice=advice)
+        check_finite(x, what, first=part.start)
+        with atomic_path(self.file(part)) as made:
+            columns = {name: [r.start, r.stop] for name, r in taps.items()}
+            _write(made, {"taps": columns}, {"x": _Pieces.of(x)})
+
+    def read(self, part: _Run) -> tuple[Tensor, dict[str, slice]] | None:
+        """What :meth:`write` wrote, mapped; None where it is not there, or damaged."""
+        try:
+            with safe_open(self.file(part), "pt") as file:
+                x = file.get_tensor("x")
+                columns = json.loads(file.metadata()["ssgn"])["taps"]
+            taps = {name: slice(start, stop) for name, (start, stop) in columns.items()}
+            width = max(r.stop for r in taps.values())
+        except Exception:  # a flipped bit can break anything
+            return None
+        whole = x.dtype == torch.float32 and x.shape == (len(part), width)
+        return (x, taps) if whole and tuple(taps) == self.net.taps else None
+
+    def merge(self) -> None:
+        """Make the parts one file."""
+        if self.path.is_file():
+            return
+        ds = self.ds
+
+        def read(part: _Run) -> tuple[Tensor, dict[str, slice]]:
+            if (found := self.read(part)) is None:
+                raise FileNotFoundError(f"{self.file(part)} was there, but is not any more")
+            return found
+
+        x, taps = read(self.parts["sketch"][0])
+        tensors = {
+            name: _Pieces((len(self.lists[name]), x.shape[1]), x.dtype, (read(p)[0] for p in parts))
+            for name, parts in self.parts.items()
+        }
+        labels = {
+            "sketch_labels": ds.sketch_labels,
+            "photo_labels": ds.photo_labels,
+            "pairs": ds.pairs,
+        }
+        for name, t in labels.items():
+            if t is not None:
+                tensors[name] = _Pieces.of(t.contiguous())
+        about = _about(ds.classes, taps, self.net.presets, self.provenance)
+        # Written in the parts' folder: what a killed process leaves is taken away with it.
+        with atomic_path(self.folder / self.path.name) as made:
+            _write(made, about, tensors)
+        os.replace(self.folder / self.path.name, self.path)

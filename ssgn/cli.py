@@ -1,7 +1,11 @@
 """The command line: ``ssgn data``, ``ssgn extract``, ``ssgn train``, ``ssgn study``."""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +62,25 @@ def check(name: Name, root: Root = None):
     typer.echo("Every image can be read; nothing is wrong.")
 
 
+@contextmanager
+def _torchrun() -> Iterator[int]:
+    """Connect the processes that torchrun started; this one's rank, 0 where it is alone."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():  # "cuda" now means this process's own
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    # Only to wait for each other: for data to be prepared and for the slowest, however long.
+    dist.init_process_group("gloo", timeout=timedelta(days=1))
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
 @app.command()
 def extract(
     name: Name = "doodle-emoji",
@@ -65,13 +88,46 @@ def extract(
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
-    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 64,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that read images; by default one a core for a GPU, else 0."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda or cpu; by default a GPU where there is one.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else 32."),
+    ] = None,
 ):
-    """Extract fused features into the cache."""
-    import ssgn
+    """Extract fused features into the cache.
 
-    ds = _load(name, root, split, sketches_per_class)
-    feats = ssgn.extract(ds, backbone, workers=workers)
+    If it is interrupted, the same command goes on where it stopped. Several processes share the
+    work: torchrun --nproc-per-node=N -m ssgn extract ...
+    """
+    import ssgn
+    from ssgn.backbones import wait_for_all
+
+    with _torchrun() as rank:
+        if rank:  # the first one prepares the data, the others find it prepared
+            wait_for_all()
+        ds = _load(name, root, split, sketches_per_class)
+        if not rank:
+            wait_for_all()
+        feats = ssgn.extract(
+            ds,
+            backbone,
+            size=size,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,
+            progress=not rank,
+        )
+    if rank:
+        return
     for tap, r in feats.taps.items():
         typer.echo(f"{tap:<10} columns {r.start:>5} to {r.stop - 1:>5}")
 

@@ -108,6 +108,17 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, comman
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
 
+def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
+    asked = {}
+    monkeypatch.setattr(ssgn, "extract", lambda ds, *a, **kw: asked.update(kw) or world.feats)
+    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16"
+    assert run("extract", "world", *words.split())[0] == 0
+    assert asked == {
+        "size": 48, "batch_size": 8, "workers": 3, "device": "cpu", "precision": "bfloat16",
+        "progress": True,
+    }  # fmt: skip
+
+
 def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, cache, monkeypatch):
     both = {
         "words": ("glove-50", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),

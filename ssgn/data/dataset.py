@@ -18,7 +18,8 @@ class ImageList(Sequence):
     """Images that are read when they are asked for.
 
     ``images[i]`` is a PIL image; ``images.load(i, size)`` the ``[size, size, 3]`` uint8 array
-    that a backbone gets. ``names[i]`` says where image ``i`` comes from.
+    that a backbone gets; several threads may call it at once. ``names[i]`` says where image ``i``
+    comes from.
     """
 
     names: list[str]
@@ -46,6 +47,9 @@ class ImageFiles(ImageList):
 
     def _image(self, i: int) -> Image.Image:
         with Image.open(self.paths[i]) as image:
+            image.load()  # some formats only know then whether anything is transparent
+            if not image.has_transparency_data:  # most photos: half the time, the same pixels
+                return image.convert("RGB")
             image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")

@@ -45,14 +45,20 @@ def atomic_path(target: Path | str, *, overwrite: bool = False) -> Iterator[Path
         shutil.rmtree(work, ignore_errors=True)
 
 
-def digest(*parts: bytes | str) -> str:
-    """A hex SHA-256 over the parts, each with its length, so that no two lists run together."""
+def digest(*parts: bytes | memoryview | str) -> str:
+    """A hex SHA-256 over the parts, each with its length, so that no two lists run together.
+
+    A memoryview must be one of single bytes; it is not copied.
+    """
     h = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+_NO_RESULT = ("plots.py", "cli.py", "__main__.py")
 
 
 @cache
@@ -63,5 +69,5 @@ def package_digest() -> str:
     edited meanwhile. Figures and the command line are left out; they cannot change a result.
     """
     root = Path(__file__).resolve().parent.parent
-    files = sorted(p for p in root.rglob("*.py") if p.name not in ("plots.py", "cli.py"))
+    files = sorted(p for p in root.rglob("*.py") if p.name not in _NO_RESULT)
     return digest(*(part for p in files for part in (str(p.relative_to(root)), p.read_bytes())))
