@@ -612,8 +612,9 @@ def extract(
 
     Features go to disk in parts of :data:`PART` images, and what is returned is mapped from the
     file: memory does not grow with the dataset. An extraction that was interrupted goes on behind
-    the last part that it wrote. Where ``torch.distributed`` is initialised, the processes share the
-    parts out, and each returns all features; ``torchrun -m ssgn extract`` does that.
+    the last part that it wrote. Where ``torch.distributed`` is initialised, the processes, which
+    need one cache folder, share the parts out, and each returns all features; ``torchrun -m ssgn
+    extract`` does that.
 
     Args:
         backbone: see :func:`load_backbone`.
@@ -678,7 +679,7 @@ def wait_for_all() -> None:
 
 
 class _Extraction:
-    """Features on their way to one file, by way of a file for each part in a folder beside it.
+    """Features on their way to one file, by way of a folder beside it with a file for each part.
 
     Another process may do the same at any time. Whoever is the first to have all parts makes them
     the one file and takes the folder away; the other finds its parts gone, but the file there.
@@ -758,11 +759,10 @@ class _Extraction:
 
     def write(self, part: _Run, x: Tensor, taps: dict[str, slice]) -> None:
         x = x.cpu()
-        what = f"{self.net.name} on {self.ds.name}, {part}"
+        way_out = {}
         if self.options["precision"] == "float16":
-            advice = "It may be too large for float16: extract with precision='float32'."
-            check_finite(x, what, first=part.start, advice=advice)
-        check_finite(x, what, first=part.start)
+            way_out["advice"] = "Float16 ends at 65504: extract with precision='float32'."
+        check_finite(x, f"{self.net.name} on {self.ds.name}, {part}", first=part.start, **way_out)
         with atomic_path(self.file(part)) as made:
             columns = {name: [r.start, r.stop] for name, r in taps.items()}
             _write(made, {"taps": columns}, {"x": _Pieces.of(x)})
