@@ -125,9 +125,12 @@ def fit_seeds(
     return _fit(feats, sem, config, list(seeds), device, progress, graph)
 
 
+def _device(device: str | torch.device | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN, History]]:
-    config = config or SSGNConfig()
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config, device = config or SSGNConfig(), _device(device)
     started = time.perf_counter()
     train = ~(feats.unseen | feats.validation)
     _check(feats, sem, train)
@@ -740,13 +743,23 @@ def _fold_run(held_out: Features, sem: Tensor, config: SSGNConfig, seed: int, op
 
 def _kept(key: str, run: Callable[[], dict]) -> dict:
     """A run's figures from the cache folder; or run it, and keep them there."""
-    path = cache_dir() / "runs" / f"{key}.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+    row = _known(key)
+    if row is None:
         row = run()
-        write_json(path, row)
-        return row
+        write_json(_run_path(key), row)
+    return row
+
+
+def _run_path(key: str) -> Path:
+    return cache_dir() / "runs" / f"{key}.json"
+
+
+def _known(key: str) -> dict | None:
+    """A run's figures from the cache folder, if they are there."""
+    try:
+        return json.loads(_run_path(key).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def study(
@@ -757,6 +770,7 @@ def study(
     ks: Sequence[int] = (5, 10),
     *,
     progress: bool = True,
+    together: bool | None = None,
     **options,
 ) -> list[dict]:
     """Train every configuration with every seed and evaluate each once on the unseen classes.
@@ -767,38 +781,55 @@ def study(
     Args:
         configs: by name, an :class:`~ssgn.model.SSGNConfig` or whatever else is a dataclass with a
             method ``fit``, such as :class:`ssgn.baselines.Method`.
+        together: train the seeds of an :class:`~ssgn.model.SSGNConfig` that are not in the cache
+            yet by :func:`fit_seeds`, which changes figures by rounding. By default where training
+            is on a GPU.
+        options: of :func:`fit`.
 
     Returns:
         One dict a run: ``variant``, ``seed``, ``best_epoch`` (0 where there are no epochs),
-        ``seconds``, ``device``, ``validation`` (the mAP@all that selected the epoch or the options)
-        and the figures of :func:`~ssgn.metrics.evaluate`, each also without the classes that the
-        backbone was pre-trained on, under its name and ``WITHOUT_LEAKS``.
+        ``seconds`` (a seed's share where seeds were trained together), ``device``, ``validation``
+        (the mAP@all that selected the epoch or the options) and the figures of
+        :func:`~ssgn.metrics.evaluate`, each also without the classes that the backbone was
+        pre-trained on, under its name and ``WITHOUT_LEAKS``.
     """
+    seeds = list(seeds)
+    if together is None:
+        together = _device(options.get("device")).type == "cuda"
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
     for name, config, seed in tqdm(jobs, desc="study", unit="run", disable=not progress):
-        run = partial(_study_run, feats, sem, config, seed, ks, options)
-        rows.append({"variant": name, **_kept(_key(feats, sem, config, seed, list(ks)), run)})
+        keys = {other: _key(feats, sem, config, other, list(ks)) for other in seeds}
+        if _known(keys[seed]) is None:
+            group = [seed]
+            if together and isinstance(config, SSGNConfig):
+                group = [other for other in seeds if _known(keys[other]) is None]
+            _study_runs(feats, sem, config, {other: keys[other] for other in group}, ks, options)
+        rows.append({"variant": name, **_known(keys[seed])})
     return rows
 
 
-def _study_run(feats: Features, sem: Tensor, config, seed: int, ks, options) -> dict:
-    how = {**options, "seed": seed, "progress": False}
-    if isinstance(config, SSGNConfig):
-        model, history = fit(feats, sem, config, **how)
+def _study_runs(feats: Features, sem: Tensor, config, keys: Mapping[int, str], ks, options) -> None:
+    """Train seeds, together where there are several, and keep each one's figures under its key."""
+    how = {**options, "progress": False}
+    if len(keys) > 1:
+        trained = fit_seeds(feats, sem, config, keys, **how)
     else:
-        model, history = config.fit(feats, sem, **how)
-    scores, best = history.column("validation"), history.best_epoch
-    return {
-        "seed": seed,
-        "best_epoch": best,
-        "seconds": round(history.seconds, 2),
-        "device": history.device,
-        # A closed form has trials and no epochs; it kept the best of them.
-        "validation": scores[best - 1] if best or scores[0] is None else max(scores),
-        **evaluate_unseen(model, feats, ks, semantics=sem),
-        **_without_leaks(model, feats, ks, sem),
-    }
+        fit_one = partial(fit, config=config) if isinstance(config, SSGNConfig) else config.fit
+        trained = [fit_one(feats, sem, seed=seed, **how) for seed in keys]
+    for (model, history), (seed, key) in zip(trained, keys.items(), strict=True):
+        scores, best = history.column("validation"), history.best_epoch
+        row = {
+            "seed": seed,
+            "best_epoch": best,
+            "seconds": round(history.seconds, 2),
+            "device": history.device,
+            # A closed form has trials and no epochs; it kept the best of them.
+            "validation": scores[best - 1] if best or scores[0] is None else max(scores),
+            **evaluate_unseen(model, feats, ks, semantics=sem),
+            **_without_leaks(model, feats, ks, sem),
+        }
+        write_json(_run_path(key), row)
 
 
 def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> dict[str, float]:
@@ -848,18 +879,21 @@ def device_name(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def provenance() -> dict:
-    """Where a figure comes from: date, machine, versions, and the commit if there is one."""
+def provenance(device: str | torch.device | None = None) -> dict:
+    """Where a figure comes from: date, machine, versions, and the commit if there is one.
+
+    Args:
+        device: that it was computed on; by default a GPU where there is one.
+    """
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "device": device_name(device),
+        "device": device_name(_device(device)),
         "commit": git.stdout.strip() or None,
         "source": package_digest()[:16],
         "python": platform.python_version(),
