@@ -7,7 +7,7 @@ from .metrics import evaluate
 from .model import SSGN, CheckpointError, SSGNConfig
 from .retrieval import Index, embed, evaluate_unseen, rank, synthesize
 from .semantics import MissingWordError, class_vectors
-from .train import DivergedError, History, fit, fit_cached, study
+from .train import DivergedError, History, fit, fit_cached, fit_seeds, study
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "extract",
     "fit",
     "fit_cached",
+    "fit_seeds",
     "leaked",
     "leaked_unseen",
     "load_dataset",

@@ -11,6 +11,9 @@ of those classes only, options and epochs chosen by mAP@all on the pseudo-unseen
 look at the unseen ones. As in ``fit``, what is returned has not been fitted to the pseudo-unseen
 classes; ``refit=True`` of the closed forms does that too, and is then not comparable with ``fit``.
 
+What descends takes ``precision`` and ``graph`` as SSGN does: see :class:`~ssgn.model.SSGNConfig`
+and :func:`~ssgn.train.fit`. They change how long a step takes, and results by rounding.
+
 A closed form has no epochs: its history holds one record a trial, with its options and
 ``validation``, and ``best_epoch`` is 0.
 """
@@ -31,7 +34,7 @@ from . import losses
 from .backbones import FeatureError, Features
 from .model import Standardise, mlp
 from .retrieval import evaluate_classes
-from .train import DivergedError, History, _check, device_name
+from .train import DivergedError, History, Step, _check, _device, device_name, run_epoch
 
 
 @dataclass(frozen=True)
@@ -279,6 +282,8 @@ def direct_regression(
     epochs: int = 8,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
+    precision: str = "float32",
+    graph: bool = False,
 ) -> tuple[Baseline, History]:
     """Direct regression, as the paper's table lists it [C]: a network from a sketch's features to
     those of a photo of its class, trained on the squared error.
@@ -290,7 +295,7 @@ def direct_regression(
         sem: not used; every method takes it.
         hidden: width of the hidden layer.
         dropout: of the hidden layer, while training.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size, learning_rate, precision, graph: of the training.
     """
     inputs = _Inputs(feats, taps, _train_classes(feats), True, device)
     d = inputs.x.shape[1]
@@ -304,6 +309,8 @@ def direct_regression(
         batch_size,
         seed,
         progress,
+        precision,
+        graph,
     )
 
 
@@ -340,6 +347,8 @@ def cvae(
     epochs: int = 25,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
+    precision: str = "float32",
+    graph: bool = False,
 ) -> tuple[Baseline, History]:
     """CVAE: Yelamarthi et al., A Zero-Shot Framework for Sketch Based Image Retrieval, ECCV 2018.
 
@@ -358,7 +367,7 @@ def cvae(
         latent: width of z.
         draws: K, the number of z that are averaged when features are synthesized. Epochs are
             compared with 10 of them, which tells good from bad at a tenth of the cost [O].
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size, learning_rate, precision, graph: of the training.
     """
     inputs = _Inputs(feats, taps, _train_classes(feats), standardised, device)
     few = min(draws, 10)
@@ -372,6 +381,8 @@ def cvae(
         batch_size,
         seed,
         progress,
+        precision,
+        graph,
         finish=lambda net: net.draw(draws),
     )
     return model, history
@@ -489,6 +500,8 @@ def two_tower(
     epochs: int = 8,
     batch_size: int = 256,
     learning_rate: float = 3e-4,
+    precision: str = "float32",
+    graph: bool = False,
 ) -> tuple[Baseline, History]:
     """Two networks, one a domain, into one space: the modern reference [O].
 
@@ -502,7 +515,7 @@ def two_tower(
         hidden: width of each tower's hidden layer.
         embedding: width of the common space.
         dropout: of the hidden layers, while training.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, batch_size, learning_rate, precision, graph: of the training.
     """
     inputs = _Inputs(feats, taps, _train_classes(feats), True, device)
     d = inputs.x.shape[1]
@@ -516,6 +529,8 @@ def two_tower(
         batch_size,
         seed,
         progress,
+        precision,
+        graph,
     )
 
 
@@ -568,6 +583,10 @@ class _Inputs:
         self.x, self.v = self.sketch(feats.sketch[rows]), self.photo(feats.photo[photos])
         self.x_labels = feats.sketch_labels[rows].to(self.device)
         self.v_labels = feats.photo_labels[photos].to(self.device)
+        # Where each class's photos are: places first to first + count in by_class.
+        self.by_class = self.v_labels.argsort(stable=True)
+        self.count = torch.bincount(self.v_labels)
+        self.first = self.count.cumsum(0) - self.count
 
     def sketch(self, sketch: Tensor) -> Tensor:
         return self.x_scale(self._select(sketch))
@@ -586,18 +605,11 @@ class _Inputs:
 
     def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
         """One epoch: every sketch once, each with a random photo of its class."""
-        by_class = self.v_labels.argsort(stable=True)
-        count = torch.bincount(self.v_labels)
-        first = count.cumsum(0) - count
         random = {"generator": generator, "device": self.x.device}
         for rows in torch.randperm(len(self.x), **random).split(size):
             y = self.x_labels[rows]
-            pick = (torch.rand(len(y), **random) * count[y]).long()
-            yield self.x[rows], self.v[by_class[first[y] + pick]], y
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            pick = (torch.rand(len(y), **random) * self.count[y]).long()
+            yield self.x[rows], self.v[self.by_class[self.first[y] + pick]], y
 
 
 def _train_classes(feats: Features) -> Tensor:
@@ -663,6 +675,8 @@ def _descend(
     batch_size: int,
     seed: int,
     progress: bool,
+    precision: str,
+    graph: bool,
     finish: Callable[[nn.Module], None] = lambda net: None,
 ) -> tuple[Baseline, History]:
     """Train a network and keep the epoch that retrieves the pseudo-unseen classes best.
@@ -670,6 +684,7 @@ def _descend(
     Args:
         build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)``, ``embed(v)``.
         optimiser: from its parameters.
+        precision, graph: of a :class:`~ssgn.train.Step`.
         finish: called once with the kept network.
     """
     started = time.perf_counter()
@@ -684,17 +699,18 @@ def _descend(
             lambda sketch: net.synthesize(inputs.sketch(sketch)),
             lambda photo: net.embed(inputs.photo(photo)),
         )
-        descent = optimiser(net.parameters())
+        step = Step(
+            lambda *batch: {"total": net.loss(*batch)},
+            optimiser(net.parameters()),
+            inputs.device,
+            precision,
+            graph,
+        )
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
-            began, steps = time.perf_counter(), []
+            began = time.perf_counter()
             net.train()
-            for batch in inputs.pairs(batch_size, generator):
-                loss = net.loss(*batch)
-                descent.zero_grad(set_to_none=True)
-                loss.backward()
-                descent.step()
-                steps.append(loss.detach())
-            total = float(torch.stack(steps).mean())
+            steps, _ = run_epoch(step, inputs.pairs(batch_size, generator))
+            total = float(steps.mean())
             if not (math.isfinite(total) and all(p.isfinite().all() for p in net.parameters())):
                 raise DivergedError(
                     f"the loss is {total} in epoch {epoch}, or the weights became infinite after "
@@ -717,10 +733,8 @@ def _descend(
 
 # For a study ---------------------------------------------------------------------------------
 
-METHODS = {
-    f.__name__: f
-    for f in (nearest_neighbour, ridge, eszsl, sae, direct_regression, cvae, two_tower)
-}
+DESCENDING = (direct_regression, cvae, two_tower)
+METHODS = {f.__name__: f for f in (nearest_neighbour, ridge, eszsl, sae, *DESCENDING)}
 
 
 @dataclass(frozen=True)
@@ -755,7 +769,7 @@ class Method:
 REDUCED = {"widths": (512, 256), "latent": 64, "learning_rate": 1e-3, "epochs": 15}
 
 
-def table(published_sizes: bool = False) -> dict[str, Method]:
+def table(published_sizes: bool = False, precision: str = "float32") -> dict[str, Method]:
     """The methods of the comparison table by name, each with one layer and with several.
 
     Direct regression, ESZSL, SAE and CVAE are the paper's own comparison [C]; nearest neighbour,
@@ -764,8 +778,11 @@ def table(published_sizes: bool = False) -> dict[str, Method]:
     Args:
         published_sizes: train the CVAE at its published sizes and learning rate, which asks for a
             GPU; otherwise with the options of ``REDUCED``.
+        precision: of those that are learned by gradient descent.
     """
     sizes = {} if published_sizes else REDUCED
+    # Options name only what differs from a method's own.
+    lower = {} if precision == "float32" else {"precision": precision}
     methods = {
         "nearest neighbour, raw": ("nearest_neighbour", {"standardised": False}),
         "nearest neighbour, standardised": ("nearest_neighbour", {}),
@@ -778,7 +795,9 @@ def table(published_sizes: bool = False) -> dict[str, Method]:
         "two-tower": ("two_tower", {}),
     }
     return {
-        f"{name}, {layers}": Method(function, taps, options)
+        f"{name}, {layers}": Method(
+            function, taps, {**options, **lower} if METHODS[function] in DESCENDING else options
+        )
         for name, (function, options) in methods.items()
         for layers, taps in (("single layer", "single"), ("fusion", "fusion"))
     }

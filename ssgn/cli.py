@@ -26,6 +26,10 @@ Data = Annotated[str, typer.Option("--data", help="Dataset.")]
 Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any timm model.")]
 PerClass = Annotated[int | None, typer.Option(help="Drawings a class; doodle data only.")]
 Root = Annotated[Path | None, typer.Option(help="Folder that the data was unpacked to.")]
+Precision = Annotated[
+    str, typer.Option(help="Of training's products: float32, tf32 (NVIDIA GPUs) or bfloat16.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 
 
@@ -146,6 +150,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the sketches.")] = None,
     seed: int = 0,
     sketches_per_class: PerClass = None,
+    precision: Precision = "float32",
+    device: Device = None,
 ):
     """Train on the seen classes, then evaluate once on the unseen ones."""
     from dataclasses import asdict
@@ -156,8 +162,9 @@ def train(
     feats = ssgn.extract(ds, backbone)
     chosen = {"epochs": epochs} if epochs else {}
     names = taps.split(",") if "," in taps else taps
-    config = ssgn.SSGNConfig(taps=names, decoder=decoder, **chosen)
-    model, history = ssgn.fit(feats, ssgn.class_vectors(ds.classes), config, seed=seed)
+    config = ssgn.SSGNConfig(taps=names, decoder=decoder, precision=precision, **chosen)
+    sem = ssgn.class_vectors(ds.classes)
+    model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
     typer.echo(json.dumps(ssgn.evaluate_unseen(model, feats), indent=1))
@@ -180,6 +187,15 @@ def study(
     published_sizes: Annotated[
         bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
     ] = False,
+    together: Annotated[
+        bool | None,
+        typer.Option(
+            "--together/--no-together",
+            help="Ablations: train a variant's seeds as one; by default on a GPU.",
+        ),
+    ] = None,
+    precision: Precision = "float32",
+    device: Device = None,
 ):
     """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds;
     write them down with provenance.
@@ -198,9 +214,10 @@ def study(
     ds = _load(name, root, split, sketches_per_class)
     feats = ssgn.extract(ds, backbone)
     sem = ssgn.class_vectors(ds.classes)
-    config = ssgn.SSGNConfig(epochs=epochs) if epochs else ssgn.SSGNConfig()
+    chosen = {"epochs": epochs} if epochs else {}
+    config = ssgn.SSGNConfig(precision=precision, **chosen)
     if what == "baselines":
-        variants = table(published_sizes)
+        variants = table(published_sizes, precision)
         recorded = {variant: asdict(method) for variant, method in variants.items()}
     else:
         variants, recorded = ablations(config), asdict(config)
@@ -218,7 +235,7 @@ def study(
         "leaked": [name for name, shown in ssgn.leaked_unseen(feats).items() if shown],
         "config": recorded,
         "command": "ssgn " + " ".join(sys.argv[1:]),
-        **provenance(),
+        **provenance(device),
     }
     if what == "coarse-to-fine":
         compared = conditions(config)
@@ -226,9 +243,10 @@ def study(
         vectors = {source: ssgn.class_vectors(ds.classes, source) for source in sources}
         pairs = {key: (vectors[source], c) for key, (source, c) in compared.items()}
         about["config"] = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
-        rows = select(feats, pairs, range(seeds))
+        rows = select(feats, pairs, range(seeds), device=device)
     else:
-        rows = study(feats, sem, variants, range(seeds), ks=(5, 10, 100, 200))
+        ks = (5, 10, 100, 200)
+        rows = study(feats, sem, variants, range(seeds), ks, together=together, device=device)
     write_json(out, {**about, "runs": rows})
     typer.echo(f"{len(rows)} runs written to {out}")
 

@@ -1,6 +1,9 @@
 """The terms that SSGN is trained on: pure functions of a batch, each a mean over its rows.
 
 Their weights are fields of :class:`~ssgn.model.SSGNConfig`; a weight of 0 switches a term off.
+
+What a network puts out in bfloat16, under :class:`torch.autocast`, is taken to float32 first: eight
+bits are too few to add up a batch, or to tell cosines apart.
 """
 
 import torch
@@ -15,7 +18,7 @@ def reconstruction(f: Tensor, v: Tensor) -> Tensor:
         f, v: ``[B, D]``, standardised.
     """
     _same_shape(f, v)
-    return F.mse_loss(f, v)
+    return F.mse_loss(_full(f), _full(v))
 
 
 def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
         c, class_mean: ``[B, D]``, standardised.
     """
     _same_shape(c, class_mean)
-    return F.mse_loss(c, class_mean)
+    return F.mse_loss(_full(c), _full(class_mean))
 
 
 def kl(mu: Tensor, log_var: Tensor) -> Tensor:
@@ -38,6 +41,7 @@ def kl(mu: Tensor, log_var: Tensor) -> Tensor:
         mu, log_var: ``[B, Z]``.
     """
     _same_shape(mu, log_var)
+    mu, log_var = _full(mu), _full(log_var)
     return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).mean()
 
 
@@ -48,7 +52,7 @@ def regression(s_hat: Tensor, s: Tensor) -> Tensor:
         s_hat, s: ``[B, S]``, standardised.
     """
     _same_shape(s_hat, s)
-    return F.mse_loss(s_hat, s)
+    return F.mse_loss(_full(s_hat), _full(s))
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,7 +62,7 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``[B, C]``.
         labels: int64 ``[B]``, in 0..C-1.
     """
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(_full(logits), labels)
 
 
 def contrastive(
@@ -75,7 +79,9 @@ def contrastive(
         a_labels, b_labels: int64 ``[A]`` and ``[B]``; every class of ``a`` must be in ``b``.
         temperature: > 0; the smaller, the more the hardest rows count.
     """
-    log_p = (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature).log_softmax(1)
+    with torch.autocast(a.device.type, enabled=False):  # it would round this product too
+        a, b = F.normalize(_full(a), dim=1), F.normalize(_full(b), dim=1)
+        log_p = (a @ b.T / temperature).log_softmax(1)
     own = a_labels[:, None] == b_labels
     return -((log_p * own).sum(1) / own.sum(1)).mean()
 
@@ -87,6 +93,10 @@ def semantic(s_hat: Tensor, s: Tensor) -> Tensor:
         s_hat, s: ``[B, S]``, standardised.
     """
     return regression(s_hat, s)
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _same_shape(a: Tensor, b: Tensor) -> None:

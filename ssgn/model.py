@@ -6,7 +6,9 @@ the word vector of their class, standardised; z is the latent; c the coarse and 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ CONDITIONS = ("regression", "convex", "contrastive", "oracle")
 TRAINING_CONDITIONS = ("predicted", "true", "mixed")
 LATENT_AT = ("coarse", "fine", "both")
 CLASSIFIERS = ("linear", "contrastive")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 class CheckpointError(RuntimeError):
@@ -72,6 +75,10 @@ class SSGNConfig:
         epochs: passes over the training sketches.
         batch_size: sketches a step.
         learning_rate, weight_decay: of AdamW.
+        precision: what the matrix products of training are computed in. ``"float32"``; ``"tf32"``:
+            float32 that an NVIDIA GPU rounds to 10 bits before it multiplies; ``"bfloat16"``:
+            :class:`torch.autocast`, 8 bits. Weights, losses, the optimiser's state and everything
+            in evaluation are float32 with all three.
         draws: K, the number of z that are averaged when features are synthesized.
     """
 
@@ -99,6 +106,7 @@ class SSGNConfig:
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    precision: str = "float32"
     draws: int = 4
 
     def __post_init__(self):
@@ -133,6 +141,7 @@ _CHOICES = {
     "training_condition": TRAINING_CONDITIONS,
     "latent_at": LATENT_AT,
     "classifier": CLASSIFIERS,
+    "precision": PRECISIONS,
 }
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
@@ -157,13 +166,54 @@ class Standardise(nn.Module):
         return (x - self.mean) * self.scale
 
 
+def draw(like: Tensor, law: str, *args: float, generator: torch.Generator | None = None) -> Tensor:
+    """Random numbers for every entry of a tensor.
+
+    Args:
+        like: of any shape.
+        law: the tensor's method that draws them: ``"bernoulli_"``, ``"uniform_"`` or ``"normal_"``.
+        args: of that method.
+        generator: by default torch's global one of the device.
+    """
+    return getattr(torch.empty_like(like), law)(*args, generator=generator)
+
+
+_SOURCE: ContextVar[Callable[..., Tensor]] = ContextVar("source", default=draw)
+
+
+@contextmanager
+def drawing_from(source: Callable[..., Tensor]) -> Iterator[None]:
+    """Have a network ask ``source``, called as :func:`draw` is, for what it draws while training.
+
+    Several seeds that train together are one pass through the network, and each has to get the
+    random numbers that it would have drawn alone.
+    """
+    token = _SOURCE.set(source)
+    try:
+        yield
+    finally:
+        _SOURCE.reset(token)
+
+
+class Dropout(nn.Dropout):
+    """:class:`torch.nn.Dropout`, with masks from where :func:`drawing_from` says.
+
+    On a CPU it is the same bit for bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p in (0, 1):  # nothing is left to chance
+            return super().forward(x)
+        return x * (_SOURCE.get()(x, "bernoulli_", 1 - self.p) / (1 - self.p))
+
+
 def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
     """One hidden layer: the smallest network that is not linear."""
     return nn.Sequential(
         nn.Linear(n_in, hidden),
         nn.LayerNorm(hidden),
         nn.LeakyReLU(0.2),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(hidden, n_out),
     )
 
@@ -349,15 +399,17 @@ class SSGN(nn.Module):
             terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
         return terms
 
+    forward = objective  # torch.func calls a network by this name
+
     def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
         """The condition that the coarse stage is given in training."""
         given, true = s_hat, self.true_condition(s)
         if self.config.condition == "oracle" or self.config.training_condition == "true":
             given = true
         elif self.config.training_condition == "mixed":
-            given = torch.where(torch.rand_like(s_hat[:, :1]) < 0.5, true, s_hat)
+            given = torch.where(_SOURCE.get()(s_hat[:, :1], "uniform_") < 0.5, true, s_hat)
         if self.training and self.config.condition_noise:
-            given = given + self.config.condition_noise * torch.randn_like(given)
+            given = given + self.config.condition_noise * _SOURCE.get()(given, "normal_")
         return given
 
     def _semantic_loss(self, x: Tensor, s_hat: Tensor, s: Tensor, labels: Tensor) -> Tensor:

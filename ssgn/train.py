@@ -5,7 +5,8 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
 
 from .backbones import Features, check_finite
 from .data import Split, atomic_path, cache_dir, digest, package_digest
 from .leaks import leaked_unseen
-from .model import LOSSES, SSGN, CheckpointError, SSGNConfig
+from .model import (
+    LOSSES,
+    PRECISIONS,
+    SSGN,
+    CheckpointError,
+    SSGNConfig,
+    draw,
+    drawing_from,
+)
 from .retrieval import evaluate_classes, evaluate_unseen
 
 
@@ -58,6 +68,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
+    graph: bool = False,
 ) -> tuple[SSGN, History]:
     """Train a model on the seen classes.
 
@@ -72,17 +83,54 @@ def fit(
         config: by default ``SSGNConfig()``.
         seed: of the weights, the batches and the latents. Same seed, same machine, same result.
         device: by default a GPU where there is one.
+        graph: on an NVIDIA GPU, capture a step as a CUDA graph and replay it: the same result
+            within rounding, without the time that Python takes to launch every kernel.
 
     Returns:
         The model in evaluation mode, and its :class:`History`.
 
     Raises:
         FeatureError: features that are not finite.
-        ValueError: word vectors that do not fit the classes, a training class without photos.
+        ValueError: word vectors that do not fit the classes, a training class without photos;
+            ``graph`` or ``config.precision="tf32"`` without an NVIDIA GPU.
         DivergedError: a loss became NaN or infinite; it says which, and when.
     """
-    config = config or SSGNConfig()
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return _fit(feats, sem, config, [seed], device, progress, graph)[0]
+
+
+def fit_seeds(
+    feats: Features,
+    sem: Tensor,
+    config: SSGNConfig | None = None,
+    seeds: Iterable[int] = (0, 1, 2),
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    graph: bool = False,
+) -> list[tuple[SSGN, History]]:
+    """:func:`fit` with every seed, all of them together: the same results, within rounding.
+
+    One pass of :func:`torch.vmap` serves all seeds, on weights that lie upon each other. Where a
+    GPU is not busy with one small network that takes hardly longer than one of them; memory for
+    weights, gradients and the optimiser is that of all. Each seed has the initial weights, batches,
+    latents and dropout that it has alone; the training data are held once.
+
+    Returns:
+        The models and histories in the order of the seeds. ``seconds`` is each one's share: the
+        training's time divided by the number of seeds.
+
+    Raises:
+        DivergedError: it also says which seed; no seed's model is returned then.
+    """
+    return _fit(feats, sem, config, list(seeds), device, progress, graph)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN, History]]:
+    config, device = config or SSGNConfig(), _device(device)
     started = time.perf_counter()
     train = ~(feats.unseen | feats.validation)
     _check(feats, sem, train)
@@ -96,22 +144,33 @@ def fit(
     # torch's layers initialise and drop out from the global generators; fork them so that the
     # caller's own random numbers are left as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        model = SSGN(
-            config,
-            feats.columns(config.taps),
-            feats.sketch.shape[1],
-            feats.sketch[sketch_rows],
-            feats.photo[photo_rows],
-            sem[train],
-            [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep],
-            feats.provenance.get("backbone", ""),
-        ).to(device)
-        batches = _Batches(model, feats, sem, train, seed)
-        history = _run(model, feats, sem, batches, config, progress)
-    history.seconds = time.perf_counter() - started
-    history.device, history.seed = device_name(device), seed
-    return model.eval(), history
+        learners = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            model = SSGN(
+                config,
+                feats.columns(config.taps),
+                feats.sketch.shape[1],
+                feats.sketch[sketch_rows],
+                feats.photo[photo_rows],
+                sem[train],
+                [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep],
+                feats.provenance.get("backbone", ""),
+            ).to(device)
+            batches = (
+                learners[0].batches.of_seed(seed)
+                if learners
+                else _Batches(model, feats, sem, train, seed)
+            )
+            learners.append(_Learner(model, batches, seed))
+        if learners:
+            _run(learners, feats, sem, config, device, progress, graph)
+    for learner in learners:
+        history = learner.history
+        history.seconds = (time.perf_counter() - started) / len(learners)
+        history.device = device_name(device)
+        learner.model.eval()
+    return [(learner.model, learner.history) for learner in learners]
 
 
 def _check(feats: Features, sem: Tensor, train: Tensor) -> None:
@@ -153,6 +212,12 @@ class _Batches:
         self.latent, self.size = model.config.latent, model.config.batch_size
         self.generator = torch.Generator(device=device).manual_seed(seed)
 
+    def of_seed(self, seed: int) -> "_Batches":
+        """The same data, not copied, in the batches of another seed."""
+        other = copy.copy(self)
+        other.generator = torch.Generator(device=self.x.device).manual_seed(seed)
+        return other
+
     def _own_photo(self, feats, sketch_rows, photo_rows, by_class, config) -> Tensor:
         """For each training sketch the row of ``self.v`` that it was drawn from, or -1."""
         device = by_class.device
@@ -186,58 +251,317 @@ class _Batches:
             )
 
 
-def _run(model, feats, sem, batches, config, progress) -> History:
-    history, best, kept = History(), -1.0, None
-    masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+class _Learner:
+    """One model on its way through training: its batches, its history, its best weights so far."""
+
+    def __init__(self, model: SSGN, batches: _Batches, seed: int):
+        self.model, self.batches, self.history = model, batches, History(seed=seed)
+        self.best, self.kept = -1.0, None
+        # It goes on where torch's own generator stands now that the weights are drawn: there a
+        # model that trains alone gets its dropout from.
+        device = model.columns.device
+        self.generator = torch.Generator(device)
+        self.generator.set_state(
+            torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+        )
+
+    def look_back(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The losses of an epoch's last batch with the weights that its last step made: they may
+        have broken in it."""
+        self.model.eval()
+        with torch.no_grad():
+            return _losses(self.model.objective(*batch), self.model.config)
+
+    def close_epoch(self, losses: Tensor, last: Mapping[str, Tensor], feats, sem) -> dict:
+        """Write an epoch down, and keep its weights if they are the best.
+
+        Args:
+            losses: ``[steps, names]``, with ``total``.
+            last: of :meth:`look_back`.
+        """
+        epoch = len(self.history.epochs) + 1
+        losses = torch.cat([losses, torch.stack([*last.values()])[None]])
+        record = _epoch_means([*last], losses, epoch, self.history.seed)
+        record["validation"] = None
+        masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+        if masks[0].any():
+            figures = evaluate_classes(self.model, feats, masks, (), semantics=sem)
+            record["validation"] = figures["mAP@all"]
+        self.history.epochs.append(record)
+        # With no pseudo-unseen classes there is nothing to select by: keep the last epoch.
+        score = epoch if record["validation"] is None else record["validation"]
+        if score > self.best:
+            self.best, self.history.best_epoch = score, epoch
+            self.kept = copy.deepcopy(self.model.state_dict())
+        return record
+
+
+class _Alone:
+    """What :func:`_run` trains: one learner."""
+
+    def __init__(self, learner: _Learner):
+        self.learner = learner
+        self.parameters = list(learner.model.parameters())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return iter(self.learner.batches)
+
+    def objective(self, *batch: Tensor) -> dict[str, Tensor]:
+        return _losses(self.learner.model.objective(*batch), self.learner.model.config)
+
+    def look_back(self, batch: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        return [self.learner.look_back(batch)]
+
+
+class _Together:
+    """What :func:`_run` trains: several learners of one configuration.
+
+    Their weights lie upon each other, ``[learners, ...]``, and so do their batches. Random numbers
+    are drawn before a step, each learner's from its own generator, in the order in which a network
+    asks for them; that is found by watching one pass.
+    """
+
+    PARTS = 6  # of a batch; random numbers follow
+
+    def __init__(self, learners: Sequence[_Learner]):
+        self.learners, self.model, self.asked = learners, learners[0].model, {}
+        self.weights, _ = stack_module_state([learner.model for learner in learners])
+        self.parameters = list(self.weights.values())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batches in zip(*(learner.batches for learner in self.learners), strict=True):
+            stacked = [torch.stack(parts) for parts in zip(*batches, strict=True)]
+            yield *stacked, *self._drawn(batches[0])
+
+    def _drawn(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """``[learners, ...]`` for each time that a step on such a batch asks for random numbers."""
+        size = len(batch[0])
+        if size not in self.asked:
+            self.asked[size] = self._watched(batch)
+        return [
+            torch.stack([draw(*each, generator=learner.generator) for learner in self.learners])
+            for each in self.asked[size]
+        ]
+
+    def _watched(self, batch: Sequence[Tensor]) -> list[tuple]:
+        asked = []
+
+        def watch(like: Tensor, *law) -> Tensor:
+            asked.append((torch.empty_like(like), *law))
+            return draw(like, *law)
+
+        autocast = _autocast(self.model.config.precision, batch[0].device)
+        with torch.no_grad(), drawing_from(watch), autocast:
+            self.model.objective(*batch)
+        return asked
+
+    def objective(self, *batch: Tensor) -> dict[str, Tensor]:
+        def of_one(weights, batch, drawn):
+            drawn = iter(drawn)
+            with drawing_from(lambda *_: next(drawn)):
+                return _losses(functional_call(self.model, weights, batch), self.model.config)
+
+        return torch.vmap(of_one)(self.weights, batch[: self.PARTS], batch[self.PARTS :])
+
+    def look_back(self, batch: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Also puts the weights back into the models, for evaluation."""
+        last = []
+        for i, learner in enumerate(self.learners):
+            with torch.no_grad():
+                for name, parameter in learner.model.named_parameters():
+                    parameter.copy_(self.weights[name][i])
+            with drawing_from(partial(draw, generator=learner.generator)):
+                last.append(learner.look_back([part[i] for part in batch[: self.PARTS]]))
+        return last
+
+
+def _run(learners, feats, sem, config, device, progress, graph) -> None:
+    """Train learners of one configuration, and leave each with the weights of its best epoch."""
+    trained = _Alone(*learners) if len(learners) == 1 else _Together(learners)
     optimiser = torch.optim.AdamW(
-        model.parameters(),
+        trained.parameters,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=True,  # one pass over the weights: on two cores several times faster
     )
-    steps = config.epochs * len(batches)
+    step = Step(trained.objective, optimiser, device, config.precision, graph)
+    steps = config.epochs * len(learners[0].batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
-        for epoch in range(1, config.epochs + 1):
-            model.train()
-            began, steps_taken = time.perf_counter(), []
-            for batch in batches:
-                terms = model.objective(*batch)
-                total = _weighted(terms, config)
-                optimiser.zero_grad(set_to_none=True)
-                total.backward()
-                optimiser.step()
-                schedule.step()
-                # Kept on the device: looking at a value here would make a GPU wait every step.
-                steps_taken.append(torch.stack([*terms.values(), total]).detach())
-                bar.update()
-            # Once more with the weights that the last step made: they may have broken in it.
-            model.eval()
-            with torch.no_grad():
-                terms = model.objective(*batch)
-            steps_taken.append(torch.stack([*terms.values(), _weighted(terms, config)]))
-            record = _epoch_means([*terms, "total"], torch.stack(steps_taken), epoch)
-            record["validation"] = None
-            if masks[0].any():
-                figures = evaluate_classes(model, feats, masks, (), semantics=sem)
-                record["validation"] = figures["mAP@all"]
-            record["seconds"] = time.perf_counter() - began
-            history.epochs.append(record)
+
+        def after_step():
+            schedule.step()
+            bar.update()
+
+        for _ in range(config.epochs):
+            began = time.perf_counter()
+            for learner in learners:
+                learner.model.train()
+            losses, batch = run_epoch(step, trained, after_step)
+            # [steps, names, learners]; of one learner the last is not there.
+            each = losses.view(*losses.shape[:2], -1).unbind(2)
+            for learner, own, last in zip(learners, each, trained.look_back(batch), strict=True):
+                record = learner.close_epoch(own, last, feats, sem)
+            for learner in learners:
+                learner.history.epochs[-1]["seconds"] = (time.perf_counter() - began) / len(each)
             bar.set_postfix(loss=record["total"], validation=record["validation"])
-            # With no pseudo-unseen classes there is nothing to select by: keep the last epoch.
-            score = epoch if record["validation"] is None else record["validation"]
-            if score > best:
-                best, history.best_epoch = score, epoch
-                kept = copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
-    return history
+    for learner in learners:
+        learner.model.load_state_dict(learner.kept)
 
 
-def _weighted(terms: Mapping[str, Tensor], config: SSGNConfig) -> Tensor:
-    return sum(getattr(config, name) * value for name, value in terms.items())
+# A step -----------------------------------------------------------------------------------
 
 
-def _epoch_means(names: list[str], values: Tensor, epoch: int) -> dict[str, float]:
+class Step:
+    """One step of gradient descent: called with a batch, it makes the losses and moves the weights.
+
+    Args:
+        objective: from a batch to the losses by name; ``total`` is what descends. Where several
+            networks train together each loss is one value a network, ``[S]``.
+        optimiser: of the weights; with ``graph`` one of torch's with ``fused=True``.
+        device: where all of them are.
+        precision: of the matrix products, see :class:`~ssgn.model.SSGNConfig`.
+        graph: capture the step as a CUDA graph and replay it. The first few steps are taken one
+            kernel at a time, as capturing asks for; so are those on a batch of another size than
+            the first, such as an epoch's last.
+
+    Raises:
+        ValueError: a precision that there is not, or that the device does not have; a graph
+            without an NVIDIA GPU.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[..., Mapping[str, Tensor]],
+        optimiser: torch.optim.Optimizer,
+        device: torch.device,
+        precision: str = "float32",
+        graph: bool = False,
+    ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; it can be {' or '.join(PRECISIONS)}")
+        for asked, what in ((precision == "tf32", "precision='tf32'"), (graph, "graph=True")):
+            if asked and device.type != "cuda":
+                raise ValueError(
+                    f"{what} is for NVIDIA GPUs, and this training is on {device}: leave it out, "
+                    "or train with device='cuda'"
+                )
+        self.objective, self.optimiser, self.device = objective, optimiser, device
+        self.precision = precision
+        self.graph = _Graph(self) if graph else None
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """Take a step; nothing in it waits for a GPU.
+
+        Returns:
+            The losses in the order of ``objective``, ``[names]`` or ``[names, S]``.
+        """
+        with _products(self.precision):
+            return self.graph(*batch) if self.graph else self.eager(*batch)
+
+    def eager(self, *batch: Tensor) -> Tensor:
+        with _autocast(self.precision, self.device):
+            losses = self.objective(*batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        # A total each of networks that have nothing in common: each gets its own slope.
+        losses["total"].backward(torch.ones_like(losses["total"]))
+        self.optimiser.step()
+        return torch.stack([*losses.values()]).detach()
+
+
+class _Graph:
+    """A :class:`Step` as one CUDA graph: what follows is how torch's documentation has it."""
+
+    WARM_UP = 3
+
+    def __init__(self, step: Step):
+        self.step, self.taken, self.graph = step, 0, None
+        for group in step.optimiser.param_groups:
+            # A number would be captured as it is; a schedule can fill a tensor anew.
+            group["lr"] = torch.tensor(group["lr"], device=step.device)
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        if not self.taken:
+            self.shapes = [part.shape for part in batch]
+        if [part.shape for part in batch] != self.shapes:
+            return self.step.eager(*batch)
+        self.taken += 1
+        with torch.cuda.device(self.step.device):
+            if self.taken <= self.WARM_UP:
+                return self._beside(batch)
+            if self.graph is None:
+                self._capture(batch)
+            for place, part in zip(self.batch, batch, strict=True):
+                place.copy_(part)
+            self.graph.replay()
+        return self.losses.clone()  # the next replay overwrites them
+
+    def _beside(self, batch: Sequence[Tensor]) -> Tensor:
+        """A step on a stream of its own, so that lazy beginnings are not captured."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            losses = self.step.eager(*batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return losses
+
+    def _capture(self, batch: Sequence[Tensor]) -> None:
+        """Record a step without taking it."""
+        self.batch = [part.clone() for part in batch]
+        groups = self.step.optimiser.param_groups
+        # Without gradients: backward() then makes them in the graph's own memory.
+        self.step.optimiser.zero_grad(set_to_none=True)
+        for group in groups:
+            group["capturable"] = True  # fused steps are; the optimiser wants to be told
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.losses = self.step.eager(*self.batch)
+        for group in groups:
+            group["capturable"] = False  # or it warns at the next step that is not captured
+
+
+def run_epoch(
+    step: Callable[..., Tensor],
+    batches: Iterable[Sequence[Tensor]],
+    after_step: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """A step on every batch: the whole of what training repeats.
+
+    Returns:
+        The losses ``[steps, ...]``, still on the device: looking at one would make a GPU wait; and
+        the last batch.
+    """
+    losses = []
+    for batch in batches:
+        losses.append(step(*batch))
+        after_step()
+    return torch.stack(losses), batch
+
+
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Have a GPU multiply float32 matrices in ``"tf32"``; otherwise as torch is set."""
+    if precision != "tf32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _losses(terms: Mapping[str, Tensor], config: SSGNConfig) -> dict[str, Tensor]:
+    """Terms and their weighted ``total``."""
+    return {**terms, "total": sum(getattr(config, name) * terms[name] for name in terms)}
+
+
+def _epoch_means(names: list[str], values: Tensor, epoch: int, seed: int) -> dict[str, float]:
     """Mean of each loss over an epoch's steps, if all of them are finite.
 
     Args:
@@ -250,8 +574,9 @@ def _epoch_means(names: list[str], values: Tensor, epoch: int) -> dict[str, floa
         step = int(broken.any(1).nonzero()[0])
         which = int(broken[step].nonzero()[0])
         raise DivergedError(
-            f"the loss {names[which]!r} is {float(values[step, which])} in epoch {epoch}, after "
-            f"{step} of {len(values) - 1} steps. Lower learning_rate, or that loss's weight."
+            f"the loss {names[which]!r} is {float(values[step, which])} in epoch {epoch} of seed "
+            f"{seed}, after {step} of {len(values) - 1} steps. Lower learning_rate, or that loss's "
+            "weight."
         )
     return dict(zip(names, values[:-1].mean(0).tolist(), strict=True))
 
@@ -418,13 +743,23 @@ def _fold_run(held_out: Features, sem: Tensor, config: SSGNConfig, seed: int, op
 
 def _kept(key: str, run: Callable[[], dict]) -> dict:
     """A run's figures from the cache folder; or run it, and keep them there."""
-    path = cache_dir() / "runs" / f"{key}.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+    row = _known(key)
+    if row is None:
         row = run()
-        write_json(path, row)
-        return row
+        write_json(_run_path(key), row)
+    return row
+
+
+def _run_path(key: str) -> Path:
+    return cache_dir() / "runs" / f"{key}.json"
+
+
+def _known(key: str) -> dict | None:
+    """A run's figures from the cache folder, if they are there."""
+    try:
+        return json.loads(_run_path(key).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def study(
@@ -435,6 +770,7 @@ def study(
     ks: Sequence[int] = (5, 10),
     *,
     progress: bool = True,
+    together: bool | None = None,
     **options,
 ) -> list[dict]:
     """Train every configuration with every seed and evaluate each once on the unseen classes.
@@ -445,38 +781,55 @@ def study(
     Args:
         configs: by name, an :class:`~ssgn.model.SSGNConfig` or whatever else is a dataclass with a
             method ``fit``, such as :class:`ssgn.baselines.Method`.
+        together: train the seeds of an :class:`~ssgn.model.SSGNConfig` that are not in the cache
+            yet by :func:`fit_seeds`, which changes figures by rounding. By default where training
+            is on a GPU.
+        options: of :func:`fit`.
 
     Returns:
         One dict a run: ``variant``, ``seed``, ``best_epoch`` (0 where there are no epochs),
-        ``seconds``, ``device``, ``validation`` (the mAP@all that selected the epoch or the options)
-        and the figures of :func:`~ssgn.metrics.evaluate`, each also without the classes that the
-        backbone was pre-trained on, under its name and ``WITHOUT_LEAKS``.
+        ``seconds`` (a seed's share where seeds were trained together), ``device``, ``validation``
+        (the mAP@all that selected the epoch or the options) and the figures of
+        :func:`~ssgn.metrics.evaluate`, each also without the classes that the backbone was
+        pre-trained on, under its name and ``WITHOUT_LEAKS``.
     """
+    seeds = list(seeds)
+    if together is None:
+        together = _device(options.get("device")).type == "cuda"
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
     for name, config, seed in tqdm(jobs, desc="study", unit="run", disable=not progress):
-        run = partial(_study_run, feats, sem, config, seed, ks, options)
-        rows.append({"variant": name, **_kept(_key(feats, sem, config, seed, list(ks)), run)})
+        keys = {other: _key(feats, sem, config, other, list(ks)) for other in seeds}
+        if _known(keys[seed]) is None:
+            group = [seed]
+            if together and isinstance(config, SSGNConfig):
+                group = [other for other in seeds if _known(keys[other]) is None]
+            _study_runs(feats, sem, config, {other: keys[other] for other in group}, ks, options)
+        rows.append({"variant": name, **_known(keys[seed])})
     return rows
 
 
-def _study_run(feats: Features, sem: Tensor, config, seed: int, ks, options) -> dict:
-    how = {**options, "seed": seed, "progress": False}
-    if isinstance(config, SSGNConfig):
-        model, history = fit(feats, sem, config, **how)
+def _study_runs(feats: Features, sem: Tensor, config, keys: Mapping[int, str], ks, options) -> None:
+    """Train seeds, together where there are several, and keep each one's figures under its key."""
+    how = {**options, "progress": False}
+    if len(keys) > 1:
+        trained = fit_seeds(feats, sem, config, keys, **how)
     else:
-        model, history = config.fit(feats, sem, **how)
-    scores, best = history.column("validation"), history.best_epoch
-    return {
-        "seed": seed,
-        "best_epoch": best,
-        "seconds": round(history.seconds, 2),
-        "device": history.device,
-        # A closed form has trials and no epochs; it kept the best of them.
-        "validation": scores[best - 1] if best or scores[0] is None else max(scores),
-        **evaluate_unseen(model, feats, ks, semantics=sem),
-        **_without_leaks(model, feats, ks, sem),
-    }
+        fit_one = partial(fit, config=config) if isinstance(config, SSGNConfig) else config.fit
+        trained = [fit_one(feats, sem, seed=seed, **how) for seed in keys]
+    for (model, history), (seed, key) in zip(trained, keys.items(), strict=True):
+        scores, best = history.column("validation"), history.best_epoch
+        row = {
+            "seed": seed,
+            "best_epoch": best,
+            "seconds": round(history.seconds, 2),
+            "device": history.device,
+            # A closed form has trials and no epochs; it kept the best of them.
+            "validation": scores[best - 1] if best or scores[0] is None else max(scores),
+            **evaluate_unseen(model, feats, ks, semantics=sem),
+            **_without_leaks(model, feats, ks, sem),
+        }
+        write_json(_run_path(key), row)
 
 
 def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> dict[str, float]:
@@ -526,18 +879,21 @@ def device_name(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def provenance() -> dict:
-    """Where a figure comes from: date, machine, versions, and the commit if there is one."""
+def provenance(device: str | torch.device | None = None) -> dict:
+    """Where a figure comes from: date, machine, versions, and the commit if there is one.
+
+    Args:
+        device: that it was computed on; by default a GPU where there is one.
+    """
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "device": device_name(device),
+        "device": device_name(_device(device)),
         "commit": git.stdout.strip() or None,
         "source": package_digest()[:16],
         "python": platform.python_version(),

@@ -146,7 +146,7 @@ def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypa
         "a": baselines.Method("sae", "single"),
         "b": baselines.Method("cvae", options={"widths": (8, 4), "latent": 2, "epochs": 1}),
     }
-    monkeypatch.setattr(baselines, "table", lambda published_sizes: quick)
+    monkeypatch.setattr(baselines, "table", lambda *_: quick)
     out = tmp_path / "r.json"
     assert run("study", str(out), "--data", "world", "--what", "baselines", "--seeds", "2")[0] == 0
     entry = json.loads(out.read_text())
