@@ -1,18 +1,21 @@
 # Every target works alone on a fresh clone: it makes .venv first, once.
 #   PYTHON=python3.12   the interpreter .venv is made with (3.11 or newer)
 #   VENV=$CONDA_PREFIX  use an existing environment instead of .venv
+#   BENCHFLAGS=--help   further options of `make bench`
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 BOOKFLAGS ?=
+BENCHFLAGS ?=
+SPEED := book/results/speed
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run lint clean
+.PHONY: help book test run bench bench-gpu lint clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFILE=smoke|quick|full)
 	$(BIN)/jupyter-book build book/ $(BOOKFLAGS)
@@ -23,6 +26,14 @@ test: $(READY)  ## run the tests
 run: $(READY)  ## run stale chapters only: CHAPTER=08_ablations PROFILE=full FORCE=1 (each optional)
 	$(BIN)/python book/_ext/papermill_chapters.py run $(CHAPTER) \
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
+
+bench: $(READY)  ## time everything against references on the CPU, about half an hour; into book/results/speed/
+	$(BIN)/python -m bench --device cpu --out $(SPEED)/cpu.json $(BENCHFLAGS)
+
+# Both write as they go, so that nothing is lost when the time is up: the same command goes on.
+bench-gpu: $(READY)  ## the same on a GPU, then all ablations with five seeds: at most nine minutes
+	timeout 9m sh -c '$(BIN)/python -m bench --device cuda --minutes 6 --out $(SPEED)/gpu.json $(BENCHFLAGS) \
+	  && $(BIN)/ssgn study book/results/doodle-emoji-gpu.json --seeds 5'
 
 lint: $(READY)  ## check style
 	$(BIN)/python -m ruff check

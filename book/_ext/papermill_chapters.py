@@ -69,7 +69,7 @@ def ingredients(chapter: Path, profile: str, package: Path) -> dict:
     }
     if "../results" in chapter.read_text(encoding="utf-8"):  # the chapter draws the ledger
         results = chapter.parents[1] / "results"
-        made_of["results"] = fingerprint(sorted(results.glob("*.json")), results)
+        made_of["results"] = fingerprint(sorted(results.rglob("*.json")), results)
     return made_of
 
 

@@ -154,11 +154,26 @@ provenance()
 # %% [markdown]
 # ## Memory and precision
 #
-# Features are extracted in batches, and only features are kept: a few kilobytes an image. Training
-# holds all of them on the device. Evaluation ranks a chunk of queries at a time, so its memory does
-# not grow with the number of queries. Everything is computed in 32-bit floating point on either
-# device; a GPU adds sums in another order, so the last digits of two devices differ while means
-# over seeds agree.
+# Extraction holds a part of the images at a time and streams to disk; what it returns is mapped from
+# there. Training holds all features on the device. Evaluation takes a chunk of queries at a time, so
+# its memory does not grow with their number.
+#
+# On a GPU the layers of the *backbone* are computed in 16-bit floating point by default, and features
+# are pooled and kept in 32; `precision="float32"` computes all of it in 32, as a CPU does by default.
+# The precision is part of the cache's key, so the two never mix. Training and evaluation are 32-bit on
+# either device unless `SSGNConfig.precision` says otherwise; a GPU adds sums in another order, so the
+# last digits of two devices differ while means over seeds agree.
+#
+# ## Several processes, several seeds
+#
+# ```bash
+# torchrun --nproc-per-node=4 -m ssgn extract sketchy --root DIR --backbone vgg16
+# make bench-gpu VENV=$CONDA_PREFIX
+# ```
+#
+# The first line shares the images of a large dataset among four GPUs. The second runs the benchmarks of
+# [chapter 15](15_speed) and all ablations with five seeds, which on a GPU train together, in at most nine
+# minutes; an interrupted run of either goes on where it stopped.
 #
 # ## Exercises
 #
@@ -170,8 +185,8 @@ provenance()
 #
 # ```{solution} ex-dominates
 # :class: dropdown
-# Eleven variants, ten seeds: 110 training runs. Multiply by the time of one; extraction happens
-# once. Training dominates on a CPU.
+# `ssgn.train.ablations()` has thirteen variants: with ten seeds 130 training runs. Multiply by the time
+# of one; extraction happens once. Training dominates on a CPU.
 # ```
 #
 # ```{exercise} Stale or not?
@@ -183,7 +198,7 @@ provenance()
 # ```{solution} ex-stale
 # :class: dropdown
 # The first two: source and library are part of the stamp, as hashes, so that dates do not matter.
-# Chapters 10 and 13, which draw the ledger, also depend on `book/results/`.
+# Chapters that draw the ledger, such as 10 and 13, also depend on `book/results/`.
 # ```
 
 # %% tags=["remove-input"]

@@ -1,0 +1,132 @@
+"""Contenders timed in turn in one process, so that whatever else the machine does hits all."""
+
+import re
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from ssgn.train import device_name
+
+
+def compare(
+    name: str,
+    size: Mapping,
+    product: Callable[[], object],
+    references: Mapping[str, tuple[float, Callable[[], object]]],
+    *,
+    repeats: int = 5,
+    device: str = "cpu",
+    warm_up: bool = True,
+    **more,
+) -> list[dict]:
+    """Time the product and its references in turn.
+
+    Args:
+        name: what is measured.
+        size: the numbers that say how much work it is.
+        product: does the work once.
+        references: by name, the least ratio that is asked for (0: none is), and what does the
+            same work once.
+        repeats: turns; every figure is a median over them.
+        warm_up: do everything once before the clock starts.
+        more: goes into every record.
+
+    Returns:
+        One record a reference. ``ratio`` is the reference's time over the product's: how many
+        times as fast as the reference the product is; its median over turns, in which both ran
+        seconds apart. ``peak_memory_mib`` is what the product took beyond what was there before
+        it ran; None where that cannot be read.
+    """
+    contenders = {"product": product, **{key: run for key, (_, run) in references.items()}}
+    if warm_up:
+        for run in contenders.values():
+            run()
+    times: dict[str, list[float]] = {key: [] for key in contenders}
+    peaks = []
+    for _ in range(repeats):
+        for key, run in contenders.items():
+            with Peak(device) as peak:
+                synchronise(device)
+                started = time.perf_counter()
+                run()
+                synchronise(device)
+                times[key].append(time.perf_counter() - started)
+            if key == "product":
+                peaks.append(peak.mib)
+    records = []
+    for key, (target, _) in references.items():
+        ratio = statistics.median(r / p for r, p in zip(times[key], times["product"], strict=True))
+        records.append(
+            {
+                "name": name,
+                "size": dict(size),
+                "seconds": rounded(statistics.median(times["product"])),
+                "reference": key,
+                "reference_seconds": rounded(statistics.median(times[key])),
+                "ratio": rounded(ratio),
+                "target": target or None,
+                "met": ratio >= target if target else None,
+                "peak_memory_mib": None if None in peaks else round(max(peaks), 1),
+                "device": device_name(torch.device(device)),
+                "times": [rounded(t) for t in times["product"]],
+                "reference_times": [rounded(t) for t in times[key]],
+                **more,
+            }
+        )
+    return records
+
+
+def rounded(x: float, digits: int = 4) -> float:
+    """To significant digits: a ledger is read by people too."""
+    return float(f"{x:.{digits}g}")
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+class Peak:
+    """The most memory that was in use within a ``with`` block, beyond what was at its start.
+
+    On a GPU it is PyTorch's own count. On the CPU it is this process's resident memory that no
+    file backs, for a mapped file's pages are given back when others need room.
+
+    Attributes:
+        mib: the figure; None where it cannot be read (no Linux).
+    """
+
+    def __init__(self, device: str = "cpu"):
+        self.cuda, self.mib = device.startswith("cuda"), None
+
+    def __enter__(self) -> "Peak":
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        elif Path("/proc/self/status").exists():
+            self.before = self.most = self._resident()
+            self.done = threading.Event()
+            self.watch = threading.Thread(target=self._watch, daemon=True)
+            self.watch.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.cuda:
+            self.mib = (torch.cuda.max_memory_allocated() - self.before) / 2**20
+        elif Path("/proc/self/status").exists():
+            self.done.set()
+            self.watch.join()
+            self.mib = (max(self.most, self._resident()) - self.before) / 2**10
+
+    @staticmethod
+    def _resident() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.02):
+            self.most = max(self.most, self._resident())

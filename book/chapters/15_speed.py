@@ -1,0 +1,546 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How fast, and how one knows
+#
+# **What you will learn.** How to say that something is fast: against which reference, against which
+# floor, and without fooling yourself. How a ranking is measured without making it. What was done
+# about extraction, training and search, and what each of these was worth.
+#
+# **What it costs.** Half a minute. The recorded benchmarks took longer; the page draws them.
+#
+# "It takes three seconds" says nothing. A figure for speed needs two others beside it: the time of
+# the way that *everybody uses*, which says whether the work was worth doing, and the time that the
+# machine needs *at the very least*, which says whether to go on.
+
+# %%
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+started = time.perf_counter()
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown, display
+
+import ssgn
+from ssgn import metrics, plots
+from ssgn.metrics import interval, measure
+from ssgn.retrieval import recall
+
+plots.use_style()
+
+# %% tags=["parameters"]
+sketches_per_class = 40
+seed = 0
+
+# %% [markdown]
+# ## Ranks without a ranking
+#
+# Average precision needs the ranks of the relevant items. With $r_1 < r_2 < \dots < r_R$ those ranks,
+#
+# $$
+# \mathrm{AP} = \frac{1}{R} \sum_{i=1}^{R} \frac{i}{r_i} .
+# $$ (eq-ap-ranks)
+#
+# The plain way sorts the gallery for every query, with the items' numbers, and looks where the
+# relevant ones went:
+
+
+# %%
+def plainly(q, g, q_labels, g_labels):
+    similarity = F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
+    order = similarity.argsort(dim=1, descending=True, stable=True)
+    return measure(g_labels[order] == q_labels[:, None], ())
+
+
+# %% [markdown]
+# Sorting numbers *with* their indices is what costs: every swap moves two things, and no vector
+# instruction does that well. But a rank is a count. With $s_j$ the similarity of item $j$,
+#
+# $$
+# r_i = 1 + \bigl|\{\, j : s_j > s_i \,\}\bigr| ,
+# $$ (eq-rank-count)
+#
+# and a count needs no indices: sort the bare values, which a processor does many at a time, and look
+# the few relevant values up by halving. Where similarities are equal, the gallery's order decides,
+# and that takes most of the lines:
+
+# %% tags=["hide-input"]
+plots.show_source(metrics._ranks)
+
+# %% [markdown]
+# On a GPU nothing is sorted at all: every value of a row finds its place among the relevant ones, and
+# a histogram counts them. Both ways give the figures of the plain one, and here is the proof, on this
+# machine, while you watch the clock:
+
+# %%
+draw = torch.Generator().manual_seed(seed)
+queries, gallery = 60 * sketches_per_class, 100 * sketches_per_class
+q, g = (torch.randn(n, 64, generator=draw) for n in (queries, gallery))
+labels = [
+    torch.randint(25, (n,), generator=draw) for n in (queries, gallery)
+]
+
+
+def clock(run):
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        out = run()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[2], out
+
+
+plain_seconds, plain = clock(lambda: plainly(q, g, *labels))
+fast_seconds, fast = clock(
+    lambda: ssgn.evaluate(q, g, *labels, (), per_query=True)
+)
+q1, g1 = F.normalize(q, dim=1), F.normalize(g, dim=1)
+floor_seconds, _ = clock(lambda: q1 @ g1.T)
+difference = float((plain["mAP@all"] - fast["mAP@all"]).abs().max())
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        f"{queries:,} queries, {gallery:,} items, 64 dimensions, medians of five:\n\n"
+        "| | seconds | times the floor |\n|---|---|---|\n"
+        f"| sort with indices | {plain_seconds:.3f} | {plain_seconds / floor_seconds:.1f} |\n"
+        f"| count | {fast_seconds:.3f} | {fast_seconds / floor_seconds:.1f} |\n"
+        f"| the similarities alone: the floor | {floor_seconds:.3f} | 1 |\n\n"
+        f"The largest difference in any query's AP is {difference:.0e}."
+    )
+)
+
+# %% [markdown]
+# The narrower the features, the cheaper the floor, and the more the ranks stand out; with 512
+# dimensions, as below, the product of queries and gallery is a large part of the time.
+#
+# ## The recorded benchmarks
+#
+# `make bench` times the library against references **in turn, in one process**: reference, product,
+# reference, product. Whatever else the machine does then hits both, and the ratio of neighbours is
+# steadier than either time. Every figure is a median over the turns; the dots are the turns.
+
+# %%
+recorded = [
+    json.loads(path.read_text())
+    for path in sorted(Path("../results/speed").glob("*.json"))
+]
+
+
+def of(entry, *benchmarks):
+    return [r for r in entry["records"] if r["benchmark"] in benchmarks]
+
+
+def what(record):
+    """A contest in a few words."""
+    return f"{record['name']}\nagainst: {record['reference']}"
+
+
+def turns(record):
+    return [
+        theirs / ours
+        for theirs, ours in zip(
+            record["reference_times"], record["times"], strict=True
+        )
+    ]
+
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    contests = [r for r in entry["records"] if r.get("target")]
+    fig, ax = plt.subplots(figsize=(8, 0.62 * len(contests) + 1.2))
+    for y, record in enumerate(reversed(contests)):
+        ratios = turns(record)
+        ax.plot(
+            ratios, [y] * len(ratios), "o", color=plots.BLUE, alpha=0.5
+        )
+        ax.plot(
+            [record["ratio"]] * 2,
+            [y - 0.3, y + 0.3],
+            color=plots.BLUE,
+            lw=3,
+        )
+        ax.plot(
+            record["target"],
+            y,
+            "D",
+            mfc="none",
+            mec=plots.RED,
+            ms=9,
+            mew=1.8,
+        )
+        ax.annotate(
+            f"{record['ratio']:.2g} x",
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+        )
+    ax.axvline(1, color=plots.GREY, lw=1)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_yticks(
+        range(len(contests)),
+        [what(r) for r in reversed(contests)],
+        fontsize=9,
+    )
+    ax.set_xlabel(
+        "times as fast as the reference (diamond: what was asked for)"
+    )
+    ax.set_title(
+        f"{entry['device']}, {entry['date']}, commit {entry['commit']}"
+    )
+    plt.show()
+if not recorded:
+    display(
+        Markdown(
+            "*No recorded benchmarks in this checkout: `make bench` makes them.*"
+        )
+    )
+
+# %% [markdown]
+# Left of the line the product takes longer than the reference. That is as it must be against a *floor*,
+# such as the bare matrix product: evaluation cannot be faster than a part of itself.
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    rows = [
+        "| | against | seconds | reference | ratio | asked for | peak memory, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in entry["records"]:
+        if "reference" in r:
+            asked = f"{r['target']:.2g}" if r["target"] else "–"
+            memory = r["peak_memory_mib"]
+            rows.append(
+                f"| {r['name']} | {r['reference']} | {r['seconds']:.3g} | "
+                f"{r['reference_seconds']:.3g} | {r['ratio']:.2f} | {asked} | "
+                f"{'–' if memory is None else f'{memory:,.0f}'} |"
+            )
+    display(
+        Markdown(
+            f"**{entry['device']}**, {entry['date']}, commit "
+            f"`{entry['commit']}`, torch {entry['torch']}: `{entry['command']}`. Medians of "
+            f"{entry['repeats']}; memory is what the product takes beyond its inputs.\n\n"
+            + "\n".join(rows)
+        )
+    )
+
+# %% [markdown]
+# ## How evaluation grows
+#
+# Twice the gallery is twice the similarities, each compared a little more often: the time should grow
+# a little faster than the gallery. A curve that bends up would betray a cache that is too small, or a
+# matrix that is held whole.
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    steps = of(entry, "growth")
+    x = [r["size"]["gallery"] for r in steps]
+    fig, ax = plt.subplots(figsize=(6, 3.4))
+    for key, times, colour, marker in (
+        ("evaluation, all metrics", "times", plots.BLUE, "o"),
+        ("bare matrix product", "reference_times", plots.GREY, "s"),
+    ):
+        y = [sorted(r[times])[len(r[times]) // 2] for r in steps]
+        ax.plot(x, y, marker=marker, color=colour)
+        for at, r in zip(x, steps, strict=True):
+            ax.plot(
+                [at] * len(r[times]),
+                r[times],
+                marker,
+                color=colour,
+                alpha=0.35,
+            )
+        ax.annotate(
+            key,
+            (x[-1], y[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+        )
+        ax.plot(
+            x, [y[0] * at / x[0] for at in x], ":", color=colour, lw=1
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="gallery items",
+        ylabel="seconds",
+    )
+    ax.set_xticks(x, [f"{at:,}" for at in x])
+    ax.minorticks_off()
+    ax.set_title(
+        f"{steps[0]['size']['queries']:,} queries (dotted: proportional)"
+    )
+    plt.show()
+
+# %% [markdown]
+# ## Extraction: never more than a part in memory
+#
+# `ssgn.extract` cuts the images into parts. A part is read, decoded, resized, run through the network
+# and written before the next is finished, so memory is bounded by the part and not by the data set; in
+# the end the parts become one file, piece by piece. Three things follow at no further cost:
+#
+# - **An interruption loses at most a part.** The same command goes on where it stopped.
+# - **Several processes share the work**, with PyTorch's own launcher. Parts go round; the first process
+#   joins them:
+#
+#   ```bash
+#   torchrun --nproc-per-node=4 -m ssgn extract sketchy --root DIR --backbone vgg16
+#   ```
+# - **What is returned is mapped**, not loaded: the operating system reads the pages that are touched.
+#
+# On a processor, images are decoded *between* the forward passes and not beside them. That sounds wrong,
+# and is the faster way: a forward pass that shares its cores with anything else waits, in every layer,
+# for the one thread that was held up. On a GPU, where the processor has nothing else to do, worker
+# processes read ahead.
+#
+# ## Training: what a step is made of
+#
+# A loop over batches does four things that are not training: it picks rows, copies them to the device,
+# launches one small kernel after another, and asks for the loss. Here the features lie on the device
+# from the start and batches are drawn there; losses stay there until the epoch ends, so nothing ever
+# waits for them. On a processor that leaves the step itself, and the table above says how close to it
+# the loop comes. On a GPU, `graph=True` records the step once and replays it, and **several seeds of one
+# configuration train together**: the weights of all get one more axis, and `torch.func.vmap` writes
+# one matrix product for all where there were as many as seeds. Random numbers are drawn for each
+# seed as it would draw them alone, so the results are those of single runs, to rounding.
+#
+# **Precision** is part of a configuration, and not only of its speed: a run in another precision is
+# another run. So it has to show its accuracy with intervals. These are pseudo-unseen classes, since a
+# precision is chosen like any other option:
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    rows = [
+        "| training in | mAP@all, pseudo-unseen | seeds | seconds a run |",
+        "|---|---|---|---|",
+    ]
+    for r in of(entry, "precision"):
+        mean, half = interval(r["mAP@all"])
+        rows.append(
+            f"| {r['precision']} | {mean:.4f} ± {half:.4f} | {len(r['mAP@all'])} | {r['seconds']:.3g} |"
+        )
+    display(Markdown(f"**{entry['device']}**\n\n" + "\n".join(rows)))
+
+# %% [markdown]
+# ## A million pictures
+#
+# To *show* results nobody needs the whole ranking, only its top. `ssgn.Index` prepares a gallery for
+# that; two of its methods are those of FAISS {cite}`douze2024faiss`. The approximate method divides the gallery into cells and looks into a few of them; how many
+# of the true best it finds, its *recall*, has to be measured on data like one's own. Random vectors
+# would be no fair test: they have no neighbours. The gallery below is made up, but of vectors that lie
+# near a surface of few dimensions, as features do.
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    rows = [
+        "| method | seconds to build | seconds to search | recall@10 | recall@100 |",
+        "|---|---|---|---|---|",
+    ]
+    found = of(entry, "search")
+    for r in found:
+        probes = f", {r['probes']} probes" if r["probes"] else ""
+        rows.append(
+            f"| `{r['method']}`{probes} | {r['build_seconds']:.3g} | {r['seconds']:.3g} | "
+            f"{r['recall@10']:.3f} | {r['recall@100']:.3f} |"
+        )
+    if found:
+        size = found[0]["size"]
+        display(
+            Markdown(
+                f"**{entry['device']}**: {size['queries']:,} queries, {size['gallery']:,} items, "
+                f"{size['width']} dimensions, the 100 best\n\n"
+                + "\n".join(rows)
+            )
+        )
+
+# %% [markdown]
+# And on real features: this book's own drawings as a gallery, a tenth of them as queries.
+
+# %%
+ds = ssgn.load_dataset(
+    "doodle-emoji", sketches_per_class=sketches_per_class
+)
+feats = ssgn.extract(ds)
+order = torch.randperm(len(feats.sketch), generator=draw)
+tenth = len(order) // 10
+some, rest = feats.sketch[order[:tenth]], feats.sketch[order[tenth:]]
+true = ssgn.rank(some, rest, 10)[1]
+
+tried = (1, 2, 4, 8, 16, 32)
+shares, times = [], []
+for probes in tried:
+    index = ssgn.Index(rest, "faiss-approximate", probes=probes)
+    seconds, (_, found) = clock(partial(index.search, some, 10))
+    shares.append(recall(found, true))
+    times.append(seconds)
+exact_seconds, _ = clock(lambda: ssgn.rank(some, rest, 10))
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(6, 3.4))
+ax.plot([1e3 * t for t in times], shares, "o-", color=plots.BLUE)
+for t, share, probes in zip(times, shares, tried, strict=True):
+    ax.annotate(
+        f"{probes}",
+        (1e3 * t, share),
+        xytext=(0, -15),
+        textcoords="offset points",
+        ha="center",
+    )
+ax.axvline(1e3 * exact_seconds, color=plots.GREY, ls="--")
+ax.annotate(
+    "exact",
+    (1e3 * exact_seconds, min(shares)),
+    xytext=(-6, 0),
+    textcoords="offset points",
+    ha="right",
+    color=plots.GREY,
+)
+ax.set(
+    xlim=(0, None),
+    xlabel="milliseconds for all queries",
+    ylabel="recall@10",
+    title=f"{len(rest):,} drawings: cells looked into, and what they find",
+)
+plt.show()
+
+# %% [markdown]
+# ## On a GPU
+#
+# One command runs all of this on a GPU and then the full ablations, four variants and more with five
+# seeds each, in at most nine minutes:
+#
+# ```bash
+# make bench-gpu VENV=$CONDA_PREFIX
+# ```
+#
+# It measures the card's bandwidth and its throughput of matrix products first, and says of every
+# stage how far it is from the time that these two imply, its *floor*: the arithmetic over the
+# throughput, or the bytes over the bandwidth, whichever is longer.
+
+# %% tags=["hide-input"]
+for entry in recorded:
+    rates = "; ".join(
+        f"{r['name']} {r['rate']:,.0f} {r['unit']}"
+        for r in of(entry, "machine")
+    )
+    rows = [
+        "| stage | seconds | floor | times the floor |",
+        "|---|---|---|---|",
+    ]
+    shown = {r["name"]: r for r in entry["records"] if "over_floor" in r}
+    rows += [
+        f"| {name} | {r['seconds']:.3g} | {r['floor_seconds']:.3g} | {r['over_floor']:.2f} |"
+        for name, r in shown.items()
+    ]
+    display(
+        Markdown(f"**{entry['device']}**: {rates}\n\n" + "\n".join(rows))
+    )
+if not any("CPU" not in entry["device"] for entry in recorded):
+    display(
+        Markdown(
+            "*No run on a GPU has been recorded yet: what this page says of GPUs is how it was built, "
+            "not what was measured.*"
+        )
+    )
+
+# %% [markdown]
+# ## What it means
+#
+# The largest gains came from doing *less*: no indices in a sort, no copy of a batch, no matrix that is
+# held only to be summed, no image that is decoded twice. None changes a figure: each has a test against the
+# plain way, which is kept in the tests and not in the library. And a ratio near the floor says when to
+# stop.
+#
+# ## Exercises
+#
+# ```{exercise} The floor of a search
+# :label: ex-search-floor
+# A gallery of a million items has 512 columns of four bytes. With the bandwidth in the last table, how
+# long does one query take at least, if every item is compared? And a thousand queries together?
+# ```
+#
+# ````{solution} ex-search-floor
+# :class: dropdown
+# One query has to read the gallery once: its bytes over the bandwidth. A thousand queries read it once
+# too, if they are compared together; then the arithmetic is what counts.
+#
+# ```python
+# gallery_bytes, flop = 1e6 * 512 * 4, 2 * 1e6 * 512 * 1000
+# for entry in recorded:
+#     rates = {r["name"]: r["rate"] * 1e9 for r in of(entry, "machine")}
+#     one = gallery_bytes / rates["memory bandwidth"]
+#     print(one, max(one, flop / rates["matrix product, float32"]))
+# ```
+# ````
+#
+# ```{exercise} Ranks by hand
+# :label: ex-ranks-by-hand
+# Compute the AP of the first query of this page by {eq}`eq-rank-count` and {eq}`eq-ap-ranks`, in three
+# lines and without sorting anything but the ranks.
+# ```
+#
+# ````{solution} ex-ranks-by-hand
+# :class: dropdown
+# ```python
+# s = q1[0] @ g1.T
+# ranks = 1 + (s > s[labels[1] == labels[0][0]][:, None]).sum(1).sort().values
+# print(float((torch.arange(1, len(ranks) + 1) / ranks).mean()), float(fast["mAP@all"][0]))
+# ```
+# They agree unless two similarities are equal: the formula counts only what is strictly above.
+# ````
+#
+# ```{exercise} A benchmark that lies
+# :label: ex-benchmark-lies
+# Somebody times the reference five times, then the product five times, on a laptop, and reports the
+# fastest of each. Name three things that can go wrong.
+# ```
+#
+# ```{solution} ex-benchmark-lies
+# :class: dropdown
+# The laptop grows warm and clocks down while the product runs. Whatever started in the background
+# hits one of the two only. The fastest of five hides that one of them is fast only now and then, for
+# example when its memory happens to be in place already. On a GPU there is a fourth: the clock is read before
+# the work is done, for a launch returns at once.
+# ```
+#
+# ```{exercise} Batch size and results
+# :label: ex-batch-size
+# Extract the features of twenty drawings with batches of 2 and of 20. How large is the largest
+# difference, relative to the features? Why is it not zero?
+# ```
+#
+# ````{solution} ex-batch-size
+# :class: dropdown
+# ```python
+# from ssgn.backbones import fused, load_backbone
+# from ssgn.data import Drawings
+#
+# few = Drawings(ds.sketch.ink[:20], ds.sketch.names[:20])
+# net = load_backbone("efficientnet-lite0")
+# a, b = (fused(net, few, batch_size=n, progress=False)[0] for n in (2, 20))
+# print(float((a - b).abs().max() / a.abs().max()))
+# ```
+# Another batch size lets the library choose another way to cut the same sums into pieces, and
+# floating-point sums depend on their order in the last digits.
+# ````
+
+# %% tags=["remove-input"]
+plots.footer(started)
