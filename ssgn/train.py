@@ -265,13 +265,10 @@ class _Learner:
     def __init__(self, model: SSGN, batches: _Batches, seed: int):
         self.model, self.batches, self.history = model, batches, History(seed=seed)
         self.best, self.kept = -1.0, None
-        # It goes on where torch's own generator stands now that the weights are drawn: there a
-        # model that trains alone gets its dropout from.
-        device = model.columns.device
-        self.generator = torch.Generator(device)
-        self.generator.set_state(
-            torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-        )
+        # A twin of torch's own on this device, which a model that trains alone drops out by.
+        self.generator = torch.Generator(model.columns.device).manual_seed(seed)
+        if self.generator.device.type == "cpu":  # where the weights have been drawn from it
+            self.generator.set_state(torch.get_rng_state())
 
     def look_back(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses of an epoch's last batch with the weights that its last step made: they may
