@@ -18,7 +18,7 @@ def reconstruction(f: Tensor, v: Tensor) -> Tensor:
         f, v: ``[B, D]``, standardised.
     """
     _same_shape(f, v)
-    return F.mse_loss(_full(f), _full(v))
+    return F.mse_loss(f, v)
 
 
 def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
         c, class_mean: ``[B, D]``, standardised.
     """
     _same_shape(c, class_mean)
-    return F.mse_loss(_full(c), _full(class_mean))
+    return F.mse_loss(c, class_mean)
 
 
 def kl(mu: Tensor, log_var: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def regression(s_hat: Tensor, s: Tensor) -> Tensor:
         s_hat, s: ``[B, S]``, standardised.
     """
     _same_shape(s_hat, s)
-    return F.mse_loss(_full(s_hat), _full(s))
+    return F.mse_loss(s_hat, s)
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``[B, C]``.
         labels: int64 ``[B]``, in 0..C-1.
     """
-    return F.cross_entropy(_full(logits), labels)
+    return F.cross_entropy(logits, labels)
 
 
 def contrastive(
@@ -96,6 +96,7 @@ def semantic(s_hat: Tensor, s: Tensor) -> Tensor:
 
 
 def _full(x: Tensor) -> Tensor:
+    # Torch's own losses do so by themselves.
     return x.float() if x.dtype == torch.bfloat16 else x
 
 

@@ -126,7 +126,15 @@ def fit_seeds(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device that was asked for; by default a GPU where there is one."""
+    there = torch.cuda.is_available()
+    try:
+        found = torch.device(device or ("cuda" if there else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"no device {device!r}; it can be 'cpu' or 'cuda'") from error
+    if found.type == "cuda" and not there:
+        raise ValueError(f"device {device!r}: torch finds no GPU here; leave it out, or say 'cpu'")
+    return found
 
 
 def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN, History]]:
@@ -257,13 +265,10 @@ class _Learner:
     def __init__(self, model: SSGN, batches: _Batches, seed: int):
         self.model, self.batches, self.history = model, batches, History(seed=seed)
         self.best, self.kept = -1.0, None
-        # It goes on where torch's own generator stands now that the weights are drawn: there a
-        # model that trains alone gets its dropout from.
-        device = model.columns.device
-        self.generator = torch.Generator(device)
-        self.generator.set_state(
-            torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-        )
+        # A twin of torch's own on this device, which a model that trains alone drops out by.
+        self.generator = torch.Generator(model.columns.device).manual_seed(seed)
+        if self.generator.device.type == "cpu":  # where the weights have been drawn from it
+            self.generator.set_state(torch.get_rng_state())
 
     def look_back(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses of an epoch's last batch with the weights that its last step made: they may
@@ -470,12 +475,14 @@ class Step:
 
 
 class _Graph:
-    """A :class:`Step` as one CUDA graph: what follows is how torch's documentation has it."""
+    """A :class:`Step` as one CUDA graph, in the order that torch's documentation gives: some steps
+    on another stream, the capture, replays."""
 
     WARM_UP = 3
 
     def __init__(self, step: Step):
         self.step, self.taken, self.graph = step, 0, None
+        self.stream = torch.cuda.Stream(step.device)
         for group in step.optimiser.param_groups:
             # A number would be captured as it is; a schedule can fill a tensor anew.
             group["lr"] = torch.tensor(group["lr"], device=step.device)
@@ -497,12 +504,12 @@ class _Graph:
         return self.losses.clone()  # the next replay overwrites them
 
     def _beside(self, batch: Sequence[Tensor]) -> Tensor:
-        """A step on a stream of its own, so that lazy beginnings are not captured."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        """A step on a stream of its own: what begins with it, such as the optimiser's state, must
+        not be part of what is captured."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             losses = self.step.eager(*batch)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         return losses
 
     def _capture(self, batch: Sequence[Tensor]) -> None:
@@ -813,7 +820,7 @@ def _study_runs(feats: Features, sem: Tensor, config, keys: Mapping[int, str], k
     """Train seeds, together where there are several, and keep each one's figures under its key."""
     how = {**options, "progress": False}
     if len(keys) > 1:
-        trained = fit_seeds(feats, sem, config, keys, **how)
+        trained = fit_seeds(feats, sem, config, list(keys), **how)
     else:
         fit_one = partial(fit, config=config) if isinstance(config, SSGNConfig) else config.fit
         trained = [fit_one(feats, sem, seed=seed, **how) for seed in keys]

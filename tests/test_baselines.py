@@ -461,5 +461,11 @@ def test_the_table_has_every_method_with_one_layer_and_with_several():
     assert {method.taps for method in made.values()} == {"single", "fusion"}
     assert made["CVAE (published form), fusion"].options == baselines.REDUCED
     assert baselines.table(True)["CVAE (published form), fusion"].options == {}
+    lower = {
+        method.name
+        for method in baselines.table(precision="tf32").values()
+        if method.options.get("precision") == "tf32"
+    }
+    assert lower == set(ITERATIVE)
     with pytest.raises(ValueError, match="siamese"):
         baselines.Method("siamese")

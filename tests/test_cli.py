@@ -51,6 +51,26 @@ def test_taps_can_be_listed(run, tmp_path):
     assert torch.equal(ssgn.SSGN.load(tmp_path / "m").columns, torch.arange(16))
 
 
+def test_train_in_another_precision(run, tmp_path):
+    words = ("train", str(tmp_path / "m"), "--data", "world", "--epochs", "1", "--device", "cpu")
+    assert run(*words, "--precision", "bfloat16")[0] == 0
+    assert ssgn.SSGN.load(tmp_path / "m").config.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("word, groups", [("--together", 1), ("--no-together", 0)])
+def test_seeds_of_a_study_together_or_apart(run, tmp_path, cache, monkeypatch, word, groups):
+    asked, together = [], ssgn.train.fit_seeds
+    monkeypatch.setattr(ssgn.train, "ablations", lambda config: {"only": config})
+    monkeypatch.setattr(
+        ssgn.train, "fit_seeds", lambda *a, **k: asked.append(a[3]) or together(*a, **k)
+    )
+    words = ("study", str(tmp_path / "r.json"), "--data", "world", "--epochs", "1", "--seeds", "2")
+    assert run(*words, word, "--precision", "bfloat16", "--device", "cpu")[0] == 0
+    entry = json.loads((tmp_path / "r.json").read_text())
+    assert asked == [[0, 1]] * groups and len(entry["runs"]) == 2
+    assert entry["config"]["precision"] == "bfloat16" and entry["device"].startswith("CPU")
+
+
 def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world):
     out = tmp_path / "results" / "r.json"
     words = ("study", str(out), "--data", "world", "--epochs", "1", "--seeds", "2")
@@ -166,6 +186,9 @@ def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypa
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
         (("study", "m.json", "--data", "world", "--what", "everything"), "everything"),
+        (("train", "m", "--data", "world", "--precision", "float8"), "float8"),
+        (("train", "m", "--data", "world", "--precision", "tf32", "--device", "cpu"), "tf32"),
+        (("train", "m", "--data", "world", "--device", "abacus"), "abacus"),
     ],
 )
 def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, words, named):

@@ -10,7 +10,16 @@ import torch
 from conftest import left_in
 
 import ssgn
-from ssgn.model import CONDITIONS, DECODERS, LOSSES, Standardise, check_features
+from ssgn.model import (
+    CONDITIONS,
+    DECODERS,
+    LOSSES,
+    Dropout,
+    Standardise,
+    check_features,
+    draw,
+    drawing_from,
+)
 
 BOTH = {"coarse-to-fine": set(LOSSES), "single-stage": set(LOSSES) - {"coarse", "semantic"}}
 
@@ -51,6 +60,7 @@ def batch():
         ("training_condition", "oracle"),
         ("latent_at", "nowhere"),
         ("classifier", "quadratic"),
+        ("precision", "float16"),
         ("condition_noise", -0.1),
         ("temperature", 0.0),
         ("embedding", 0),
@@ -296,6 +306,51 @@ def test_dropout_is_for_training_only(build, batch):
     assert still[0] == still[1] and shaken[0] != shaken[1]
 
 
+def drawn_twice(a, b):
+    """What two ways to draw make of one state of torch's generator, and where each leaves it."""
+    out = []
+    for way in (a, b):
+        torch.manual_seed(5)
+        out.append((way(), torch.get_rng_state()))
+    return out
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (100, 257), (256, 128)])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_is_torchs_bit_for_bit(shape, p, training):
+    x, slope = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+    def passed(layer):
+        rows = x.clone().requires_grad_()
+        out = layer.train(training)(rows)
+        out.backward(slope)
+        return torch.stack([out.detach(), rows.grad])
+
+    (own, state), (theirs, their_state) = drawn_twice(
+        lambda: passed(Dropout(p)), lambda: passed(torch.nn.Dropout(p))
+    )
+    assert torch.equal(own, theirs) and torch.equal(state, their_state)
+
+
+@pytest.mark.parametrize("law, torchs", [("uniform_", "rand_like"), ("normal_", "randn_like")])
+def test_what_is_drawn_is_what_torch_draws(law, torchs):
+    like = torch.zeros(70, 3)[:, :1]
+    (own, _), (theirs, _) = drawn_twice(
+        lambda: draw(like, law), lambda: getattr(torch, torchs)(like)
+    )
+    assert torch.equal(own, theirs)
+
+
+def test_random_numbers_can_come_from_elsewhere(build, batch):
+    model, asked = build(training_condition="mixed", condition_noise=0.1).train(), []
+    with drawing_from(lambda like, *law: asked.append(law) or draw(like, *law)):
+        model.objective(**batch)
+    model.objective(**batch)
+    masks = [("bernoulli_", 0.5)]
+    assert asked == 2 * masks + [("uniform_",), ("normal_",)] + 4 * masks
+
+
 # Features of another kind -----------------------------------------------------------------
 
 
@@ -396,6 +451,13 @@ def change_config(folder, change):
     about = json.loads((folder / "config.json").read_text())
     about = change(about)
     (folder / "config.json").write_text(json.dumps(about))
+
+
+def test_a_checkpoint_from_before_a_field_takes_its_default(saved):
+    change_config(saved, lambda a: a | {"config": {**a["config"], "precision": "bfloat16"}})
+    assert ssgn.SSGN.load(saved).config.precision == "bfloat16"
+    change_config(saved, lambda a: a["config"].pop("precision") and a)
+    assert ssgn.SSGN.load(saved).config.precision == "float32"
 
 
 @pytest.mark.parametrize(
