@@ -5,7 +5,7 @@ from .data import DataError, Dataset, Split, load_dataset
 from .leaks import LeakWarning, leaked, leaked_unseen
 from .metrics import evaluate
 from .model import SSGN, CheckpointError, SSGNConfig
-from .retrieval import embed, evaluate_unseen, rank, synthesize
+from .retrieval import Index, embed, evaluate_unseen, rank, synthesize
 from .semantics import MissingWordError, class_vectors
 from .train import DivergedError, History, fit, fit_cached, study
 
@@ -19,6 +19,7 @@ __all__ = [
     "FeatureError",
     "Features",
     "History",
+    "Index",
     "LeakWarning",
     "MissingWordError",
     "SSGNConfig",
