@@ -4,8 +4,6 @@ Wherever a function takes a model, it takes an :class:`~ssgn.model.SSGN` or a ba
 with the two maps ``synthesize`` and ``embed`` of :class:`ssgn.baselines.Baseline`.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +12,12 @@ from .backbones import Features, check_finite
 from .leaks import evaluated
 from .metrics import evaluate
 from .model import SSGN, check_features
+
+METHODS = ("exact", "faiss", "faiss-approximate")
+PROBES = 128
+CANDIDATES = 16  # compared exactly in the approximate search, times k
+SMALL = 5000  # items: below, k-means has too few of them, and there is no time to save
+_CELLS = 2**24  # numbers held at a time: similarities, or a block of the gallery
 
 
 @torch.no_grad()
@@ -97,154 +101,210 @@ def embed(model: SSGN, photo: Tensor) -> Tensor:
     return model.photo_input(photo) if isinstance(model, SSGN) else model.embed(photo)
 
 
-SEARCHES = ("exact", "faiss", "faiss-approximate")
-_QUERIES, _ITEMS = 1024, 2**16  # similarities held at a time: 256 MiB
-
-
 class Index:
-    """A gallery made ready to be searched by cosine, as often as one likes.
-
-    It holds a copy of the gallery with rows of length 1: 4 G D bytes.
+    """A gallery made ready to be searched by cosine, many times.
 
     Args:
-        g: ``[G, D]`` gallery features.
-        method: ``"exact"``: PyTorch, on the gallery's device. ``"faiss"``: exact as well, by FAISS
-            (Douze et al., The Faiss Library, 2024) on the CPU; it needs the extra
-            ``ssgn[faiss]``. ``"faiss-approximate"``: k-means first divides the gallery into
-            2 sqrt(G) cells, and a query is compared with the items of the nearest cells only.
-        probes: approximate search looks into so many cells. More find more and take longer;
-            :func:`recall` tells how much is found.
-        seed: of the cells.
+        g: ``[G, D]``, as :func:`embed` returns it.
+        method: ``"exact"`` searches with torch, on the gallery's device. It holds ``g`` itself, not
+            a copy (do not change it afterwards), and 4 bytes an item. ``"faiss"``, exact as well,
+            and ``"faiss-approximate"`` use FAISS, of the extra ``ssgn[faiss]``, on the CPU and
+            with as many threads as OMP_NUM_THREADS says. They hold a float32 copy of the gallery
+            (the approximate one D/4 bytes an item more), and need ``g`` no longer.
+        probes: how many lists ``"faiss-approximate"`` searches for a query, by default 128. It
+            sorts the gallery into √G lists (k-means), goes through those with the centres nearest
+            to the query by 4-bit codes, and compares the best 16 k exactly: the similarities are
+            true, but neighbours can be missing (:func:`recall`). More probes find more and take
+            longer; the attribute of that name can be changed between searches. A gallery below
+            5,000 items is searched exactly.
+        seed: of the k-means.
 
     Raises:
-        ValueError: an empty gallery, an unknown method, fewer than one probe, or FAISS is not
-            installed.
-        FeatureError: features that are not finite.
+        ValueError: an empty gallery, no ``[G, D]``, an unknown method, probes below 1 or with a
+            method that has none.
+        FeatureError: NaN or infinity, or an item too large for its length to be a float32.
+        ImportError: FAISS is not installed.
     """
 
-    def __init__(self, g: Tensor, method: str = "exact", *, probes: int = 16, seed: int = 0):
-        if method not in SEARCHES:
-            raise ValueError(f"method is {method!r}; it can be {', '.join(SEARCHES)}")
-        if probes < 1:
-            raise ValueError(f"probes is {probes}; at least one cell must be looked into")
+    @torch.no_grad()
+    def __init__(
+        self, g: Tensor, method: str = "exact", *, probes: int | None = None, seed: int = 0
+    ):
+        if method not in METHODS:
+            raise ValueError(f"no search method {method!r}; there are {', '.join(METHODS)}")
+        if probes is not None and (method != "faiss-approximate" or probes < 1):
+            raise ValueError(
+                f"probes={probes} with method {method!r}: at least one list must be searched, and "
+                "only 'faiss-approximate' has lists"
+            )
+        if g.ndim != 2:
+            raise ValueError(f"a gallery must be [G, D], got {tuple(g.shape)}")
         if not len(g):
             raise ValueError("the gallery is empty: there is nothing to rank")
-        check_finite(g, "gallery items")
-        self.method, self.probes, self.shape = method, probes, g.shape
-        unit = F.normalize(g.float(), dim=1)
+        self.method, self.probes, self.shape = method, probes or PROBES, tuple(g.shape)
+        self._ivf = None
+        step = max(1, _CELLS // max(1, g.shape[1]))
+        norm = torch.cat([part.float().norm(dim=1) for part in g.split(step)])
+        # Not of the gallery itself: that would take copies of it.
+        check_finite(norm[:, None], "lengths of the gallery items")
         if method == "exact":
-            self._gallery = unit
-        else:
-            self._faiss = _faiss_index(unit.cpu(), method, seed)
+            self._g, self._norm = g, norm.clamp_min(1e-12)  # as F.normalize does
+            return
+
+        faiss, d = _faiss(), g.shape[1]
+        self._index = faiss.IndexFlatIP(d)
+        if method == "faiss-approximate" and len(g) >= SMALL:
+            # RR: rotated at random, all axes matter alike to codes of the same length; without it
+            # neighbours are lost where few axes have most of the variance. RFlat: candidates are
+            # compared exactly in the end.
+            lists, codes = round(len(g) ** 0.5), d // 2 if d % 2 == 0 else d
+            recipe = f"RR{d},IVF{lists},PQ{codes}x4fs,RFlat"
+            self._index = faiss.index_factory(d, recipe, faiss.METRIC_INNER_PRODUCT)
+            self._ivf = faiss.downcast_index(faiss.extract_index_ivf(self._index))
+            self._ivf.cp.seed = seed
+            self._ivf.pq.cp.niter = 10  # of 25: the codes are no worse, and take most of the time
+            generator = torch.Generator().manual_seed(seed)
+            some = torch.randperm(len(g), generator=generator)[: 64 * lists]
+            self._index.train(_unit(g[some.to(g.device)]).cpu().numpy())
+        for part in g.split(step):
+            self._index.add(_unit(part).cpu().numpy())
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @torch.no_grad()
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best items of each query, best first; all of them, if there are fewer than k.
+        """The k best gallery items of each query by cosine, best first.
 
-        In which order items of equal similarity come is not defined.
+        The exact method keeps the gallery's order among equal similarities; FAISS promises no
+        order there. Where the approximate one does not find k items in its lists, it searches
+        twice as many for that query, until it does.
+
+        The exact method goes block by block: besides its result it needs 0.15 GiB, or 0.55 GiB
+        where most items tie, whatever the numbers of queries and items (for k up to 10,000).
 
         Args:
-            q: ``[Q, D]``.
+            q: ``[Q, D]``; with the exact method on the gallery's device.
+            k: a gallery smaller than k is returned whole.
 
         Returns:
-            Similarities float32 and item numbers int64, ``[Q, k]`` each, on the queries' device.
+            Similarities, float32, and indices, int64, ``[Q, min(k, G)]`` each, on q's device.
 
         Raises:
-            ValueError: queries of another width than the gallery's, or k < 1.
-            FeatureError: queries that are not finite.
+            ValueError: k below 1, queries of another width than the gallery.
+            FeatureError: NaN or infinity.
         """
+        if k < 1:
+            raise ValueError(f"k is {k}; at least one item must be asked for")
         if q.ndim != 2 or q.shape[1] != self.shape[1]:
             raise ValueError(
-                f"queries {tuple(q.shape)} and gallery {tuple(self.shape)} must be [Q, D] and "
-                "[G, D] of one space: synthesize() and embed() of the same model"
+                f"queries {tuple(q.shape)} and gallery {self.shape} must be [Q, D] and [G, D] of "
+                "one space: synthesize() and embed() of the same model"
             )
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
         check_finite(q, "queries")
         k = min(k, len(self))
-        unit = F.normalize(q.float(), dim=1)
         if self.method == "exact":
-            unit = unit.to(self._gallery.device)
-            found = [self._exact(rows, k) for rows in unit.split(_QUERIES)]
-            similarity, items = (torch.cat(part) for part in zip(*found, strict=True))
-        else:
-            similarity, items = self._by_faiss(unit.cpu(), k)
+            parts = q.split(max(1, min(1024, _CELLS // k)))
+            found = [self._exact(_unit(part), k) for part in parts]
+            return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
+        similarity, items = self._faiss(_unit(q).cpu(), k)
         return similarity.to(q.device), items.to(q.device)
 
     def _exact(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The best of the best of each block of the gallery."""
-        best = q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
-        for start in range(0, len(self), _ITEMS):
-            similarity = q @ self._gallery[start : start + _ITEMS].T
-            top, items = similarity.topk(min(k, similarity.shape[1]), dim=1)
-            top, items = torch.cat([best[0], top], 1), torch.cat([best[1], items + start], 1)
-            top, order = top.topk(min(k, top.shape[1]), dim=1)
-            best = top, items.gather(1, order)
-        return best
+        """Block by block of the gallery, merged with what the blocks before it had."""
+        similarity, items = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
+        step = max(k, _CELLS // max(1, *q.shape))
+        for start in range(0, len(self), step):
+            rows = slice(start, start + step)
+            # Not the items but their products are divided: there are fewer of them, and no copy.
+            block = (q @ self._g[rows].float().T).div_(self._norm[rows])
+            best, at = _top(block, k)
+            similarity, order = torch.cat([similarity, best], 1).sort(
+                dim=1, descending=True, stable=True
+            )
+            items = torch.cat([items, at + start], 1).gather(1, order)[:, :k]
+            similarity = similarity[:, :k]
+        return similarity, items
 
-    def _by_faiss(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        if self.method == "faiss":
-            return tuple(map(torch.from_numpy, self._faiss.search(q.numpy(), k)))
-        self._faiss.nprobe = min(self.probes, self._faiss.nlist)
-        similarity, items = map(torch.from_numpy, self._faiss.search(q.numpy(), k))
-        # FAISS says -1 where the cells held fewer than k items: look into all of them.
-        short = (items < 0).any(1)
-        if short.any():
-            self._faiss.nprobe = self._faiss.nlist
-            more = map(torch.from_numpy, self._faiss.search(q[short].numpy(), k))
-            similarity[short], items[short] = more
+    def _faiss(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        similarity, items = torch.empty(len(q), k), torch.full((len(q), k), -1)
+        rows, probes = torch.arange(len(q)), self.probes
+        while len(rows):
+            if self._ivf is not None:
+                self._ivf.nprobe = probes
+                self._index.k_factor = min(CANDIDATES, len(self) / k)
+            found = self._index.search(q[rows].numpy(), k)
+            similarity[rows], items[rows] = map(torch.from_numpy, found)
+            rows = rows[items[rows, -1] < 0]  # FAISS's mark of a place that nothing was found for
+            probes *= 2
         return similarity, items
 
 
-def _faiss_index(unit: Tensor, method: str, seed: int):
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.float(), dim=1)
+
+
+def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row; equal ones in their order, which topk alone does not promise."""
+    n = similarity.shape[1]
+    values, items = similarity.topk(min(k + 1, n), dim=1)
+    if k < n:
+        tied = values[:, k - 1] == values[:, k]
+        values, items = values[:, :k], items[:, :k]
+        if tied.any():  # topk took any of those that equal the last one: take the first of them
+            part, last = similarity[tied], values[tied, -1:]
+            above, level = part > last, part == last
+            room = k - above.sum(1, keepdim=True)
+            items[tied] = (above | level & (level.cumsum(1) <= room)).nonzero()[:, 1].view(-1, k)
+    items = items.sort(dim=1).values
+    values, order = similarity.gather(1, items).sort(dim=1, descending=True, stable=True)
+    return values, items.gather(1, order)
+
+
+def _faiss():
     try:
         import faiss
     except ImportError as error:
-        raise ValueError(
-            f"method {method!r} needs a package that is not installed. Install it with: "
-            f"pip install 'ssgn[faiss]' ({error})"
+        raise ImportError(
+            "this search needs FAISS, which is not installed. Install it with: "
+            f"pip install 'ssgn[faiss]', or search with method='exact' ({error})"
         ) from error
-    count, width = unit.shape
-    index = faiss.IndexFlatIP(width)
-    if method == "faiss-approximate":
-        cells = min(count, math.ceil(2 * math.sqrt(count)))
-        index = faiss.IndexIVFFlat(index, width, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.niter = seed, 10
-        index.cp.min_points_per_centroid = 1  # FAISS warns below 39; a small gallery has no more
-        # 50 items a cell are enough to place it; k-means over all of them would take hours.
-        some = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: 50 * cells]
-        index.train(unit[some].numpy())
-    index.add(unit.numpy())
-    return index
+    return faiss
 
 
 def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
     """The k best gallery items of each query by cosine: similarities and indices, ``[Q, k]``.
 
     Args:
-        q: ``[Q, D]``.
-        g: ``[G, D]``, or an :class:`Index` of it, which is worth making for a gallery that is
-            searched more than once or that holds a million items.
-
-    Raises:
-        ValueError, FeatureError: as :class:`Index` and :meth:`Index.search`.
+        q: ``[Q, D]`` queries.
+        g: the gallery: ``[G, D]``, or an :class:`Index` of it to search it more than once, or
+            with FAISS. A tensor is searched exactly; see :meth:`Index.search` for the order of
+            equal similarities, the memory that it takes, and the errors.
+        k: a gallery smaller than k is returned whole.
     """
     return (g if isinstance(g, Index) else Index(g)).search(q, k)
 
 
 def recall(found: Tensor, true: Tensor) -> float:
-    """The share of each query's true best items that a search found; the mean over queries.
+    """How much of an exact search an approximate one found: the mean of |found ∩ true| / k.
 
     Args:
-        found, true: item numbers ``[Q, k]``, in any order.
+        found, true: int64 ``[Q, k]``, indices of the same queries and gallery; no index is twice
+            in a row.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        ValueError: different shapes, or nothing in them.
     """
-    if found.shape != true.shape:
-        raise ValueError(f"found {tuple(found.shape)} and true {tuple(true.shape)} must be [Q, k]")
-    hits = [torch.isin(a, b).sum() for a, b in zip(true, found.to(true.device), strict=True)]
-    return float(torch.stack(hits).sum() / true.numel())
+    if found.shape != true.shape or found.ndim != 2 or not found.numel():
+        raise ValueError(
+            f"indices {tuple(found.shape)} and {tuple(true.shape)} must both be [Q, k], of the "
+            "same search"
+        )
+    both = torch.cat([found, true.to(found.device)], dim=1).sort(dim=1).values
+    return int((both[:, 1:] == both[:, :-1]).sum()) / found.numel()
 
 
 def evaluate_unseen(
