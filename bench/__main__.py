@@ -14,7 +14,7 @@ import typer
 from ssgn.train import provenance, write_json
 
 from .evaluation import evaluation, growth
-from .extraction import extraction
+from .extraction import extraction, memory
 from .machine import machine
 from .search import search
 from .timing import rounded
@@ -22,7 +22,17 @@ from .training import precision, seeds, training
 
 BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
     f.__name__: f
-    for f in (machine, evaluation, growth, search, extraction, training, seeds, precision)
+    for f in (
+        machine,
+        evaluation,
+        extraction,
+        memory,
+        training,
+        precision,
+        seeds,
+        growth,
+        search,
+    )
 }
 
 

@@ -1,6 +1,7 @@
 """Extraction from end to end, against the bare forward pass."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -13,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import ssgn
 from ssgn import backbones
 from ssgn.data import Dataset, Drawings, ImageFiles, ImageList, Split
+from ssgn.train import device_name
 
-from .timing import compare, rounded
+from .timing import Peak, compare, rounded
 
 BATCH = 64
 
@@ -106,6 +108,34 @@ def _contest(kind, name: str, images: ImageList, small: bool, repeats: int, devi
             precision=precision,
         ):
             yield {**record, "images_per_second": rounded(n / record["seconds"])}
+
+
+def memory(small: bool, repeats: int, device: str) -> Iterator[dict]:
+    """Memory that the features of 300,000 images take, as wide as VGG-16's; once, for its size.
+
+    The network is next to nothing, so that it takes minutes: what is measured is all around it.
+    """
+    n, width = (3000, 64) if small else (300_000, 5568)
+    net = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(192, width)
+    )
+    taps, presets = ("embedding",), {"single": ("embedding",), "fusion": ("embedding",)}
+    made_up = backbones.Backbone(
+        "made-up", net, lambda x: [net(x)], taps, presets, (0.5,) * 3, (0.5,) * 3, 32, "random"
+    )
+    ds = dataset(drawings(n), n // 2)
+    with mock.patch.object(backbones, "load_backbone", lambda *a, **k: made_up), Peak() as peak:
+        started = time.perf_counter()
+        feats = ssgn.extract(ds, "made-up", pretrained=False, device=device, progress=False)
+        seconds = time.perf_counter() - started
+    yield {
+        "name": "extraction: memory",
+        "size": {"images": n, "width": width},
+        "seconds": rounded(seconds),
+        "peak_memory_mib": None if peak.mib is None else round(peak.mib, 1),
+        "features_mib": round((feats.sketch.nbytes + feats.photo.nbytes) / 2**20),
+        "device": device_name(torch.device(device)),
+    }
 
 
 def _gflop(net: backbones.Backbone) -> float:

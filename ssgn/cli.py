@@ -226,6 +226,7 @@ def study(
         "dataset": name,
         "backbone": backbone,
         "size": feats.provenance["size"],
+        "features_precision": feats.provenance.get("precision", "float32"),
         # The mean, where classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "photos": len(feats.photo),

@@ -42,3 +42,16 @@ def test_every_entry_has_its_provenance_and_enough_seeds(pictures):
             for variant in {row["variant"] for row in entry["runs"]}:
                 n = {row[which] for row in entry["runs"] if row["variant"] == variant}
                 assert len(n) >= 5, f"{where}: {variant}"
+
+
+def test_readme_shows_the_benchmarks(pictures):
+    entries = pictures.speeds()
+    assert "cpu" in entries
+    assert pictures.speed(entries["cpu"]) in (ROOT / "README.md").read_text()
+
+
+def test_recorded_benchmarks_are_whole_and_of_a_known_state(pictures):
+    for name, entry in pictures.speeds().items():
+        assert not entry["small"] and entry["repeats"] >= 5, name
+        assert entry["left_out"] == entry["failed"] == [], name
+        assert entry["commit"] and "dirty" not in entry["commit"], name

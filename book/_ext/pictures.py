@@ -95,6 +95,27 @@ def claims(found: dict) -> str:
     return "\n".join(lines)
 
 
+def speed(entry: dict) -> str:
+    """Every benchmark that was asked to reach something: how fast, and what was asked."""
+    lines = [
+        "| | against | seconds | reference | times as fast | asked for |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in entry["records"]:
+        if r.get("target"):
+            lines.append(
+                f"| {r['name']} | {r['reference']} | {r['seconds']:.3g} | "
+                f"{r['reference_seconds']:.3g} | {r['ratio']:.2f} | {r['target']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def speeds() -> dict[str, dict]:
+    """The recorded benchmarks, by the name of their file."""
+    found = sorted((BOOK / "results" / "speed").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
+
+
 if __name__ == "__main__":
     copy_pictures()
-    print(headline(ledger()), claims(ledger()), sep="\n\n")
+    print(headline(ledger()), claims(ledger()), *map(speed, speeds().values()), sep="\n\n")

@@ -296,12 +296,28 @@ display(
 # `ssgn.backbones.load_backbone`) and compare on the pseudo-unseen classes.
 # ```
 #
-# ```{solution} ex-max
+# ````{solution} ex-max
 # :class: dropdown
-# `backbone.forward(x)` returns one tensor a tap before pooling; replace `t.mean((2, 3))` in a copy
-# of `ssgn.backbones.fused` by `t.amax((2, 3))`, standardise, and evaluate. Stages 1 to 7 gain or
-# lose by layer; the embedding is pooled inside the network and stays what it is.
+# `forward` returns one tensor a tap, and what has no grid any more is not pooled again:
+#
+# ```python
+# from dataclasses import replace
+#
+# from ssgn.backbones import fused, load_backbone
+#
+# net = load_backbone("efficientnet-lite0")
+# highest = replace(
+#     net,
+#     forward=lambda x: [
+#         t.amax((2, 3)) if t.ndim == 4 else t for t in net.forward(x)
+#     ],
+# )
+# rows, taps = fused(highest, ds.sketch)
 # ```
+# Do the same with the photos, put both into `dataclasses.replace(feats, sketch=..., photo=...)` and
+# train as above. Stages 1 to 7 gain or lose by layer; the embedding is pooled inside the network and
+# stays what it is.
+# ````
 
 # %% tags=["remove-input"]
 plots.footer(started)
