@@ -67,7 +67,7 @@ def bare(net: backbones.Backbone, batches: list[torch.Tensor], precision: str) -
 def extraction(small: bool, repeats: int, device: str) -> Iterator[dict]:
     """``ssgn.extract`` (read, decode, resize, forward, write) against the bare forward pass."""
     gpu = device == "cuda"
-    n = 64 if small else 8192 if gpu else 2048
+    n = 64 if small else 8192 if gpu else 1024
     names = ("efficientnet-lite0", "vgg16") if gpu else ("efficientnet-lite0",)
     with tempfile.TemporaryDirectory() as folder:
         kinds = {

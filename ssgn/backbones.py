@@ -475,7 +475,13 @@ def _inputs(
     workers: int,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Batches as the network gets them: float32 ``[B, 3, size, size]``, channels last."""
+    """Batches as the network gets them: float32 ``[B, 3, size, size]``, channels last.
+
+    Each lies where the one before it lay: fresh memory for every batch, and for the network's own
+    tensors after it, is a tenth of the time of a small network on a CPU.
+    """
+    most = max(map(len, batches), default=0)
+    held = torch.empty(most, net.size, net.size, 3, device=device).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (net.mean, net.std))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         if workers:
@@ -494,7 +500,8 @@ def _inputs(
             if isinstance(pixels, FeatureError):
                 raise pixels
             pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-            yield (pixels / 255 - mean) / std
+            x = torch.div(pixels, 255, out=held[: len(pixels)])
+            yield x.sub_(mean).div_(std)
 
 
 def _features(

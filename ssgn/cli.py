@@ -98,9 +98,7 @@ def extract(
         int | None,
         typer.Option(help="Processes that read images; by default one a core for a GPU, else 0."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda or cpu; by default a GPU where there is one.")
-    ] = None,
+    device: Device = None,
     precision: Annotated[
         str | None,
         typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else 32."),
@@ -159,7 +157,7 @@ def train(
     import ssgn
 
     ds = _load(name, root, split, sketches_per_class)
-    feats = ssgn.extract(ds, backbone)
+    feats = ssgn.extract(ds, backbone, device=device)
     chosen = {"epochs": epochs} if epochs else {}
     names = taps.split(",") if "," in taps else taps
     config = ssgn.SSGNConfig(taps=names, decoder=decoder, precision=precision, **chosen)
@@ -212,7 +210,7 @@ def study(
     if what not in ("ablations", "baselines", "coarse-to-fine"):
         raise ValueError(f"--what is {what!r}; it can be ablations, baselines or coarse-to-fine")
     ds = _load(name, root, split, sketches_per_class)
-    feats = ssgn.extract(ds, backbone)
+    feats = ssgn.extract(ds, backbone, device=device)
     sem = ssgn.class_vectors(ds.classes)
     chosen = {"epochs": epochs} if epochs else {}
     config = ssgn.SSGNConfig(precision=precision, **chosen)

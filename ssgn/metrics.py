@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .backbones import check_finite
 
-_CELLS = 2**23  # similarities held at a time: a chunk of queries against the whole gallery
+_HELD = 2**26  # similarities held at a time: a chunk of queries against the whole gallery
+_CELLS = 2**24  # of which so many are ranked at a time
 _FEW = 4  # tied relevant items of a query that are looked at one by one
 
 
@@ -43,7 +44,7 @@ def evaluate(
 
     Items of equal similarity keep the gallery's order. A gallery smaller than k is ranked whole
     and k becomes its size. Queries are taken in chunks: beyond the inputs this needs one more copy
-    of the gallery and less than half a gigabyte.
+    of the gallery and less than a gibibyte.
 
     Args:
         q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device.
@@ -66,24 +67,24 @@ def evaluate(
     out: dict[str, Tensor] = {}
     # Queries of one class share their relevant items, so they are measured together.
     by_class = q_labels.argsort(stable=True)
-    chunk = max(1, _CELLS // len(g))
-    # Fresh memory of this size is paid for page by page: all chunks use the same.
+    # A matrix product begins by rearranging the gallery, so it should serve many queries. And fresh
+    # memory of this size is paid for page by page, so all chunks use the same.
+    chunk, piece = (max(1, cells // len(g)) for cells in (_HELD, _CELLS))
     held = gallery.new_empty(min(chunk, len(q)), len(g))
-    ascending = torch.empty_like(held) if q.device.type == "cpu" else None
+    ascending = torch.empty_like(held[:piece]) if q.device.type == "cpu" else None
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for rows in by_class.split(chunk):
-            similarity = held[: len(rows)]
-            torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=similarity)
-            if ascending is not None:
-                _sort_rows(similarity, ascending[: len(rows)], pool)
-            start = 0
-            for label, count in zip(*_runs(q_labels[rows]), strict=True):
-                part = slice(start, start := start + count)
-                ranks = _ranks(
-                    similarity[part], items[label], None if ascending is None else ascending[part]
-                )
-                for key, value in _figures(ranks, len(g), ks).items():
-                    out.setdefault(key, value.new_empty(len(q)))[rows[part]] = value
+            whole = held[: len(rows)]
+            torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=whole)
+            labels, counts = _runs(q_labels[rows])
+            for label, of_class, similarity in zip(
+                labels, rows.split(counts), whole.split(counts), strict=True
+            ):
+                for some, part in zip(of_class.split(piece), similarity.split(piece), strict=True):
+                    in_order = None if ascending is None else ascending[: len(some)]
+                    ranks = _ranks(part, items[label], in_order, pool)
+                    for key, value in _figures(ranks, len(g), ks).items():
+                        out.setdefault(key, value.new_empty(len(q)))[some] = value
     return out if per_query else {key: float(value.mean()) for key, value in out.items()}
 
 
@@ -100,7 +101,9 @@ def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
     return names.tolist(), counts.tolist()
 
 
-def _ranks(similarity: Tensor, relevant: Tensor, ascending: Tensor | None) -> Tensor:
+def _ranks(
+    similarity: Tensor, relevant: Tensor, ascending: Tensor | None, pool: Executor
+) -> Tensor:
     """The ranks, from 1, of the relevant items in the rankings of some queries of one class.
 
     A ranking is never made: an item's rank is one more than the number of items before it, and
@@ -109,12 +112,18 @@ def _ranks(similarity: Tensor, relevant: Tensor, ascending: Tensor | None) -> Te
     Args:
         similarity: ``[Q, G]``.
         relevant: int64 ``[R]``, ascending: the items of the queries' class.
-        ascending: ``similarity`` with sorted rows; None counts without sorting.
+        ascending: ``[Q, G]``, room for sorted rows; None counts without sorting.
 
     Returns:
         int64 ``[Q, R]``, rows ascending.
     """
-    own, order = similarity[:, relevant].sort(dim=1, descending=True, stable=True)
+    own = similarity[:, relevant]
+    if ascending is None:
+        own = own.sort(dim=1, descending=True).values
+    else:
+        _sort_rows(similarity, ascending, pool)
+        _sort_rows(own, own, pool)
+        own = own.flip(1)
     # Equal relevant items are a run in ``own``, from ``first`` to before ``end``.
     i = torch.arange(own.shape[1], device=own.device).expand_as(own)
     edge = own[:, 1:] != own[:, :-1]
@@ -134,13 +143,15 @@ def _ranks(similarity: Tensor, relevant: Tensor, ascending: Tensor | None) -> Te
     # Among equals the gallery's order decides. Float32 cosines tie by chance once in a few
     # rankings, so that has to be cheap; many ties are a sign of codes or copies.
     many = tied.sum(1) > _FEW
-    row, column = (tied & ~many[:, None]).nonzero(as_tuple=True)
+    row = (tied.any(1) & ~many).nonzero().flatten()
     if len(row):
-        same = similarity[row] == own[row, column, None]
+        order = similarity[row][:, relevant].sort(dim=1, descending=True, stable=True).indices
+        of, column = tied[row].nonzero(as_tuple=True)
+        same = similarity[row[of]] == own[row[of], column, None]
         same[:, relevant] = False
         item = torch.arange(same.shape[1], device=same.device)
-        before = same & (item < relevant[order[row, column]][:, None])
-        ranks[row, column] += before.sum(1)
+        before = same & (item < relevant[order[of, column]][:, None])
+        ranks[row[of], column] += before.sum(1)
     row = many.nonzero().flatten()
     if len(row):
         ranking = similarity[row].argsort(dim=1, descending=True, stable=True)
@@ -157,8 +168,14 @@ def _sort_rows(x: Tensor, out: Tensor, pool: Executor) -> None:
     Values without their indices are what NumPy sorts with vector instructions, several times
     faster than any sort that has to move indices along.
     """
-    blocks = np.array_split(out.copy_(x).numpy(), min(len(x), 8 * torch.get_num_threads()))
-    list(pool.map(lambda block: block.sort(axis=1), blocks))
+
+    def copy_and_sort(block: tuple[np.ndarray, np.ndarray]) -> None:
+        block[1][:] = block[0]
+        block[1].sort(axis=1)
+
+    count = -(-len(x) // 8)  # of a size that stays in a core's cache between copying and sorting
+    blocks = zip(*(np.array_split(t.numpy(), count) for t in (x, out)), strict=True)
+    list(pool.map(copy_and_sort, blocks))
 
 
 def _count_by_search(ascending: Tensor, own: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:

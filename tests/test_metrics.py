@@ -153,17 +153,23 @@ def test_a_query_without_direction_is_ranked_like_a_tie():
     assert got["mAP@all"] == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
-@pytest.mark.parametrize("cells", [1, 80 * 7, 80 * 29])
-def test_memory_chunks_change_nothing(random, monkeypatch, cells):
+@pytest.mark.parametrize("held", [1, 80 * 11, 2**26])
+@pytest.mark.parametrize("cells", [1, 80 * 4, 80 * 29])
+def test_memory_chunks_change_nothing(random, monkeypatch, cells, held):
     whole = ssgn.evaluate(*random, per_query=True)
     seen = []
     sort_rows = metrics._sort_rows
     monkeypatch.setattr(metrics, "_CELLS", cells)
-    monkeypatch.setattr(
-        metrics, "_sort_rows", lambda x, *more: seen.append(len(x)) or sort_rows(x, *more)
-    )
+    monkeypatch.setattr(metrics, "_HELD", held)
+
+    def watched(x, *more):
+        if x.shape[1] == 80:  # whole rows; the relevant items are sorted too
+            seen.append(len(x))
+        sort_rows(x, *more)
+
+    monkeypatch.setattr(metrics, "_sort_rows", watched)
     chunked = ssgn.evaluate(*random, per_query=True)
-    assert max(seen) == max(1, cells // 80) and sum(seen) == 30  # so it did work in chunks
+    assert max(seen) <= max(1, cells // 80) and sum(seen) == 30  # so it did work in chunks
     for key, values in whole.items():
         assert torch.equal(values, chunked[key]), key
 
@@ -267,11 +273,11 @@ def test_features_that_still_have_gradients(random):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_memory_does_not_grow_with_the_queries():
-    """6,000 x 8,000 similarities are 183 MiB as float32, and sorting them with indices 550."""
+    """20,000 x 8,000 similarities are 610 MiB as float32, and sorting them with indices 1,800."""
     script = """
 import re, torch, ssgn
-q, g = torch.randn(6000, 8), torch.randn(8000, 8)
-labels = torch.arange(6000) % 25, torch.arange(8000) % 25
+q, g = torch.randn(20_000, 8), torch.randn(8000, 8)
+labels = torch.arange(20_000) % 25, torch.arange(8000) % 25
 def memory(what): return int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 ssgn.evaluate(q[:100], g, labels[0][:100], labels[1])
 open("/proc/self/clear_refs", "w").write("5")
@@ -282,7 +288,7 @@ print((memory("VmHWM") - before) / 1024)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 150
+    assert float(done.stdout) < 450
 
 
 def test_a_gallery_smaller_than_k(random):
