@@ -36,12 +36,19 @@ BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
 }
 
 
+ORDER = list(BENCHMARKS)
+
+
 def main(
     only: Annotated[
         str, typer.Option(help=f"Some of them, with commas: {', '.join(BENCHMARKS)}.")
     ] = ",".join(BENCHMARKS),
     out: Annotated[
-        Path | None, typer.Option(help="JSON file for the ledger, in book/results/speed/.")
+        Path | None,
+        typer.Option(
+            help="JSON file for the ledger, in book/results/speed/; benchmarks that are not run "
+            "keep their records there, if library and machine are the same."
+        ),
     ] = None,
     small: Annotated[bool, typer.Option(help="Tiny sizes: shows that it runs.")] = False,
     repeats: Annotated[int, typer.Option(help="Turns; figures are medians over them.")] = 5,
@@ -63,10 +70,11 @@ def main(
         "command": "python -m bench " + " ".join(sys.argv[1:]),
         "small": small,
         "repeats": repeats,
-        **provenance(),
+        **provenance(device),
         "threads": torch.get_num_threads(),
     }
-    records, left_out, failed, rates = [], [], [], {}
+    records, left_out, failed = _kept(out, about, chosen), [], []
+    rates = {r["name"]: r["rate"] for r in records if "rate" in r}
     for name in chosen:
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
@@ -77,8 +85,10 @@ def main(
             for record in BENCHMARKS[name](small, repeats, device):
                 if name == "machine":
                     rates[record["name"]] = record["rate"]
-                records.append({"benchmark": name, **record, **over_floor(record, rates)})
-                typer.echo(json.dumps(records[-1]))
+                record = {"benchmark": name, **record, **over_floor(record, rates)}
+                record |= {key: about[key] for key in ("date", "commit")}
+                typer.echo(json.dumps(record))
+                records = sorted([*records, record], key=lambda r: ORDER.index(r["benchmark"]))
                 if out:  # after every record: what was measured outlives an interruption
                     write_json(out, {**about, "records": records})
         except Exception:  # unattended: one that fails must not take the others with it
@@ -94,6 +104,18 @@ def main(
     if failed:
         typer.echo(f"failed, see above: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
+
+
+def _kept(out: Path | None, about: dict, chosen: list[str]) -> list[dict]:
+    """What the ledger has of other benchmarks, if it is of this library on this machine."""
+    if not (out and out.is_file()):
+        return []
+    ledger = json.loads(out.read_text())
+    same = ("small", "repeats", "source", "device", "threads", "torch")
+    if any(ledger.get(key) != about[key] for key in same):
+        return []
+    made = {key: ledger[key] for key in ("date", "commit")}
+    return [made | r for r in ledger["records"] if r["benchmark"] not in chosen]
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:

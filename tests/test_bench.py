@@ -94,9 +94,22 @@ def test_the_floor_is_the_slower_of_arithmetic_and_memory():
 
 
 def test_the_reference_is_checked_before_it_is_raced(monkeypatch):
-    monkeypatch.setattr(evaluation, "query_by_query", lambda *parts: 0.123)
+    monkeypatch.setattr(evaluation, "query_by_query", lambda *parts: {"P@100": 0.123})
     with pytest.raises(AssertionError, match="differs"):
         next(evaluation.evaluation(True, 1, "cpu"))
+
+
+def test_one_benchmark_can_be_taken_again(tmp_path):
+    out = tmp_path / "speed.json"
+    options = ("--small", "--repeats", "1", "--out", str(out), "--only")
+    run_bench(*options, "machine,growth")
+    before = json.loads(out.read_text())["records"]
+    again = json.loads(run_bench(*options, "machine").stdout.splitlines()[0])
+    after = json.loads(out.read_text())["records"]
+    assert [r["name"] for r in after] == [r["name"] for r in before]
+    assert after[0]["seconds"] == again["seconds"] and after[2:] == before[2:]
+    run_bench("--repeats", "1", "--only", "machine", "--out", str(out))  # not of the same kind
+    assert {r["benchmark"] for r in json.loads(out.read_text())["records"]} == {"machine"}
 
 
 def test_what_there_was_no_time_for_is_named(tmp_path):
@@ -123,6 +136,15 @@ def test_one_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch):
     ledger = json.loads(out.read_text())
     assert done.exit_code == 1 and ledger["failed"] == ["evaluation"]
     assert {r["benchmark"] for r in ledger["records"]} == {"machine"}
+
+
+def test_on_a_gpu_it_is_one_command_that_ends_by_itself():
+    done = subprocess.run(
+        ["make", "-n", "bench-gpu", "VENV=/nowhere"], cwd=ROOT, capture_output=True, text=True
+    )
+    ran = done.stdout[done.stdout.index("timeout 9m") :]
+    assert "-m bench --device cuda --minutes 6 --out book/results/speed/gpu.json" in ran
+    assert "ssgn study book/results/doodle-emoji-gpu.json --seeds 5" in ran
 
 
 def test_a_benchmark_that_is_not_there():

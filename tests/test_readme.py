@@ -54,4 +54,5 @@ def test_recorded_benchmarks_are_whole_and_of_a_known_state(pictures):
     for name, entry in pictures.speeds().items():
         assert not entry["small"] and entry["repeats"] >= 5, name
         assert entry["left_out"] == entry["failed"] == [], name
-        assert entry["commit"] and "dirty" not in entry["commit"], name
+        for r in [entry, *entry["records"]]:
+            assert r["commit"] and "dirty" not in r["commit"], f"{name}: {r.get('name')}"
