@@ -47,7 +47,7 @@ def main(
         Path | None,
         typer.Option(
             help="JSON file for the ledger, in book/results/speed/; benchmarks that are not run "
-            "keep their records there, if library and machine are the same."
+            "keep their records there, if the machine is the same."
         ),
     ] = None,
     small: Annotated[bool, typer.Option(help="Tiny sizes: shows that it runs.")] = False,
@@ -107,11 +107,11 @@ def main(
 
 
 def _kept(out: Path | None, about: dict, chosen: list[str]) -> list[dict]:
-    """What the ledger has of other benchmarks, if it is of this library on this machine."""
+    """What the ledger has of other benchmarks on this machine; each says which commit it is of."""
     if not (out and out.is_file()):
         return []
     ledger = json.loads(out.read_text())
-    same = ("small", "repeats", "source", "device", "threads", "torch")
+    same = ("small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
         return []
     made = {key: ledger[key] for key in ("date", "commit")}

@@ -17,7 +17,7 @@ from .backbones import check_finite
 
 _HELD = 2**26  # similarities held at a time: a chunk of queries against the whole gallery
 _CELLS = 2**24  # of which so many are ranked at a time
-_FEW = 4  # tied relevant items of a query that are looked at one by one
+_FEW = 32  # tied relevant items of a query that are looked at one by one
 
 
 @torch.no_grad()
@@ -140,18 +140,20 @@ def _ranks(
         above, tied = _count_by_search(ascending, own, end - first)
     ranks = 1 + i + above - first
 
-    # Among equals the gallery's order decides. Float32 cosines tie by chance once in a few
-    # rankings, so that has to be cheap; many ties are a sign of codes or copies.
+    # Among equals the gallery's order decides. Float32 cosines tie by chance, the oftener the
+    # larger the gallery, so that has to be cheap; many ties are a sign of codes or copies.
     many = tied.sum(1) > _FEW
     row = (tied.any(1) & ~many).nonzero().flatten()
     if len(row):
         order = similarity[row][:, relevant].sort(dim=1, descending=True, stable=True).indices
         of, column = tied[row].nonzero(as_tuple=True)
-        same = similarity[row[of]] == own[row[of], column, None]
-        same[:, relevant] = False
-        item = torch.arange(same.shape[1], device=same.device)
-        before = same & (item < relevant[order[of, column]][:, None])
-        ranks[row[of], column] += before.sum(1)
+        item = torch.arange(similarity.shape[1], device=similarity.device)
+        for some in torch.arange(len(of), device=of.device).split(max(1, _CELLS // len(item))):
+            at = row[of[some]], column[some]
+            same = similarity[at[0]] == own[at][:, None]
+            same[:, relevant] = False
+            before = same & (item < relevant[order[of[some], column[some]]][:, None])
+            ranks[at] += before.sum(1)
     row = many.nonzero().flatten()
     if len(row):
         ranking = similarity[row].argsort(dim=1, descending=True, stable=True)
