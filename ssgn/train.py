@@ -110,10 +110,15 @@ def fit_seeds(
 ) -> list[tuple[SSGN, History]]:
     """:func:`fit` with every seed, all of them together: the same results, within rounding.
 
-    One pass of :func:`torch.vmap` serves all seeds, on weights that lie upon each other. Where a
-    GPU is not busy with one small network that takes hardly longer than one of them; memory for
-    weights, gradients and the optimiser is that of all. Each seed has the initial weights, batches,
-    latents and dropout that it has alone; the training data are held once.
+    One pass of :func:`torch.vmap` serves all seeds, on weights that lie upon each other. That is
+    meant for a GPU, which one small network leaves idle; on a CPU it takes as long as one seed
+    after the other. Each seed has the initial weights, batches, latents and dropout that it has
+    alone; the training data are held once; weights, gradients and the optimiser's state are there
+    for every seed.
+
+    Args:
+        seeds: of one training each.
+        sem, config, device, graph: as of :func:`fit`.
 
     Returns:
         The models and histories in the order of the seeds. ``seconds`` is each one's share: the
