@@ -286,7 +286,7 @@ def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
 
 
 def recall(found: Tensor, true: Tensor) -> float:
-    """How much of an exact search an approximate one found: the mean of |found ∩ true| / k.
+    """How much of an exact search an approximate one found: the share of items in both, of k.
 
     Args:
         found, true: int64 ``[Q, k]``, indices of the same queries and gallery; no index is twice
