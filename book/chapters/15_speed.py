@@ -264,8 +264,9 @@ for entry in recorded:
 # ## How evaluation grows
 #
 # Twice the gallery is twice the similarities, each compared a little more often: the time should grow
-# a little faster than the gallery. A curve that bends up would betray a cache that is too small, or a
-# matrix that is held whole.
+# a little faster than the gallery. A curve that bends up betrays something: a cache that has become
+# too small, a matrix that is held whole, or ties. Equal cosines happen by chance in 32 bits, the oftener
+# the larger the gallery, and each is settled by a look along its row.
 
 # %% tags=["hide-input"]
 for entry in recorded:
