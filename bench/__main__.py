@@ -11,6 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
+from ssgn.backbones import pick_device
 from ssgn.train import provenance, write_json
 
 from .evaluation import evaluation, growth
@@ -58,7 +59,7 @@ def main(
     ] = None,
 ) -> None:
     """Time the library against references, in turn in one process."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(device).type
     chosen = only.split(",")
     if strange := set(chosen) - set(BENCHMARKS):
         raise typer.BadParameter(f"no benchmark {sorted(strange)}; there are {list(BENCHMARKS)}")

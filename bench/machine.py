@@ -3,11 +3,10 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 
-from ssgn.train import device_name
+from ssgn.train import _products, device_name
 
 from .timing import rounded, synchronise
 
@@ -25,20 +24,10 @@ def machine(small: bool, repeats: int, device: str) -> Iterator[dict]:
     for precision in asked:
         dtype = getattr(torch, precision, torch.float32)
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        with tf32(precision == "tf32"):
+        with _products(precision):
             seconds = best(lambda a=a, b=b: a @ b, repeats, device)
         name, rate = f"matrix product, {precision}", 2 * n**3 / seconds / 1e9
         yield record(name, {"n": n}, seconds, rate, "GFLOP/s", device)
-
-
-@contextmanager
-def tf32(on: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = on
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def best(run: Callable[[], object], repeats: int, device: str) -> float:

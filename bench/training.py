@@ -1,7 +1,7 @@
 """Training: the loop against its own step, against the usual loop, several seeds, precision."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import median
 
@@ -52,23 +52,11 @@ def ssgn_itself(feats: Features, small: bool, device: str):
     config = SSGNConfig(batch_size=BATCH, **sizes)
     sem = torch.randn(len(CLASSES), 50, generator=torch.Generator().manual_seed(0))
     seen = baselines._train_classes(feats)
-    rows, photos = seen[feats.sketch_labels], seen[feats.photo_labels]
-    model = ssgn.SSGN(
-        config,
-        feats.columns("fusion"),
-        feats.sketch.shape[1],
-        feats.sketch[rows],
-        feats.photo[photos],
-        sem[seen],
-        CLASSES[:18],
-    ).to(device)
-    batches = train._Batches(model.train(), feats, sem, seen, 0)
+    learner = train._learners(feats, sem, config, [0], seen, device)[0]
+    model = learner.model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
 
-    def objective(*batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        return train._losses(model.objective(*batch), config)
-
-    return model, optimiser, objective, lambda: batches
+    return model, optimiser, train._Alone(learner).objective, lambda: learner.batches
 
 
 def bare(objective: Callable, optimiser: torch.optim.Optimizer, prepared: list) -> None:

@@ -555,6 +555,22 @@ def _cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device that was asked for; by default a GPU where there is one.
+
+    Raises:
+        ValueError: no such device, or none of that kind here.
+    """
+    there = torch.cuda.is_available()
+    try:
+        found = torch.device(device or ("cuda" if there else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"no device {device!r}; it can be 'cpu' or 'cuda'") from error
+    if found.type == "cuda" and not there:
+        raise ValueError(f"device {device!r}: torch finds no GPU here; leave it out, or say 'cpu'")
+    return found
+
+
 def _options(
     batch_size: int,
     workers: int | None,
@@ -562,7 +578,7 @@ def _options(
     precision: str | None,
 ) -> dict:
     """The options of :func:`extract` that say how to compute, with those chosen that are None."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = pick_device(device)
     gpu = device.type == "cuda"
     if workers is None:
         workers = min(16, _cores()) if gpu else 0

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import losses
-from .backbones import FeatureError, Features
+from .backbones import FeatureError, Features, pick_device
 from .model import Standardise, mlp
 from .retrieval import evaluate_classes
-from .train import DivergedError, History, Step, _check, _device, device_name, run_epoch
+from .train import DivergedError, History, Step, _check, device_name, run_epoch
 
 
 @dataclass(frozen=True)
@@ -573,7 +573,7 @@ class _Inputs:
     """
 
     def __init__(self, feats: Features, taps, train: Tensor, standardised: bool, device):
-        self.device, self.columns = _device(device), feats.columns(taps)
+        self.device, self.columns = pick_device(device), feats.columns(taps)
         self.width = feats.sketch.shape[1]
         rows, photos = train[feats.sketch_labels], train[feats.photo_labels]
         self.x_scale, self.v_scale = (
@@ -652,7 +652,7 @@ def _choose(
     started = time.perf_counter()
     _begin(feats, sem)
     at = prepare(_train_classes(feats))
-    history = History(device=device_name(_device(device)), seed=seed)
+    history = History(device=device_name(pick_device(device)), seed=seed)
     for options in trials:
         history.epochs.append({**options, "validation": _validation(at(**options), feats)})
     scores = history.column("validation")

@@ -265,11 +265,7 @@ def _check(q, g, q_labels, g_labels, ks) -> None:
         raise ValueError("the gallery is empty: there is nothing to rank")
     if not len(q):
         raise ValueError("there are no queries")
-    if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
-        raise ValueError(
-            f"queries {tuple(q.shape)} and gallery {tuple(g.shape)} must be [Q, D] and [G, D] of "
-            "one space: synthesize() and embed() of the same model"
-        )
+    check_one_space(q.shape, g.shape)
     for x, labels, what in ((q, q_labels, "queries"), (g, g_labels, "gallery items")):
         if len(x) != len(labels):
             raise ValueError(f"{len(x)} {what} and {len(labels)} labels of them")
@@ -281,6 +277,15 @@ def _check(q, g, q_labels, g_labels, ks) -> None:
         raise ValueError(
             f"the gallery has no item of the classes (labels) {lacking[:10]} that queries have: "
             "their average precision is not defined"
+        )
+
+
+def check_one_space(q: Sequence[int], g: Sequence[int]) -> None:
+    """Raise a ValueError unless the shapes of queries and gallery are ``[Q, D]`` and ``[G, D]``."""
+    if len(q) != 2 or len(g) != 2 or q[1] != g[1]:
+        raise ValueError(
+            f"queries {tuple(q)} and gallery {tuple(g)} must be [Q, D] and [G, D] of one space: "
+            "synthesize() and embed() of the same model"
         )
 
 

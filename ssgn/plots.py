@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
+from .backbones import pick_device
 from .data import Dataset, ImageList
 from .metrics import interval
 from .model import SSGN
@@ -449,7 +450,7 @@ def footer(started: float) -> Markdown:
     """
     from . import __version__
 
-    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_name(pick_device())
     return Markdown(
         f"*This page was computed in {time.perf_counter() - started:.0f} s on {device}, with "
         f"ssgn {__version__}, torch {torch.__version__.split('+')[0]}, Python "

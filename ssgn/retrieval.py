@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backbones import Features, check_finite
 from .leaks import evaluated
-from .metrics import evaluate
+from .metrics import check_one_space, evaluate
 from .model import SSGN, check_features
 
 METHODS = ("exact", "faiss", "faiss-approximate")
@@ -196,11 +196,7 @@ class Index:
         """
         if k < 1:
             raise ValueError(f"k is {k}; at least one item must be asked for")
-        if q.ndim != 2 or q.shape[1] != self.shape[1]:
-            raise ValueError(
-                f"queries {tuple(q.shape)} and gallery {self.shape} must be [Q, D] and [G, D] of "
-                "one space: synthesize() and embed() of the same model"
-            )
+        check_one_space(q.shape, self.shape)
         check_finite(q, "queries")
         k = min(k, len(self))
         if self.method == "exact":

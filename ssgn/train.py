@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
 
-from .backbones import Features, check_finite
+from .backbones import Features, check_finite, pick_device
 from .data import Split, atomic_path, cache_dir, digest, package_digest
 from .leaks import leaked_unseen
 from .model import (
@@ -130,20 +130,8 @@ def fit_seeds(
     return _fit(feats, sem, config, list(seeds), device, progress, graph)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device that was asked for; by default a GPU where there is one."""
-    there = torch.cuda.is_available()
-    try:
-        found = torch.device(device or ("cuda" if there else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"no device {device!r}; it can be 'cpu' or 'cuda'") from error
-    if found.type == "cuda" and not there:
-        raise ValueError(f"device {device!r}: torch finds no GPU here; leave it out, or say 'cpu'")
-    return found
-
-
 def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN, History]]:
-    config, device = config or SSGNConfig(), _device(device)
+    config, device = config or SSGNConfig(), pick_device(device)
     started = time.perf_counter()
     train = ~(feats.unseen | feats.validation)
     _check(feats, sem, train)
@@ -152,30 +140,10 @@ def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN,
             f"SSGNConfig.aligned needs the photo that each sketch was drawn from, and "
             f"{feats.provenance.get('dataset', 'this dataset')} has no such pairs; Sketchy has"
         )
-    sketch_rows, photo_rows = train[feats.sketch_labels], train[feats.photo_labels]
-
     # torch's layers initialise and drop out from the global generators; fork them so that the
     # caller's own random numbers are left as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        learners = []
-        for seed in seeds:
-            torch.manual_seed(seed)
-            model = SSGN(
-                config,
-                feats.columns(config.taps),
-                feats.sketch.shape[1],
-                feats.sketch[sketch_rows],
-                feats.photo[photo_rows],
-                sem[train],
-                [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep],
-                feats.provenance.get("backbone", ""),
-            ).to(device)
-            batches = (
-                learners[0].batches.of_seed(seed)
-                if learners
-                else _Batches(model, feats, sem, train, seed)
-            )
-            learners.append(_Learner(model, batches, seed))
+        learners = _learners(feats, sem, config, seeds, train, device)
         if learners:
             _run(learners, feats, sem, config, device, progress, graph)
     for learner in learners:
@@ -184,6 +152,35 @@ def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN,
         history.device = device_name(device)
         learner.model.eval()
     return [(learner.model, learner.history) for learner in learners]
+
+
+def _learners(feats, sem, config, seeds, train: Tensor, device) -> list["_Learner"]:
+    """Untrained models of one configuration, one a seed, over one copy of the training data.
+
+    Leaves torch's global generator where the last seed's weights were drawn from it.
+    """
+    sketch, photo = feats.sketch[train[feats.sketch_labels]], feats.photo[train[feats.photo_labels]]
+    classes = [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep]
+    learners = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        model = SSGN(
+            config,
+            feats.columns(config.taps),
+            feats.sketch.shape[1],
+            sketch,
+            photo,
+            sem[train],
+            classes,
+            feats.provenance.get("backbone", ""),
+        ).to(device)
+        batches = (
+            learners[0].batches.of_seed(seed)
+            if learners
+            else _Batches(model, feats, sem, train, seed)
+        )
+        learners.append(_Learner(model, batches, seed))
+    return learners
 
 
 def _check(feats: Features, sem: Tensor, train: Tensor) -> None:
@@ -807,7 +804,7 @@ def study(
     """
     seeds = list(seeds)
     if together is None:
-        together = _device(options.get("device")).type == "cuda"
+        together = pick_device(options.get("device")).type == "cuda"
     jobs = [(name, config, seed) for seed in seeds for name, config in configs.items()]
     rows = []
     for name, config, seed in tqdm(jobs, desc="study", unit="run", disable=not progress):
@@ -905,7 +902,7 @@ def provenance(device: str | torch.device | None = None) -> dict:
     )
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "device": device_name(_device(device)),
+        "device": device_name(pick_device(device)),
         "commit": git.stdout.strip() or None,
         "source": package_digest()[:16],
         "python": platform.python_version(),

@@ -155,6 +155,7 @@ def test_bfloat16_is_close_and_has_a_key_of_its_own(tiny_dataset, cache):
     [
         ({"precision": "float8"}, "'float8'.*float32, float16, bfloat16"),
         ({"batch_size": 0}, "is 0"),
+        ({"device": "gpu"}, "no device 'gpu'"),
     ],
 )
 def test_options_that_there_are_not(tiny_dataset, option, says):
