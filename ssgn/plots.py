@@ -1,11 +1,22 @@
 """Every figure of the book that is drawn more than once, in one visual language.
 
 Colours are Okabe and Ito's, which readers with any form of colour blindness can tell apart; what
-matters is never shown by colour alone.
+matters is never shown by colour alone. All text has one size, and names stand beside what they
+name.
+
+A notebook shows a figure as an inline SVG whose colours are CSS variables, so that the book's style
+sheet gives it a dark mode, and whose description screen readers read out: what :func:`describe` was
+told. What shows no HTML takes the PNG that matplotlib makes anyway.
 """
 
+import base64
+import hashlib
+import html
 import inspect
+import io
+import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +24,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from IPython.display import Code, Markdown, display
+from IPython import get_ipython
+from IPython.display import HTML, Code, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -26,31 +38,92 @@ from .model import SSGN
 from .train import History, device_name
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
-SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#222222"
+SKY, PURPLE, INK = "#56B4E9", "#CC79A7", "#222222"
+PAPER, RULE, PALE = "#FFFFFF", "#E4E4E4", "#F2F2F2"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
+
+# As the book's style sheet calls them; it gives each another value in dark mode.
+VARIABLES = {
+    BLUE: "blue", ORANGE: "orange", GREEN: "green", RED: "red", GREY: "grey", SKY: "sky",
+    PURPLE: "purple", INK: "ink", PAPER: "paper", RULE: "rule", PALE: "pale",
+}  # fmt: skip
+FONT_SIZE = 10.5
 
 
 def use_style() -> None:
     """Set matplotlib up for the book; called once a chapter."""
     sns.set_theme(style="whitegrid", palette=PALETTE)
     plt.rcParams.update(
-        {
+        dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), FONT_SIZE)
+        | dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), FONT_SIZE)
+        | dict.fromkeys(
+            ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), INK
+        )
+        | {
             "figure.dpi": 110,
             "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.titlesize": 12,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
-            "axes.labelsize": 11,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
             "axes.edgecolor": GREY,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "grid.color": "#E4E4E4",
+            "grid.color": RULE,
+            "legend.facecolor": PAPER,
+            "legend.edgecolor": RULE,
+            "svg.hashsalt": "ssgn",  # or every build's SVG would differ from the last one's
         }
     )
+
+
+def describe(fig: Figure, text: str) -> Figure:
+    """Give a figure its text alternative; returns the figure.
+
+    Args:
+        text: what a reader who cannot see it needs: what is shown, and what it comes to.
+    """
+    fig.set_label(text)
+    # Not once and for all: the inline backend removes it when the first figure is made.
+    if shell := get_ipython():
+        shell.display_formatter.formatters["text/html"].for_type(Figure, as_html)
+    return fig
+
+
+def as_html(fig: Figure) -> str | None:
+    """The figure as an inline SVG: colours by CSS variable, text alternative, own ids.
+
+    Returns:
+        HTML, or None where the figure has no description: IPython then shows its PNG.
+    """
+    if not fig.get_label():
+        return None
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The dpi is that of the pictures within; lines have none.
+    fig.savefig(out, format="svg", dpi=144, bbox_inches="tight", pad_inches=0.05, metadata=nothing)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    mark = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8]  # ids must be unique in a page
+    svg = re.sub(r'\bid="', f'id="{mark}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{mark}-", svg)
+    for colour, name in VARIABLES.items():
+        svg = svg.replace(colour.lower(), f"var(--fig-{name}, {colour})")
+    width = float(re.search(r'width="([\d.]+)pt"', svg)[1]) * 4 / 3  # CSS pixels
+    # On a phone it shrinks only as far as its text can be read, then it scrolls.
+    style = (
+        f"width:100%;max-width:{width:.0f}px;min-width:min({width:.0f}px,34rem);height:auto;"
+        f"background:var(--fig-paper, {PAPER})"
+    )
+    svg = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        lambda found: (
+            f'<svg {found[1]} xmlns="http://www.w3.org/2000/svg" '
+            f'xmlns:xlink="http://www.w3.org/1999/xlink" style="{style}" role="img" '
+            f'aria-label="{html.escape(fig.get_label())}">'
+        ),
+        svg,
+        count=1,
+    )
+    return f'<div class="fig" tabindex="0" style="overflow-x:auto">{svg}</div>'
 
 
 def _bare(ax: Axes) -> None:
@@ -79,10 +152,12 @@ def class_rows(
             _bare(ax)
             if image is not None:
                 ax.imshow(image)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     axes[0, 0].set_title("sketches")
     axes[0, sketches + 1].set_title("pictures")
-    return fig
+    return describe(
+        fig, f"Up to {sketches} sketches and {photos} pictures of each class: {', '.join(names)}."
+    )
 
 
 def retrieval_panel(
@@ -94,7 +169,7 @@ def retrieval_panel(
     photo_labels: Tensor,
     classes: Sequence[str],
     captions: Sequence[str] | None = None,
-    cell: float = 0.82,
+    cell: float = 0.78,
 ) -> Figure:
     """A row a query: the sketch, then its best pictures in order.
 
@@ -110,17 +185,19 @@ def retrieval_panel(
     fig, axes = plt.subplots(
         len(queries),
         k + 2,
-        figsize=(cell * (k + 1) + 2.0, (cell + 0.24) * len(queries) + 0.2),
+        figsize=(cell * (k + 1) + 1.8, (cell + 0.26) * len(queries) + 0.2),
         gridspec_kw={"width_ratios": [1, 0.25] + [1] * k},
         squeeze=False,
     )
+    told = []
     for r, (query, row) in enumerate(zip(queries, axes, strict=True)):
         label = int(sketch_labels[query])
         for ax in row:
             _bare(ax)
         row[0].imshow(sketches[query])
-        text = classes[label] + (f"\n{captions[r]}" if captions else "")
-        row[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=11)
+        names = [classes[label], *([captions[r]] if captions else [])]
+        row[0].set_ylabel("\n".join(names), rotation=0, ha="right", va="center")
+        found = []
         for ax, item in zip(row[2:], ranked[r].tolist(), strict=True):
             right = int(photo_labels[item]) == label
             ax.imshow(photos[item])
@@ -131,12 +208,19 @@ def retrieval_panel(
                     linewidth=2.5 if right else 1.5,
                     linestyle="-" if right else (0, (3, 2)),
                 )
-            note = "✓" if right else f"✗ {classes[int(photo_labels[item])]}"
-            ax.set_xlabel(_short(note), fontsize=9, color=BLACK, labelpad=2)
-    return fig
+            other = classes[int(photo_labels[item])]
+            found.append("right" if right else other)
+            # Smaller than all other text: a name has to fit under its picture.
+            ax.set_xlabel("✓" if right else f"✗ {_short(other)}", fontsize=8, labelpad=2)
+        told.append(f"{', '.join(names)}: {', '.join(found)}")
+    return describe(
+        fig,
+        f"A row a query: a sketch and the {k} pictures ranked first, of its class (right) or of "
+        f"another one. {'; '.join(told)}.",
+    )
 
 
-def _short(text: str, most: int = 13) -> str:
+def _short(text: str, most: int = 10) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -144,19 +228,18 @@ def training_curves(history: History, terms: Sequence[str] = ("total", "reconstr
     """Losses on the left; on the right retrieval of pseudo-unseen classes and the kept epoch."""
     epochs = np.arange(1, len(history.epochs) + 1)
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    for name in terms:
+    for name, colour in zip(terms, PALETTE, strict=False):
         values = history.column(name)
-        left.plot(epochs, values, marker="o", markersize=4)
-        left.annotate(
-            f" {name}", (epochs[-1], values[-1]), va="center", annotation_clip=False, fontsize=10
-        )
+        left.plot(epochs, values, marker="o", markersize=4, color=colour)
+        left.annotate(f" {name}", (epochs[-1], values[-1]), va="center", annotation_clip=False)
     left.set(title="Losses on the training classes", xlabel="epoch", ylim=(0, None))
     left.set_xlim(right=epochs[-1] + 0.28 * max(1, epochs[-1] - 1))
-    right.plot(epochs, history.column("validation"), marker="o", markersize=4, color=GREEN)
+    validation = history.column("validation")
+    right.plot(epochs, validation, marker="o", markersize=4, color=GREEN)
     best = history.best_epoch
-    right.axvline(best, color=BLACK, linestyle="--", linewidth=1)
+    right.axvline(best, color=INK, linestyle="--", linewidth=1)
     right.annotate(
-        f" kept: epoch {best}",
+        f" kept: epoch {best} ",
         (best, 0.04),
         xycoords=("data", "axes fraction"),
         ha="right" if best > len(epochs) / 2 else "left",
@@ -164,7 +247,13 @@ def training_curves(history: History, terms: Sequence[str] = ("total", "reconstr
     right.set(title="mAP@all on pseudo-unseen classes", xlabel="epoch")
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
-    return fig
+    changes = (f"{n} from {history.column(n)[0]:.3g} to {history.column(n)[-1]:.3g}" for n in terms)
+    return describe(
+        fig,
+        f"Two panels over {len(epochs)} epochs. Losses on the training classes: "
+        f"{'; '.join(changes)}. mAP@all on pseudo-unseen classes: "
+        f"{', '.join(f'{v:.3f}' for v in validation)}; epoch {best} is kept.",
+    )
 
 
 def dots(
@@ -181,34 +270,34 @@ def dots(
     Args:
         rows: values by variant, drawn from top to bottom.
         reference: a vertical line to compare with.
-        highlight: variants drawn in a second colour.
+        highlight: variants drawn in a second colour, with open dots.
     """
     fig, ax = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.1))
+    told = []
     for y, (name, values) in enumerate(rows.items()):
         mean, half = interval(values)
-        colour = ORANGE if name in highlight else BLUE
+        colour, inside = (ORANGE, PAPER) if name in highlight else (BLUE, BLUE)
         if len(values) > 1:
             ax.plot([mean - half, mean + half], [y, y], color=colour, linewidth=2, zorder=2)
             ax.plot([mean, mean], [y - 0.22, y + 0.22], color=colour, linewidth=2.5, zorder=3)
         ax.plot(
-            values, [y] * len(values), "o", color=colour, markersize=5.5, alpha=0.75,
-            markeredgecolor="white", zorder=4,
+            values, [y] * len(values), "o", color=colour, markersize=5.5, zorder=4,
+            markeredgecolor=PAPER if inside == colour else colour, markerfacecolor=inside,
         )  # fmt: skip
-        ax.annotate(
-            f"{mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=10
-        )
+        ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
+        told.append(f"{name} {mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else ""))
     if reference is not None:
-        ax.axvline(reference, color=BLACK, linestyle="--", linewidth=1, zorder=1)
+        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
         ax.annotate(
-            reference_label, (reference, 1.01), xycoords=("data", "axes fraction"), ha="center",
-            fontsize=10,
-        )  # fmt: skip
+            reference_label, (reference, 1.01), xycoords=("data", "axes fraction"), ha="center"
+        )
+        told.append(f"for comparison, {reference_label}: {reference:.3f}")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
-    ax.set_title(title, pad=18 if reference is not None else 6)
+    ax.set_title(title, pad=20 if reference is not None else 6)
     ax.grid(axis="y", visible=False)
-    return fig
+    return describe(fig, f"{title or 'Dots'}. Mean and 95% interval, {xlabel}: {'; '.join(told)}.")
 
 
 def bars(
@@ -219,16 +308,54 @@ def bars(
     highlight: Sequence[str] = (),
     fmt: str = " %.3f",
 ) -> Figure:
-    """Horizontal bars with the figure at the end of each."""
+    """Horizontal bars with the figure at the end of each; highlighted ones are hatched too."""
     fig, ax = plt.subplots(figsize=(8, 0.36 * len(values) + 1.0))
     colours = [ORANGE if name in highlight else BLUE for name in values]
     drawn = ax.barh(list(values), list(values.values()), color=colours, height=0.7)
-    ax.bar_label(drawn, fmt=fmt, fontsize=10)
+    for name, bar in zip(values, drawn, strict=True):
+        if name in highlight:
+            bar.set(hatch="///", edgecolor=PAPER, linewidth=0)
+    ax.bar_label(drawn, fmt=fmt)
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set(xlabel=xlabel, title=title)
     ax.grid(axis="y", visible=False)
-    return fig
+    told = "; ".join(f"{name}{fmt % value}" for name, value in values.items())
+    return describe(fig, f"{title or 'Bars'}. {xlabel}: {told}.")
+
+
+def pairs(
+    rows: Mapping[str, tuple[float, float]],
+    names: tuple[str, str],
+    xlabel: str,
+    *,
+    title: str = "",
+    digits: int = 3,
+) -> Figure:
+    """Two values a row, joined by a line: the first a filled dot, the second an open square.
+
+    Args:
+        rows: the two values by the row's name, drawn from top to bottom.
+        names: what the first and the second value are.
+        digits: of the description.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4))
+    first, second = zip(*rows.values(), strict=True)
+    y = range(len(rows))
+    ax.hlines(y, first, second, color=GREY, linewidth=1.5, zorder=1)
+    ax.plot(first, y, "o", color=BLUE, markersize=8, label=names[0])
+    ax.plot(
+        second, y, "s", color=ORANGE, markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
+        label=names[1],
+    )  # fmt: skip
+    ax.set_yticks(list(y), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title, pad=26)  # the legend has its place between title and rows
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
+    ax.grid(axis="y", visible=False)
+    told = "; ".join(f"{row} {a:.{digits}f} and {b:.{digits}f}" for row, (a, b) in rows.items())
+    return describe(fig, f"{title}. {xlabel}, {names[0]} and {names[1]}: {told}.")
 
 
 def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
@@ -249,7 +376,7 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     _bare(strip)
     strip.tick_params(labelbottom=False)
     strip.set(title=title, ylim=(0, 1))
-    strip.axhspan(0, 1, color="#F2F2F2")
+    strip.axhspan(0, 1, color=PALE)
     strip.vlines(ranks[rel], 0, 1, color=GREEN, linewidth=2)
     ax.plot(ranks, precision, color=BLUE, linewidth=1.2, label="precision P(i)")
     ax.plot(
@@ -258,14 +385,19 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     )  # fmt: skip
     ax.plot(ranks[rel], precision[rel], "o", color=GREEN, markersize=5, label="at right items")
     for part in (strip, ax):
-        part.axvspan(min(k, len(rel)) + 0.5, len(rel) + 0.5, color="white", alpha=0.65, zorder=4)
-        part.axvline(k, color=BLACK, linestyle=":", linewidth=1.2, zorder=5)
-    ax.annotate(f" k = {k}", (k, 0.93), xycoords=("data", "axes fraction"), zorder=6)
+        part.axvspan(min(k, len(rel)) + 0.5, len(rel) + 0.5, color=PAPER, alpha=0.65, zorder=4)
+        part.axvline(k, color=INK, linestyle=":", linewidth=1.2, zorder=5)
+    ax.annotate(f" k = {k}", (k, 0.05), xycoords=("data", "axes fraction"), zorder=6)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
     ax.legend(loc="upper right", frameon=True).set_zorder(7)
-    return fig
+    at = ", ".join(f"{rank} (precision {precision[rank - 1]:.2f})" for rank in ranks[rel][:12])
+    return describe(
+        fig,
+        f"{title}. Right items are at the ranks {at}{', and more' if rel.sum() > 12 else ''}; the "
+        f"cut-off k is {k}.",
+    )
 
 
 def curves(
@@ -288,69 +420,224 @@ def curves(
     ends = []
     for (name, y), colour, style in zip(lines.items(), PALETTE, styles, strict=False):
         ax.plot(x, y, color=colour, linestyle=style, linewidth=2)
-        ends.append([float(y[-1]), name, colour])
+        ends.append([float(y[-1]), name])
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set(xlabel=xlabel, title=title, ylim=(0, None), xlim=(x[0], x[-1]))
-    ends.sort(key=lambda end: end[0])
+    ends.sort()
     gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
-    for y, name, colour in ends:
+    for y, name in ends:
         low = max(y, low + gap)
         ax.annotate(
-            f" {name}", (1, low), xycoords=("axes fraction", "data"), va="center", color=colour,
+            f"  {name}", (1, low), xycoords=("axes fraction", "data"), va="center",
             annotation_clip=False,
         )  # fmt: skip
     for text, at in (marks or {}).items():
-        ax.axvline(at, color=BLACK, linestyle=":", linewidth=1.2)
-        ax.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top", fontsize=10)
-    return fig
+        ax.axvline(at, color=INK, linestyle=":", linewidth=1.2)
+        ax.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top")
+    half = len(x) // 2
+    told = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
+    return describe(
+        fig, f"{title}. Curves over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {told}."
+    )
+
+
+def _group_colours(names: Sequence[str]) -> dict[str, str]:
+    if len(names) > len(PALETTE):
+        raise ValueError(
+            f"{len(names)} groups, but only {len(PALETTE)} colours can be told apart with any form "
+            "of colour blindness: show fewer groups"
+        )
+    return dict(zip(names, PALETTE, strict=False))
 
 
 def embedding(
-    points: np.ndarray,
-    groups: Sequence[str],
-    kinds: Sequence[str],
-    *,
-    title: str = "",
+    points: np.ndarray, groups: Sequence[str], kinds: Sequence[str], *, title: str = ""
 ) -> Figure:
-    """A 2-d embedding: colour by group, marker by kind, each group labelled where it lies.
+    """A 2-d embedding, a panel for each kind of point; the other kinds are pale behind it.
+
+    Colours are groups. A group's name stands where its points of the *first* kind lie, in all
+    panels, so that one sees whether the other kinds lie there too.
 
     Args:
         points: ``[N, 2]``.
-        groups, kinds: N names each; up to 10 groups and 4 kinds.
+        groups, kinds: N names each; up to seven groups.
+
+    Raises:
+        ValueError: with more groups than colours.
     """
     groups, kinds = np.asarray(groups), np.asarray(kinds)
-    names = list(dict.fromkeys(groups))
-    styles = dict(zip(dict.fromkeys(kinds), ("*", "o", "^", "s"), strict=False))
-    colours = sns.color_palette([*PALETTE, "#8C564B", "#17BECF", "#F0E442"], len(names))
-    fig, ax = plt.subplots(figsize=(8.5, 6.5))
-    for kind, marker in styles.items():
-        big = marker == "*"
-        for name, colour in zip(names, colours, strict=True):
-            at = (groups == name) & (kinds == kind)
+    colours = _group_colours(list(dict.fromkeys(groups.tolist())))
+    shown = list(dict.fromkeys(kinds.tolist()))
+    rows = -(-len(shown) // 2)
+    fig, axes = plt.subplots(
+        rows, min(2, len(shown)), figsize=(9.4, 4.3 * rows), squeeze=False, sharex=True, sharey=True
+    )
+    names = _places(points, groups, kinds == shown[0])
+    for ax, kind in zip(axes.flat, shown, strict=False):
+        mine = kinds == kind
+        ax.scatter(*points[~mine].T, s=5, color=RULE, linewidth=0, zorder=1)
+        for name, colour in colours.items():
+            at = mine & (groups == name)
             ax.scatter(
                 *points[at].T,
-                marker=marker,
+                s=22,
                 color=colour,
-                s=130 if big else 16,
-                alpha=1.0 if big else 0.55,
-                edgecolor=BLACK if big else "none",
-                linewidth=0.6 if big else 0,
-                zorder=3 if big else 2,
+                alpha=0.75,
+                linewidth=0,
+                zorder=2,
             )
-        ax.scatter([], [], marker=marker, color=GREY, s=110 if big else 30, label=kind)
-    first = next(iter(styles))
-    for name in names:
-        x, y = np.median(points[(groups == name) & (kinds == first)], axis=0)
-        ax.annotate(
-            name, (x, y), xytext=(9, 9), textcoords="offset points", fontsize=11, weight="bold",
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
-            zorder=5,
+            ax.annotate(
+                name, names[name], ha="center", va="bottom", zorder=5,
+                bbox={"boxstyle": "round,pad=0.12", "fc": PAPER, "ec": colour, "alpha": 0.85},
+            )  # fmt: skip
+        _bare(ax)
+        ax.set_title(kind)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    fig.suptitle(title, x=0, ha="left", weight="bold", size=FONT_SIZE)
+    return describe(
+        fig,
+        f"{title}. {len(points)} points of {len(colours)} groups ({', '.join(colours)}) in "
+        f"{len(shown)} panels: {', '.join(shown)}. Neighbourhood purity, in the text, says in one "
+        "figure what the panels show.",
+    )
+
+
+def _places(points: np.ndarray, groups: np.ndarray, at: np.ndarray) -> dict[str, tuple]:
+    """Where each group's name goes: just above its points in ``at``, and above other names."""
+    extent = np.ptp(points, axis=0)
+    anchors = {
+        name: (np.median(mine[:, 0]), np.quantile(mine[:, 1], 0.9) + 0.02 * extent[1])
+        for name in dict.fromkeys(groups.tolist())
+        if len(mine := points[at & (groups == name)])
+    }
+    done: dict[str, tuple] = {}
+    for name, (x, y) in sorted(anchors.items(), key=lambda item: item[1][1]):
+        for other, (ox, oy) in done.items():
+            width = 0.014 * (len(name) + len(other)) * extent[0]
+            if abs(x - ox) < width and y - oy < 0.06 * extent[1]:
+                y = oy + 0.06 * extent[1]
+        done[name] = float(x), float(y)
+    return done
+
+
+def hover_embedding(
+    points: np.ndarray,
+    groups: Sequence[str],
+    kinds: Sequence[str],
+    pictures: Sequence[np.ndarray],
+    *,
+    title: str,
+    height: int = 520,
+) -> HTML:
+    """The same embedding to move about in: a pointer on a point shows its picture.
+
+    Bokeh's program is part of what is returned, so it needs neither a server nor a network.
+
+    Args:
+        points: ``[N, 2]``.
+        groups, kinds: N names each; up to seven groups and four kinds.
+        pictures: N images, uint8 ``[H, W, 3]``: what to show at each point.
+        title: for screen readers.
+
+    Raises:
+        ValueError: with more groups than colours, or unequal numbers of points and names.
+    """
+    from bokeh.embed import file_html
+    from bokeh.models import ColumnDataSource, HoverTool, LabelSet
+    from bokeh.plotting import figure
+    from bokeh.resources import INLINE
+
+    if not len(points) == len(groups) == len(kinds) == len(pictures):
+        raise ValueError(
+            f"{len(points)} points, {len(groups)} groups, {len(kinds)} kinds and {len(pictures)} "
+            "pictures: a point needs one of each"
+        )
+    colours = _group_colours(list(dict.fromkeys(groups)))
+    markers = dict(
+        zip(dict.fromkeys(kinds), ("star", "circle", "triangle", "square"), strict=False)
+    )
+    plot = figure(
+        sizing_mode="stretch_width", height=height - 20, tools="pan,wheel_zoom,box_zoom,reset",
+        active_scroll=None, background_fill_color=None, border_fill_color=None,
+        outline_line_color=None,
+    )  # fmt: skip
+    plot.axis.visible = False
+    plot.grid.visible = False
+    plot.toolbar.logo = None
+    uris = [_data_uri(picture) for picture in pictures]
+    for kind, marker in markers.items():
+        rows = [i for i, k in enumerate(kinds) if k == kind]
+        source = ColumnDataSource(
+            {
+                "x": points[rows, 0].tolist(),
+                "y": points[rows, 1].tolist(),
+                "group": [groups[i] for i in rows],
+                "kind": [kind] * len(rows),
+                "colour": [colours[groups[i]] for i in rows],
+                "picture": [uris[i] for i in rows],
+            }
+        )
+        plot.scatter(
+            "x", "y", source=source, marker=marker, size=13 if marker == "star" else 7,
+            color="colour", line_color=GREY if marker == "star" else None, fill_alpha=0.8,
+            legend_label=kind,
         )  # fmt: skip
-    ax.legend(loc="best", frameon=True)
-    ax.set(title=title, xticks=[], yticks=[])
-    ax.grid(False)
-    return fig
+    plot.add_tools(
+        HoverTool(
+            tooltips='<div style="text-align:center"><img src="@picture" width="72" alt="">'
+            "<br>@group<br>@kind</div>"
+        )
+    )
+    plot.legend.update(
+        name="legend", click_policy="hide", background_fill_alpha=0, border_line_color=None,
+        ncols=2, label_text_font_size="13px",
+    )  # fmt: skip
+    plot.add_layout(plot.legend[0], "below")
+    places = _places(points, np.asarray(groups), np.asarray(kinds) == kinds[0])
+    named = {"name": list(places), "x": [x for x, _ in places.values()]}
+    named["y"] = [y for _, y in places.values()]
+    plot.add_layout(
+        LabelSet(
+            source=ColumnDataSource(named),
+            text="name",
+            name="names",
+            text_align="center",
+            text_font_size="14px",
+            text_font_style="bold",
+        )  # fmt: skip
+    )
+    page = file_html(plot, INLINE, title).replace("</body>", _FOLLOW_THEME + "</body>")
+    return HTML(
+        f'<div class="fig interactive"><iframe title="{html.escape(title)}" loading="lazy" '
+        f'style="width:100%;height:{height}px;border:0" srcdoc="{html.escape(page)}"></iframe>'
+        "</div>"
+    )
+
+
+# Bokeh draws on a canvas, which no style sheet reaches: its text must be told the mode.
+_FOLLOW_THEME = """<script>
+const page = parent.document.documentElement;
+function paint() {
+  const ink = page.dataset.theme === "dark" ? "#CED6DD" : "#222222";
+  for (const doc of Bokeh.documents) {
+    doc.get_model_by_name("legend")?.setv({label_text_color: ink});
+    doc.get_model_by_name("names")?.setv({text_color: ink});
+  }
+}
+new MutationObserver(paint).observe(page, {attributeFilter: ["data-theme"]});
+addEventListener("load", () => setTimeout(paint, 100));
+</script>"""
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    out = io.BytesIO()
+    # A hundred colours are enough for a thumbnail, and a third of the bytes.
+    Image.fromarray(picture).quantize(100).save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def architecture(model: SSGN) -> Figure:
@@ -371,8 +658,8 @@ def architecture(model: SSGN) -> Figure:
 
     def box(name, at, text, colour):
         boxes[name] = ax.annotate(
-            text, at, ha="center", va="center", fontsize=10, color="white", zorder=3,
-            bbox={"boxstyle": "round,pad=0.45", "fc": colour, "ec": "none"},
+            text, at, ha="center", va="center", color=INK, zorder=3,
+            bbox={"boxstyle": "round,pad=0.45", "fc": PAPER, "ec": colour, "lw": 2.2},
         )  # fmt: skip
 
     arrows = []
@@ -385,7 +672,7 @@ def architecture(model: SSGN) -> Figure:
     box("x", (0, 0.7), f"sketch x\n{d}", BLUE)
     box("v", (0, 3.0), f"image v\n{d}", GREEN)
     box("encoder", (2.4, 3.0), f"encoder q\n{width(model.encoder)}", GREY)
-    box("prior", (5.0, 3.7), "prior N(0, I)", BLACK)
+    box("prior", (5.0, 3.7), "prior N(0, I)", INK)
     box("f", (9.2, 1.4), f"synthesized f\n{d}", GREEN)
     box("regressor", (11.6, 2.6), f"regressor R\n{width(model.regressor)}", GREY)
     by = width(model.classifier) if model.config.classifier == "linear" else "cosine to images"
@@ -424,17 +711,22 @@ def architecture(model: SSGN) -> Figure:
                 shrinkB=3,
                 arrowstyle="-|>",
                 mutation_scale=13,
-                color=GREY if training else BLACK,
+                color=GREY if training else INK,
                 linewidth=1.4,
                 linestyle="--" if training else "-",
             )
         )
         if label:
             ax.annotate(
-                label, np.mean(ends, axis=0), ha="center", va="center", fontsize=11, zorder=4,
-                bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"},
+                label, np.mean(ends, axis=0), ha="center", va="center", zorder=4,
+                bbox={"boxstyle": "round,pad=0.1", "fc": PAPER, "ec": "none"},
             )  # fmt: skip
-    return fig
+    told = "; ".join(box.get_text().replace("\n", ", ") for box in boxes.values())
+    flow = "; ".join(
+        f"{start} to {end}{' (training only)' if training else ''}"
+        for start, end, _, training in arrows
+    )
+    return describe(fig, f"The network. Boxes: {told}. Arrows: {flow}.")
 
 
 def show_source(what) -> None:
@@ -442,17 +734,23 @@ def show_source(what) -> None:
     display(Code(inspect.cleandoc("\n" + inspect.getsource(what)), language="python"))
 
 
-def footer(started: float) -> Markdown:
-    """What a chapter cost, for its last cell: wall-clock time since ``started``, device, versions.
+def footer(started: float, seeds: int | Sequence[int] = ()) -> Markdown:
+    """How a chapter was computed, for its last cell: time, device, versions, profile and seeds.
 
     Args:
         started: ``time.perf_counter()`` at the chapter's first cell.
+        seeds: the run's seed or seeds; none where nothing is drawn at random.
+
+    The profile is what the book's extension put into ``SSGN_PROFILE``; without it somebody ran the
+    notebook by hand.
     """
     from . import __version__
 
-    device = device_name(pick_device())
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    drawn = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "no seed"
+    profile = os.environ.get("SSGN_PROFILE", "none, run by hand")
     return Markdown(
-        f"*This page was computed in {time.perf_counter() - started:.0f} s on {device}, with "
-        f"ssgn {__version__}, torch {torch.__version__.split('+')[0]}, Python "
-        f"{platform.python_version()}.*"
+        f"*This page was computed in {time.perf_counter() - started:.0f} s on "
+        f"{device_name(pick_device())}; profile {profile}; {drawn}; ssgn {__version__}, "
+        f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}.*"
     )

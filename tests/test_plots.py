@@ -4,6 +4,10 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -14,7 +18,8 @@ from ssgn import plots
 
 
 @pytest.fixture(autouse=True)
-def closed():
+def style():
+    plots.use_style()
     yield
     plt.close("all")
 
@@ -64,15 +69,119 @@ def test_architecture_shows_the_real_widths(fit, decoder):
     assert ("semantic head" in shown) == (decoder == "coarse-to-fine")
 
 
-def test_embedding_labels_each_group_once():
-    points = np.random.default_rng(0).normal(size=(8, 2))
-    fig = plots.embedding(points, ["a", "b"] * 4, ["real"] * 4 + ["made"] * 4)
-    assert [t.get_text() for t in fig.axes[0].texts] == ["a", "b"]
+def some_points(n=16, groups=2):
+    points = np.random.default_rng(0).normal(size=(n, 2))
+    names = [f"group {i % groups}" for i in range(n)]
+    return points, names, ["real"] * (n // 2) + ["made"] * (n - n // 2)
 
 
-def test_footer_names_device_and_versions():
-    text = plots.footer(0.0).data
+def test_embedding_has_a_panel_a_kind_and_labels_each_group_in_it():
+    fig = plots.embedding(*some_points(), title="all")
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["real", "made"]
+    for ax in fig.axes:
+        assert sorted(t.get_text() for t in ax.texts) == ["group 0", "group 1"]
+        others, *groups = ax.collections
+        assert len(others.get_offsets()) == 8 and [len(g.get_offsets()) for g in groups] == [4, 4]
+
+
+def test_names_in_an_embedding_do_not_lie_on_each_other():
+    points, groups, kinds = some_points(70, 7)
+    points *= 0.01  # all groups in one place
+    points[-1] = 1
+    places = list(plots._places(points, np.asarray(groups), np.asarray(kinds) == "real").values())
+    heights = sorted(y for _, y in places)
+    assert min(np.diff(heights)) >= 0.05 * np.ptp(points[:, 1])
+
+
+@pytest.mark.parametrize("draw", [plots.embedding, plots._group_colours], ids=["figure", "colours"])
+def test_more_groups_than_colours_are_refused(draw):
+    points, groups, kinds = some_points(20, 8)
+    with pytest.raises(ValueError, match="8 groups, but only 7 colours .* show fewer"):
+        draw(points, groups, kinds) if draw is plots.embedding else draw(sorted(set(groups)))
+
+
+def test_the_interactive_embedding_needs_no_network_and_shows_the_pictures():
+    points, groups, kinds = some_points()
+    pictures = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(16)]
+    page = plots.hover_embedding(points, groups, kinds, pictures, title="Points & pictures").data
+    assert 'title="Points &amp; pictures"' in page
+    assert all(plots._data_uri(picture) in page for picture in pictures)
+    assert not re.search(r"&lt;(script|link)[^&]*(src|href)=&quot;http", page)
+    with pytest.raises(ValueError, match="16 points, 16 groups, 16 kinds and 15 pictures"):
+        plots.hover_embedding(points, groups, kinds, pictures[1:], title="")
+
+
+def test_pairs_show_both_values_and_say_them():
+    fig = plots.pairs({"a": (0.1, 0.4), "b": (0.3, 0.2)}, ("one", "two"), "x", title="t")
+    first, second = fig.axes[0].lines
+    assert list(first.get_xdata()) == [0.1, 0.3] and list(second.get_xdata()) == [0.4, 0.2]
+    assert first.get_marker() != second.get_marker()
+    assert "one and two: a 0.100 and 0.400; b 0.300 and 0.200" in fig.get_label()
+
+
+def figures(ds, model):
+    history = ssgn.History([{"total": 1.0, "reconstruction": 0.5, "validation": 0.1}], best_epoch=1)
+    panel = (ds.sketch, ds.photo, ds.sketch_labels, ds.photo_labels, ds.classes)
+    yield plots.class_rows(ds, ["cat", "sun"])
+    yield plots.retrieval_panel([0], torch.tensor([[1, 2]]), *panel)
+    yield plots.training_curves(history)
+    yield plots.dots({"a": [0.1, 0.3]}, "mAP", reference=0.2, reference_label="chance")
+    yield plots.bars({"a": 0.1, "b": 0.2}, "mAP", highlight=("b",))
+    yield plots.pairs({"a": (0.1, 0.2)}, ("x", "y"), "mAP")
+    yield plots.ranking(torch.tensor([True, False, True]), 2)
+    yield plots.curves([1, 2, 3], {"a": [0.1, 0.2, 0.3]}, "k")
+    yield plots.embedding(*some_points())
+    yield plots.architecture(model)
+
+
+def test_every_figure_is_an_svg_with_a_text_alternative(tiny_dataset, fit):
+    """Whatever the book draws: one image for a screen reader, its colours the style sheet's."""
+    pages = [plots.as_html(fig) for fig in figures(tiny_dataset, fit()[0])]
+    ids = [set(re.findall(r'\bid="([^"]+)"', page)) for page in pages]
+    assert not set.intersection(*ids)  # several figures share a page
+    for page, mine in zip(pages, ids, strict=True):
+        svg = ET.fromstring(page)[0]
+        assert svg.get("role") == "img" and len(svg.get("aria-label")) > 20
+        assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= mine
+        assert "var(--fig-ink, #222222)" in page
+        drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", page))
+        assert not drawn, f"colours that dark mode does not know: {drawn}"
+
+
+def test_a_figure_without_description_is_left_to_its_png():
+    fig, _ = plt.subplots()
+    assert plots.as_html(fig) is None
+
+
+def luminance(colour):
+    rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_style_sheet_gives_every_colour_a_dark_value_that_can_be_seen():
+    """WCAG: 3 to 1 for what is drawn, 4.5 to 1 for text."""
+    css = (Path(__file__).parents[1] / "book/_static/book.css").read_text()
+    dark = dict(re.findall(r"--fig-(\w+): (#[0-9a-f]{6})", css))
+    assert set(dark) == set(plots.VARIABLES.values())
+    assert contrast(dark["ink"], dark["paper"]) > 4.5
+    for name in set(dark) - {"paper", "rule", "pale"}:
+        assert contrast(dark[name], dark["paper"]) > 3, name
+
+
+def test_footer_names_device_versions_profile_and_seeds(monkeypatch):
+    monkeypatch.setenv("SSGN_PROFILE", "smoke")
+    text = plots.footer(0.0, [0, 1]).data
     assert ssgn.__version__ in text and torch.__version__.split("+")[0] in text
+    assert "profile smoke; seeds 0, 1;" in text
+    monkeypatch.delenv("SSGN_PROFILE")
+    assert "run by hand; seed 3;" in plots.footer(0.0, 3).data
+    assert "no seed;" in plots.footer(0.0).data
 
 
 def test_rows_of_classes_with_unequal_numbers_of_pictures(tiny_dataset):

@@ -164,7 +164,7 @@ def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None, package: 
     return None
 
 
-def kernel_manager():
+def kernel_manager(profile: str):
     """Starts *this* interpreter: a kernelspec named python3 may belong to another environment."""
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
@@ -172,7 +172,12 @@ def kernel_manager():
 
     # MPLBACKEND=agg, common on servers, would leave the pages without figures.
     # A notebook keeps every line of a progress bar: one in ten seconds is enough.
-    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TQDM_MININTERVAL": "10"}
+    # The profile's name is for the footer alone.
+    env = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "TQDM_MININTERVAL": "10",
+        "SSGN_PROFILE": profile,
+    }
     quiet = ["--log-level=ERROR"]  # it warns about its localhost connection in every build
     spec = KernelSpec(**get_kernel_dict(quiet), env=env)
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
@@ -202,7 +207,7 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
                 parameters=stamp["parameters"],
                 cwd=chapter.parent,
                 progress_bar=False,
-                kernel_manager_class=kernel_manager(),
+                kernel_manager_class=kernel_manager(profile),
             )
         except Exception as exc:
             message = _explain(exc, chapter, running, profile)

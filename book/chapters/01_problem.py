@@ -258,4 +258,4 @@ display(
 # databases of the field; {cite:t}`shen2018zsih` posed the zero-shot problem.
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, 0)

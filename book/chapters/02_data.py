@@ -145,6 +145,11 @@ for ax, image, title in zip(
     ax.set(title=title, xticks=[], yticks=[])
     ax.grid(False)
     ax.spines[:].set_visible(True)
+_ = plots.describe(
+    fig,
+    "A drawing of an octopus in three steps: as published, light on dark and pushed to the top; "
+    "cropped to the ink; and drawn at 128 pixels, dark on white with a margin.",
+)
 
 # %% [markdown]
 # ## The split

@@ -321,4 +321,4 @@ plots.show_source(ssgn.synthesize)
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

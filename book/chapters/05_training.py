@@ -166,4 +166,4 @@ print("loaded model synthesizes the same features:", same)
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

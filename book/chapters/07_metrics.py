@@ -402,4 +402,4 @@ display(
 # ````
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

@@ -338,4 +338,4 @@ for dataset, entry in entries.items():
 # ````
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seeds)

@@ -475,4 +475,4 @@ display(Markdown("\n".join(lines)))
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

@@ -443,4 +443,4 @@ for entry in recorded:
 # ````
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

@@ -14,7 +14,8 @@
 # # UMAP of synthesized features
 #
 # **What you will learn.** Where the features synthesized from sketches of unseen classes lie among
-# the real image features of those classes, and how far a picture of it can be trusted.
+# the real image features of those classes, what the coarse and the fine stage do to them, and how far a
+# picture of it can be trusted.
 #
 # **What it costs.** Under a minute.
 
@@ -25,6 +26,7 @@ started = time.perf_counter()
 
 import warnings
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
@@ -61,17 +63,25 @@ q_labels, g_labels = (
     feats.photo_labels[gallery],
 )
 real = ssgn.embed(model, feats.photo[gallery]).cpu()
-plain = model.sketch_input(feats.sketch[unseen]).cpu()
-fine = ssgn.synthesize(model, feats.sketch[unseen]).cpu()
+sketches = feats.sketch[unseen]
+of_sketches = {
+    "sketch features": model.sketch_input(sketches).cpu(),
+    "coarse synthesized": ssgn.synthesize(
+        model, sketches, stage="coarse"
+    ).cpu(),
+    "fine synthesized": ssgn.synthesize(model, sketches).cpu(),
+}
+fine = of_sketches["fine synthesized"]
 
 # %% [markdown]
 # UMAP {cite}`mcinnes2018umap` lays points out in the plane so that *neighbours* in the original
 # space stay neighbours; distances between far groups, and the sizes of groups, mean little. Because
-# retrieval is by cosine, UMAP is given the cosine distance. Real and synthesized features are
-# embedded **together**, so that they can be compared at all.
+# retrieval is by cosine, UMAP is given the cosine distance. Real features, sketch features, and the
+# features of both stages are embedded **together**, in one picture, so that they can be compared at all.
 #
-# Ten unseen classes are shown, chosen by rule: every fifth when the classes are sorted by how well
-# they are retrieved, so that the easy and the hard are both there.
+# Seven unseen classes are shown, for so many colours can be told apart by every reader. They are chosen
+# by rule: evenly spaced when the classes are sorted by how well they are retrieved, so that the easy and
+# the hard are both there.
 
 # %%
 ap = ssgn.evaluate(fine, real, q_labels, g_labels, (), per_query=True)[
@@ -81,71 +91,126 @@ score = {
     c: float(ap[q_labels == c].mean()) for c in q_labels.unique().tolist()
 }
 ranked = sorted(score, key=score.get, reverse=True)
-chosen = torch.tensor(ranked[:: max(1, len(ranked) // 10)][:10])
+places = np.linspace(0, len(ranked) - 1, min(7, len(ranked))).round()
+chosen = torch.tensor([ranked[int(at)] for at in places])
 of_q, of_g = torch.isin(q_labels, chosen), torch.isin(g_labels, chosen)
 
+parts = {
+    "pictures": real[of_g],
+    **{kind: x[of_q] for kind, x in of_sketches.items()},
+}
+labels = torch.cat([g_labels[of_g], *[q_labels[of_q]] * len(of_sketches)])
+groups = [ds.classes[c] for c in labels]
+kinds = [kind for kind, x in parts.items() for _ in range(len(x))]
+space = F.normalize(torch.cat(list(parts.values())), dim=1)
+with warnings.catch_warnings():
+    warnings.simplefilter(
+        "ignore"
+    )  # a fixed seed makes umap run on one core, and it says so
+    plane = umap.UMAP(
+        metric="cosine", n_neighbors=15, min_dist=0.3, random_state=seed
+    ).fit_transform(space.numpy())
 
-def layout(sketch_side):
-    points = F.normalize(
-        torch.cat([real[of_g], sketch_side[of_q]]), dim=1
-    ).numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a fixed seed makes umap run on one core, and it says so
-        return umap.UMAP(
-            metric="cosine",
-            n_neighbors=15,
-            min_dist=0.3,
-            random_state=seed,
-        ).fit_transform(points)
+# %% [markdown]
+# ## One embedding, four kinds of points
+#
+# Each panel colours one kind and leaves the others pale. A class's name stands where its *pictures* lie.
+# Where the points of its colour gather around its name, its sketches find its pictures; where the
+# colours mix, the model cannot tell those classes apart.
 
+# %%
+_ = plots.embedding(
+    plane,
+    groups,
+    kinds,
+    title="Unseen classes: pictures, and three ways to represent a sketch",
+)
 
-groups = [
-    ds.classes[c] for c in torch.cat([g_labels[of_g], q_labels[of_q]])
+# %% [markdown]
+# ## Look around in it
+#
+# The same embedding, to move about in: point at a mark to see the picture or the sketch behind it; click
+# on a name in the legend to hide its marks.
+
+# %%
+rows = [
+    torch.nonzero(mask).flatten()[part].tolist()
+    for mask, part in ((gallery, of_g), (unseen, of_q))
 ]
-kinds = ["real picture"] * int(of_g.sum())
-
-# %% [markdown]
-# ## Before: sketch features as they are
-#
-# First the sketches' own fused features, standardised, among the pictures'.
-
-# %%
-_ = plots.embedding(
-    layout(plain),
+thumbnails = [ds.photo.load(i, 48) for i in rows[0]]
+thumbnails += [ds.sketch.load(i, 48) for i in rows[1]] * len(of_sketches)
+plots.hover_embedding(
+    plane,
     groups,
-    kinds + ["sketch features"] * int(of_q.sum()),
-    title="Sketch features and pictures of unseen classes",
-)
-# %% [markdown]
-# ## After: features synthesized from the same sketches
-
-# %%
-_ = plots.embedding(
-    layout(fine),
-    groups,
-    kinds + ["synthesized from a sketch"] * int(of_q.sum()),
-    title="Synthesized features and pictures of unseen classes",
+    kinds,
+    thumbnails,
+    title="UMAP of unseen classes: hover shows the picture of a point",
 )
 
 # %% [markdown]
-# A star in the middle of points of its own colour is a picture that its class's sketches would
-# find. Where the points of several colours mix, the decoder cannot tell those classes apart.
-#
 # ## A figure beside the picture
 #
-# UMAP can suggest clusters that are not there. **Neighbourhood purity** is measured in the original
-# space, over *all* unseen classes: of the $k$ pictures nearest to a sketch's features, which share
-# has the sketch's class?
+# UMAP can suggest clusters that are not there, and pull apart what belongs together. **Neighbourhood
+# purity** is measured instead of seen: of the $k$ pictures nearest to a sketch's features, which share
+# has the sketch's class? With $\mathcal{N}_k(q)$ the labels of the $k$ pictures nearest to $q$,
+#
+# $$
+# \operatorname{purity} = \frac{1}{Q} \sum_{q} \frac{1}{k}
+#   \bigl\lvert \{\, y \in \mathcal{N}_k(q) : y = y_q \,\} \bigr\rvert .
+# $$ (eq-purity)
 
 
 # %%
-def purity(sketch_side, k=5):
-    _, near = ssgn.rank(sketch_side, real, k)
-    return float((g_labels[near] == q_labels[:, None]).float().mean())
+def purity(near, own):
+    """near: labels of the nearest pictures, [Q, k]; own: labels of the queries, [Q]."""
+    return float((near == own[:, None]).float().mean())
 
 
+# %% [markdown]
+# First for the seven classes above, among their own pictures, twice: in the space where retrieval happens,
+# and in the plane that you were looking at.
+
+# %%
+k = 5
+in_plane = torch.from_numpy(plane)
+at = {
+    kind: slice(i * int(of_q.sum()), (i + 1) * int(of_q.sum()))
+    for i, kind in enumerate(of_sketches)
+}
+n = int(of_g.sum())
+seen_purity = {}
+for kind, part in at.items():
+    true = ssgn.rank(space[n:][part], space[:n], k)[1]
+    drawn = torch.cdist(in_plane[n:][part], in_plane[:n]).argsort(1)[
+        :, :k
+    ]
+    seen_purity[kind] = tuple(
+        purity(g_labels[of_g][near], q_labels[of_q])
+        for near in (true, drawn)
+    )
+_ = plots.pairs(
+    seen_purity,
+    ("in the original space", "in the plane"),
+    f"share of the {k} nearest pictures that have the sketch's class",
+    title="What the plane keeps of the neighbourhoods",
+)
+
+# %% tags=["hide-input"]
+worst = max(
+    seen_purity, key=lambda kind: abs(np.diff(seen_purity[kind])[0])
+)
+a, b = seen_purity[worst]
+display(
+    Markdown(
+        f"The plane is furthest from the truth for the *{worst}*: a purity of {b:.2f} where it is "
+        f"{a:.2f}. What a reader sees is the second number."
+    )
+)
+
+# %% [markdown]
+# Then over *all* unseen classes, in the original space, which is the figure to quote:
+
+# %%
 chance = float(
     torch.stack(
         [(g_labels == c).float().mean() for c in g_labels.unique()]
@@ -155,33 +220,31 @@ raw, _ = baselines.nearest_neighbour(
     feats, taps="single", standardised=False
 )
 _, near = ssgn.rank(
-    ssgn.synthesize(raw, feats.sketch[unseen]).cpu(),
+    ssgn.synthesize(raw, sketches).cpu(),
     ssgn.embed(raw, feats.photo[gallery]).cpu(),
-    5,
+    k,
 )
 purities = {
     "chance": chance,
-    "raw embedding": float(
-        (g_labels[near] == q_labels[:, None]).float().mean()
-    ),
-    "sketch features, standardised fusion": purity(plain),
-    "coarse features": purity(
-        ssgn.synthesize(model, feats.sketch[unseen], stage="coarse").cpu()
-    ),
-    "fine features": purity(fine),
+    "raw embedding": purity(g_labels[near], q_labels),
+    **{
+        kind: purity(g_labels[ssgn.rank(x, real, k)[1]], q_labels)
+        for kind, x in of_sketches.items()
+    },
 }
 _ = plots.bars(
     purities,
-    "share of the 5 nearest pictures that have the sketch's class",
+    f"share of the {k} nearest pictures that have the sketch's class",
     title="Neighbourhood purity, all unseen classes",
-    highlight=("fine features",),
+    highlight=("fine synthesized",),
 )
 
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"Synthesis moves the purity from {purities['sketch features, standardised fusion']:.3f} to "
-        f"**{purities['fine features']:.3f}**."
+        f"The fine stage moves the purity of a sketch's neighbourhood from "
+        f"{purities['sketch features']:.3f} to **{purities['fine synthesized']:.3f}**; the coarse "
+        f"features alone have {purities['coarse synthesized']:.3f}."
     )
 )
 
@@ -218,4 +281,4 @@ display(
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

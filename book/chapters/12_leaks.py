@@ -367,4 +367,4 @@ display(
 # ````
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)

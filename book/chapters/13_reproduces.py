@@ -405,4 +405,4 @@ display(
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seeds)

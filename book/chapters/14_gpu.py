@@ -202,4 +202,4 @@ provenance()
 # ```
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, 0)

@@ -196,13 +196,20 @@ for entry in recorded:
     ax.set_yticks(
         range(len(contests)),
         [what(r) for r in reversed(contests)],
-        fontsize=9,
     )
     ax.set_xlabel(
         "times as fast as the reference (diamond: what was asked for)"
     )
     ax.set_title(
         f"{entry['device']}, {entry['date']}, commit {entry['commit']}"
+    )
+    plots.describe(
+        fig,
+        "Times as fast as the reference, and what was asked for: "
+        + "; ".join(
+            f"{r['name']} {r['ratio']:.2f} ({r['target']:.2f} asked)"
+            for r in contests
+        ),
     )
     plt.show()
 if not recorded:
@@ -293,7 +300,6 @@ for entry in recorded:
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
-            color=colour,
         )
         ax.plot(
             x, [y[0] * at / x[0] for at in x], ":", color=colour, lw=1
@@ -308,6 +314,14 @@ for entry in recorded:
     ax.minorticks_off()
     ax.set_title(
         f"{steps[0]['size']['queries']:,} queries (dotted: proportional)"
+    )
+    plots.describe(
+        fig,
+        "Seconds against the size of the gallery, evaluation and the bare matrix product: "
+        + "; ".join(
+            f"{r['size']['gallery']:,} items {r['seconds']:.2g} and {r['reference_seconds']:.2g}"
+            for r in steps
+        ),
     )
     plt.show()
 
@@ -435,13 +449,21 @@ ax.annotate(
     xytext=(-6, 0),
     textcoords="offset points",
     ha="right",
-    color=plots.GREY,
 )
 ax.set(
     xlim=(0, None),
     xlabel="milliseconds for all queries",
     ylabel="recall@10",
     title=f"{len(rest):,} drawings: cells looked into, and what they find",
+)
+plots.describe(
+    fig,
+    "Recall among the ten best against milliseconds for all queries, by cells looked into: "
+    + "; ".join(
+        f"{probes} cells {share:.2f} in {1e3 * t:.2g} ms"
+        for probes, share, t in zip(tried, shares, times, strict=True)
+    )
+    + f". The exact search takes {1e3 * exact_seconds:.2g} ms.",
 )
 plt.show()
 
@@ -567,4 +589,4 @@ if not any("CPU" not in entry["device"] for entry in recorded):
 # ````
 
 # %% tags=["remove-input"]
-plots.footer(started)
+plots.footer(started, seed)
