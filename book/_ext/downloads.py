@@ -1,0 +1,140 @@
+"""Sphinx extension: every chapter can be downloaded as a notebook that runs anywhere.
+
+The repository holds no executed notebook, and nobody needs the repository to try a chapter. Beside
+the built pages lies, for every chapter, ``_downloads/NN_name.zip``: the executed notebook, the
+library, the recorded results and the profiles, laid out as in the repository. Its first cell
+installs the library where it is missing. The page's download button leads there.
+
+A launch button needs a place that a service can read notebooks from. Only who publishes the book
+knows it, so there is one only where ``_config.yml`` sets both of these:
+
+``book_url``
+    where the built book can be read, for example ``https://owner.github.io/name``;
+``colab_path``
+    where Google Colab finds the built book's files, for example ``owner/name/blob/gh-pages``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = "ssgn-book"  # in the archive
+
+BESIDE = """\
+# This notebook comes with its library: it is installed here, once, if you have not got it.
+try:
+    import ssgn
+except ModuleNotFoundError:
+    %pip install -q "..[faiss]"
+"""
+FROM_URL = """\
+# The library and the recorded results are fetched and installed here, if you have not got them.
+try:
+    import ssgn
+except ModuleNotFoundError:
+    import io, os, urllib.request, zipfile
+
+    archive = urllib.request.urlopen("{url}").read()
+    zipfile.ZipFile(io.BytesIO(archive)).extractall()
+    os.chdir("{folder}/chapters")
+    %pip install -q "..[faiss]"
+"""
+
+
+def files_beside() -> list[Path]:
+    """What a chapter needs beside its notebook: the package, what installs it, ledger, profiles."""
+    package = (
+        p for p in (ROOT / "ssgn").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    )
+    book = [*(ROOT / "book/results").rglob("*.json"), *(ROOT / "book/profiles").glob("*.yaml")]
+    about = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
+    return sorted([*package, *book, *about])
+
+
+def with_setup(notebook: dict, setup: str) -> dict:
+    """The notebook with a cell after its title that installs the library."""
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "setup",
+        "metadata": {},
+        "outputs": [],
+        "source": setup.rstrip().splitlines(keepends=True),
+    }
+    return notebook | {"cells": [*notebook["cells"][:1], cell, *notebook["cells"][1:]]}
+
+
+def pack(notebook: Path, target: Path) -> None:
+    """Write the archive of one executed chapter."""
+    content = with_setup(json.loads(notebook.read_text(encoding="utf-8")), BESIDE)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{FOLDER}/chapters/{notebook.name}", json.dumps(content, indent=1))
+        for path in files_beside():
+            inside = path.relative_to(ROOT).as_posix().removeprefix("book/")
+            archive.write(path, f"{FOLDER}/{inside}")
+
+
+def archive_of(docname: str) -> str:
+    return f"_downloads/{docname.rpartition('/')[2]}.zip"
+
+
+def is_chapter(app, docname: str) -> bool:
+    return docname.startswith("chapters/") and app.env.doc2path(docname).endswith(".ipynb")
+
+
+def add_buttons(app, pagename, templatename, context, doctree) -> None:
+    """The theme's links to sources give way to one that runs; and a launch button, if it can be."""
+    if not is_chapter(app, pagename):
+        return
+    link = {
+        "type": "link",
+        "url": context["pathto"](archive_of(pagename), 1),
+        "text": ".zip",
+        "tooltip": "This chapter as a notebook, with the library it needs",
+        "icon": "fas fa-file-zipper",
+        "label": "download-chapter-button",
+    }
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "download-buttons":
+            kept = [b for b in group["buttons"] if b["label"] == "download-pdf-button"]
+            group["buttons"] = [link, *kept]
+    if app.config.book_url and app.config.colab_path:
+        name = pagename.rpartition("/")[2]
+        context["header_buttons"].insert(
+            0,
+            {
+                "type": "link",
+                "url": "https://colab.research.google.com/github/"
+                f"{app.config.colab_path.strip('/')}/_notebooks/{name}.ipynb",
+                "tooltip": "Run this chapter on Google Colab",
+                "icon": "fas fa-rocket",
+                "label": "launch-colab-button",
+            },
+        )
+
+
+def write_archives(app, error) -> None:
+    if error or app.builder.format != "html":
+        return
+    out, url = Path(app.outdir), app.config.book_url.rstrip("/")
+    for docname in sorted(filter(lambda name: is_chapter(app, name), app.env.found_docs)):
+        notebook = Path(app.env.doc2path(docname))
+        pack(notebook, out / archive_of(docname))
+        if url:
+            setup = FROM_URL.format(url=f"{url}/{archive_of(docname)}", folder=FOLDER)
+            content = with_setup(json.loads(notebook.read_text(encoding="utf-8")), setup)
+            target = out / "_notebooks" / notebook.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def setup(app):
+    app.add_config_value("book_url", "", "html")
+    app.add_config_value("colab_path", "", "html")
+    app.connect("html-page-context", add_buttons, priority=900)  # after the theme's own
+    app.connect("build-finished", write_archives)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
