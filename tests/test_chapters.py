@@ -27,9 +27,35 @@ def book(tmp_path_factory):
     return copy
 
 
+LEVELS = ("warm-up", "practice", "challenge")
+
+
+def exercises(text):
+    """A chapter's exercises in order: label, level, and the programs of the solution."""
+    found = re.findall(r"\{exercise\} .*\((\S+)\)\n# :label: (\S+)", text)
+    solutions = {
+        label: re.findall(r"^# ```python\n(.*?)^# ```$", body, flags=re.S | re.M)
+        for _, label, body in re.findall(
+            r"^# (`{3,})\{solution\} (\S+)\n(.*?)^# \1$", text, flags=re.S | re.M
+        )
+    }
+    programs = {
+        label: [re.sub(r"^# ?", "", code, flags=re.M) for code in codes]
+        for label, codes in solutions.items()
+    }
+    return [(label, level, programs[label]) for level, label in found]
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_chapter_runs(book, chapter):
+def test_chapter_runs_and_its_solutions_after_it(book, chapter):
     copy = book / "chapters" / chapter.name
+    source = copy.read_text()
+    cells = [
+        f"\n\n# %%\n# solution of {label}\n{code}"
+        for label, _, programs in exercises(source)
+        for code in programs
+    ]
+    copy.write_text(source + "".join(cells))
     pc.run_chapter(copy, "smoke")
     notebook = json.loads(copy.with_suffix(".ipynb").read_text())
     outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
@@ -57,10 +83,19 @@ def test_chapter_has_its_apparatus(chapter):
     text = chapter.read_text()
     assert "**What you will learn.**" in text
     assert "**What it costs.**" in text
-    assert text.rstrip().endswith("plots.footer(started)")
-    exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
-    solutions = re.findall(r"\{solution\} (\S+)", text)
-    assert exercises and exercises == solutions
+    declared = text.partition('tags=["parameters"]')[2].partition("# %%")[0]
+    seed = next((f", {name}" for name in ("seeds", "seed") if f"\n{name} = " in declared), "")
+    assert re.search(rf"plots\.footer\(started{seed}(, \d)?\)$", text.rstrip())
+    labels = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
+    assert labels == re.findall(r"\{solution\} (\S+)", text)
+    assert text.count("# :class: dropdown") == len(labels)  # no solution lies open
+    asked = exercises(text)
+    assert [label for label, *_ in asked] == labels  # each one says its level
+    levels = [LEVELS.index(level) for _, level, _ in asked]
+    assert 3 <= len(asked) <= 5 and levels == sorted(levels) and len(set(levels)) > 1
+    assert any(programs for *_, programs in asked)
+    further = text.partition("# ## Further reading\n")[2]
+    assert "{cite" in further and "# ## " not in further
 
 
 def test_figures_in_prose_are_computed():

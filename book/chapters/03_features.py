@@ -66,6 +66,33 @@ rows = "\n".join(
 display(Markdown("| tap | columns | width |\n|---|---|---|\n" + rows))
 
 # %% [markdown]
+# {eq}`eq-fusion` in lines of code, for one sketch, and what was extracted for it in chapter 1:
+
+# %%
+net = load_backbone("efficientnet-lite0")
+
+
+def layers_of(pixels):
+    """The output of every tapped layer for images uint8 [B, H, W, 3]."""
+    mean, std = (
+        torch.tensor(t)[:, None, None] for t in (net.mean, net.std)
+    )
+    with torch.no_grad():
+        return net.forward(
+            (pixels.permute(0, 3, 1, 2) / 255 - mean) / std
+        )
+
+
+layers = layers_of(torch.from_numpy(ds.sketch.load(0, net.size))[None])
+# The embedding comes without a grid: the network averages it itself.
+t = [phi.mean((2, 3)) if phi.ndim == 4 else phi for phi in layers]
+by_hand = torch.cat(t, dim=1)
+print("grids:", *(tuple(phi.shape[2:]) for phi in layers))
+print(
+    "largest difference:", float((by_hand - feats.sketch[:1]).abs().max())
+)
+
+# %% [markdown]
 # EfficientNet-Lite0 has seven stages and a final embedding. Everything is extracted once;
 # "single-layer" and "fusion" are choices of columns and nothing else:
 
@@ -97,34 +124,23 @@ print(
 #   < \tfrac{1}{10}\, \sigma_{\ell c} \Bigr].
 # $$ (eq-dead)
 
+
 # %%
-net = load_backbone("efficientnet-lite0")
-
-
 def activations(images, n=96):
-    """What every tap sees before it is averaged, for n images chosen at random."""
+    """What every layer says of n images, chosen at random."""
     chosen = np.random.default_rng(0).permutation(len(images))[:n]
     pixels = np.stack([images.load(int(i), net.size) for i in chosen])
-    return forward(torch.from_numpy(pixels))
+    return layers_of(torch.from_numpy(pixels))
 
 
-def forward(pixels):
-    x = pixels.permute(0, 3, 1, 2) / 255
-    x = (x - torch.tensor(net.mean)[:, None, None]) / torch.tensor(
-        net.std
-    )[:, None, None]
-    with torch.no_grad():
-        taps = net.forward(x)
-    return [t if t.ndim == 4 else t[:, :, None, None] for t in taps]
-
-
-empty = forward(torch.full((1, net.size, net.size, 3), 255))
+empty = layers_of(torch.full((1, net.size, net.size, 3), 255))
 of_sketches, of_pictures = activations(ds.sketch), activations(ds.photo)
 dead = {}
 for tap, nothing, sketch, picture in zip(
     net.taps, empty, of_sketches, of_pictures, strict=True
 ):
-    sigma = picture.std((0, 2, 3), keepdim=True)
+    everywhere = [0, *range(2, picture.ndim)]
+    sigma = picture.std(everywhere, keepdim=True)
     dead[tap] = tuple(
         float(((seen - nothing).abs() < sigma / 10).float().mean())
         for seen in (sketch, picture)
@@ -200,7 +216,13 @@ display(
 # \qquad
 # \tilde{v}_j = \frac{v_j - \mu_j^{\text{image}}}{\sigma_j^{\text{image}}} .
 # $$ (eq-standardise)
-#
+
+# %%
+from ssgn.model import Standardise
+
+plots.show_source(Standardise)
+
+# %% [markdown]
 # With a mean of its own for each domain, what all sketches have in common, namely that they are
 # sketches, is gone. The statistics come from seen classes only and are kept inside the model.
 #
@@ -309,7 +331,49 @@ display(
 #
 # ## Exercises
 #
-# ```{exercise} Only early layers
+# ```{exercise} How loud is the embedding? (warm-up)
+# :label: ex-loud
+# Which share of a fused vector's squared length is due to each tap? Guess from the chart of
+# scales, then compute it for the raw features of the training classes' sketches. After
+# standardising you can say the shares without computing anything. What are they?
+# ```
+#
+# ````{solution} ex-loud
+# :class: dropdown
+# A standardised column has mean square 1 over the sketches that it was standardised on, so a tap
+# has as large a share as it has columns. (A column that never varies is left at zero and counts
+# nothing.)
+# ```python
+# from ssgn.model import Standardise
+#
+# learning = ~(feats.unseen | feats.validation)
+# sketches = feats.sketch[learning[feats.sketch_labels]]
+# shares = {}
+# for kind, rows in (
+#     ("raw", sketches),
+#     ("standardised", Standardise(sketches)(sketches)),
+# ):
+#     square = rows.square().mean(0)
+#     shares[kind] = {
+#         name: float(square[r].sum() / square.sum())
+#         for name, r in feats.taps.items()
+#     }
+# alive = sketches.std(0) > 1e-6
+# print(f"{'tap':<10} {'raw':>6} {'standardised':>13} {'columns':>8}")
+# for name, r in feats.taps.items():
+#     columns = float(alive[r].sum() / alive.sum())
+#     print(
+#         f"{name:<10} {shares['raw'][name]:6.1%} "
+#         f"{shares['standardised'][name]:13.1%} {columns:8.1%}"
+#     )
+#     assert abs(shares["standardised"][name] - columns) < 1e-3
+# ```
+# The *raw* share is not the spread's alone: a column's mean counts as well, though it says nothing
+# about which sketch this is. Standardising makes columns equal, not taps: the widest tap is now
+# the loudest.
+# ````
+#
+# ```{exercise} Only early layers (warm-up)
 # :label: ex-early
 # What does nearest-neighbour retrieval reach with stages 1 to 3 together? Compare with chance, and
 # explain why early layers still know something.
@@ -318,32 +382,71 @@ display(
 # ````{solution} ex-early
 # :class: dropdown
 # ```python
-# print(figure_of(("stage1", "stage2", "stage3")))
+# import torch
+#
+# held = feats.validation
+# x_of, v_of = (held[t] for t in (feats.sketch_labels, feats.photo_labels))
+# noise = [torch.randn(int(rows.sum()), 8) for rows in (x_of, v_of)]
+# by_chance = ssgn.evaluate(
+#     *noise, feats.sketch_labels[x_of], feats.photo_labels[v_of], ks=()
+# )
+# early = figure_of(("stage1", "stage2", "stage3"))
+# print(f"stages 1 to 3 {early:.3f}, chance {by_chance['mAP@all']:.3f}")
 # ```
 # Averaged over the image, early channels measure how much of the canvas is straight, curved,
 # hatched or solid. That separates a comb from a ball, in both domains.
 # ````
 #
-# ```{exercise} One mean for both
+# ```{exercise} One mean for both (practice)
 # :label: ex-onemean
-# Standardise both domains with the *sketches'* statistics and measure the fused features again.
-# How much of the gain of {eq}`eq-standardise` was the domain's own mean?
+# {eq}`eq-standardise` does three things: it sets the columns' scale, it removes the mean, and it
+# does both by domain. Which of them brings the gain? Measure the fused features with the scale
+# alone, with the sketches' statistics for both domains, and with a mean of its own for each domain
+# but the sketches' scale.
 # ```
 #
 # ````{solution} ex-onemean
 # :class: dropdown
+# The statistics are those of the training classes; the figures are of the pseudo-unseen ones.
 # ```python
 # from ssgn.model import Standardise
 #
 # columns = feats.columns("fusion")
-# one = Standardise(feats.sketch[seen_sketches][:, columns])
-# x, v = one(feats.sketch[:, columns]), one(feats.photo[:, columns])
-# q, g = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
-# print(ssgn.evaluate(x[q], v[g], feats.sketch_labels[q], feats.photo_labels[g], ())["mAP@all"])
+# learning = ~(feats.unseen | feats.validation)
+# held = feats.validation
+# q_of, g_of = (held[t] for t in (feats.sketch_labels, feats.photo_labels))
+# s, p = feats.sketch[:, columns], feats.photo[:, columns]
+# of_s = Standardise(s[learning[feats.sketch_labels]])
+# of_p = Standardise(p[learning[feats.photo_labels]])
+# variants = {
+#     "nothing": (s, p),
+#     "scale only": (s * of_s.scale, p * of_p.scale),
+#     "the sketches' mean and scale": (of_s(s), of_s(p)),
+#     "own mean, the sketches' scale": (
+#         (s - of_s.mean) * of_s.scale,
+#         (p - of_p.mean) * of_s.scale,
+#     ),
+#     "own mean and scale": (of_s(s), of_p(p)),
+# }
+# for name, (a, b) in variants.items():
+#     figure = ssgn.evaluate(
+#         a[q_of],
+#         b[g_of],
+#         feats.sketch_labels[q_of],
+#         feats.photo_labels[g_of],
+#         ks=(),
+#     )["mAP@all"]
+#     print(f"{name:>30}: {figure:.3f}")
+# assert abs(figure - figure_of("fusion")) < 1e-3
 # ```
+# The last is what the chapter measures. Now compare the two lines in which pictures have the
+# sketches' scale: with the sketches' mean all pictures keep one large offset. It adds the same to
+# each of a query's inner products, which alone would not change their order. But the cosine
+# divides by the pictures' lengths, and these now depend on how a picture lies to the offset more
+# than on what it shows.
 # ````
 #
-# ```{exercise} Without the embedding
+# ```{exercise} Without the embedding (practice)
 # :label: ex-noembedding
 # More than half of the fused columns are the embedding's, so it dominates the cosine. Train SSGN
 # with `ssgn.SSGNConfig(taps=("stage3", "stage4", "stage5", "stage6", "stage7"))` and compare the
@@ -355,41 +458,119 @@ display(
 # ```python
 # sem = ssgn.class_vectors(ds.classes)
 # for taps in ("fusion", feats.presets["fusion"][:-1]):
-#     _, history = ssgn.fit(feats, sem, ssgn.SSGNConfig(taps=taps), seed=0)
-#     print(taps, max(history.column("validation")))
+#     scores = [
+#         max(
+#             ssgn.fit(
+#                 feats,
+#                 sem,
+#                 ssgn.SSGNConfig(taps=taps),
+#                 seed=seed,
+#                 progress=False,
+#             )[1].column("validation")
+#         )
+#         for seed in (0, 1)
+#     ]
+#     print(taps, " ".join(f"{score:.3f}" for score in scores))
 # ```
-# Use several seeds before you believe a difference.
+# Compare the difference between the two sets with the difference between two seeds before you
+# believe it. If the stages win, that is no contradiction of the paper: its claim is that several
+# layers are better than one, and its backbone, its pictures and its sketches are others.
 # ````
 #
-# ```{exercise} Maximum instead of mean
+# ```{exercise} Maximum instead of mean (challenge)
 # :label: ex-max
-# A tap averages over the grid. A sketch's strokes cover a small part of it: would the *maximum*
-# be better? Write a backbone that pools by the maximum (start from
-# `ssgn.backbones.load_backbone`) and compare on the pseudo-unseen classes.
+# A tap averages over the grid. A sketch's strokes cover a small part of it: would the *maximum* be
+# better? Pool with $\bigl(\tfrac{1}{HW}\sum_{i,j} \max(\phi_{ij}, 0)^p\bigr)^{1/p}$, which is the
+# mean of what is positive at $p = 1$ and nears the maximum as $p$ grows {cite}`radenovic2019gem`.
+# Write a backbone that pools so (start from `ssgn.backbones.load_backbone`), and compare the mean,
+# $p = 3$ and the maximum on the pseudo-unseen classes, stage by stage.
 # ```
 #
 # ````{solution} ex-max
 # :class: dropdown
-# `forward` returns one tensor a tap, and what has no grid any more is not pooled again:
-#
+# `forward` returns one tensor a tap, and what has no grid any more is not pooled again. So one
+# pass can pool in all ways, with as many names for the taps. To keep the wait short, this takes
+# six sketches of each pseudo-unseen class, all pictures, and one of each of every training class
+# for the statistics.
 # ```python
 # from dataclasses import replace
+# from itertools import product
+#
+# import torch
 #
 # from ssgn.backbones import fused, load_backbone
+# from ssgn.data import ImageList
+# from ssgn.model import Standardise
 #
+#
+# class Some(ImageList):
+#     def __init__(self, images, rows):
+#         self.images, self.rows = images, rows
+#         self.names = [images.names[i] for i in rows]
+#
+#     def load(self, i, size):
+#         return self.images.load(self.rows[i], size)
+#
+#
+# pools = {
+#     "mean": lambda t: t.mean((2, 3)),
+#     "p = 3": lambda t: t.clamp_min(0).pow(3).mean((2, 3)).pow(1 / 3),
+#     "maximum": lambda t: t.amax((2, 3)),
+# }
 # net = load_backbone("efficientnet-lite0")
-# highest = replace(
+# stages = net.taps[:-1]  # the embedding is pooled inside the network
+# pooled = replace(
 #     net,
 #     forward=lambda x: [
-#         t.amax((2, 3)) if t.ndim == 4 else t for t in net.forward(x)
+#         pool(t) for t in net.forward(x)[:-1] for pool in pools.values()
 #     ],
+#     taps=tuple(f"{stage}, {how}" for stage, how in product(stages, pools)),
 # )
-# rows, taps = fused(highest, ds.sketch)
+#
+#
+# def some_of(images, labels, held_out):
+#     """Of pseudo-unseen classes features and labels; of others features."""
+#     rows, count = [], {}
+#     for i, label in enumerate(labels.tolist()):
+#         count[label] = count.get(label, 0) + 1
+#         if not feats.unseen[label]:
+#             most = held_out if feats.validation[label] else 1
+#             rows += [i] if count[label] <= most else []
+#     x, taps = fused(pooled, Some(images, rows), progress=False)
+#     asked = feats.validation[labels[rows]]
+#     return x[asked], labels[rows][asked], x[~asked], taps
+#
+#
+# q, q_of, q_train, taps = some_of(ds.sketch, ds.sketch_labels, 6)
+# g, g_of, g_train, _ = some_of(ds.photo, ds.photo_labels, 9)
+# q, g = Standardise(q_train)(q), Standardise(g_train)(g)
+# print(f"{'':<8}" + "".join(f"{how:>9}" for how in pools))
+# for stage in stages:
+#     row = []
+#     for how in pools:
+#         r = taps[f"{stage}, {how}"]
+#         row.append(ssgn.evaluate(q[:, r], g[:, r], q_of, g_of, ks=()))
+#     print(f"{stage:<8}" + "".join(f"{f['mAP@all']:9.3f}" for f in row))
 # ```
-# Do the same with the photos, put both into `dataclasses.replace(feats, sketch=..., photo=...)` and
-# train as above. Stages 1 to 7 gain or lose by layer; the embedding is pooled inside the network and
-# stays what it is.
+# Read the table by rows: there is no reason why one pooling should suit all depths. The maximum
+# asks *whether* something is there, the mean *how much* of it. For a sparse sketch one may expect
+# more of the first question. Two things speak against it: a maximum rests on one place of the
+# grid, and so on one stroke that may be a slip; and the outputs of these stages have two signs, so
+# that $p = 3$ and the maximum do not hear what is said below zero. If a pooling wins here, extract
+# everything with it and put it into `dataclasses.replace(feats, sketch=..., photo=...)` to train
+# on it.
 # ````
+#
+# ## Further reading
+#
+# - {cite:t}`hariharan2015hypercolumns` made the case for reading several layers of a network at
+#   once, for segmentation: the last layer knows what, the early ones know where.
+# - {cite:t}`yosinski2014transferable` measure layer by layer how features go from general to
+#   special, which is what the charts of this chapter show from the other end.
+# - {cite:t}`zeiler2014visualizing` show in pictures what the layers respond to.
+# - {cite:t}`radenovic2019gem` on pooling between the mean and the maximum, learned for image
+#   retrieval.
+# - {cite:t}`simonyan2015vgg` describe the network whose layers the paper fuses.
 
 # %% tags=["remove-input"]
 plots.footer(started)

@@ -271,9 +271,20 @@ display(
 plots.show_source(ssgn.synthesize)
 
 # %% [markdown]
+# ## What it means
+#
+# Of all these parts, a query at test time meets three: the semantic head, the coarse decoder and the
+# fine one. The encoder and the regressor exist to shape them and are not used again. What is left is
+# a map from the features of a sketch to those of an image, and every equation above is a
+# statement about that map: it should come near real images of the class, by way of what
+# is common to the class, and keep what tells classes apart.
+#
+# None of these statements mentions an unseen class. Whether they carry over is an empirical question,
+# and the rest of the book asks it term by term.
+#
 # ## Exercises
 #
-# ```{exercise} The KL term by hand
+# ```{exercise} The KL term by hand (warm-up)
 # :label: ex-kl
 # Derive $\mathcal{L}_{\text{KL}}$ of {eq}`eq-losses` for one dimension from the definition of the
 # Kullback–Leibler divergence between two Gaussians. When is it zero?
@@ -281,17 +292,50 @@ plots.show_source(ssgn.synthesize)
 #
 # ````{solution} ex-kl
 # :class: dropdown
-# $\mathrm{KL}(\mathcal{N}(\mu,\sigma^2)\,\|\,\mathcal{N}(0,1)) = \mathbb{E}_q[\log q - \log p]
-# = -\tfrac12(1 + \log \sigma^2) + \tfrac12(\mu^2 + \sigma^2)$, zero only for $\mu = 0$,
-# $\sigma = 1$. Check it:
+# With $q = \mathcal{N}(\mu, \sigma^2)$ and $p = \mathcal{N}(0, 1)$,
+#
+# $$
+# \mathbb{E}_q[\log q] = -\tfrac12\bigl(\log 2\pi + \log\sigma^2 + 1\bigr), \qquad
+# \mathbb{E}_q[\log p] = -\tfrac12\bigl(\log 2\pi + \mu^2 + \sigma^2\bigr),
+# $$
+#
+# and their difference is $\tfrac12(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$. Since $\sigma^2 - 1 \ge
+# \log\sigma^2$ with equality at $\sigma^2 = 1$ only, it is zero for $\mu = 0$, $\sigma = 1$ and
+# positive otherwise. {eq}`eq-losses` takes the mean over the $Z$ dimensions where the divergence
+# of all of them would be the sum: with this, $\lambda$ need not change when $Z$ does.
 # ```python
-# q = torch.distributions.Normal(torch.tensor([[0.3]]), torch.tensor([[0.5]]))
-# p = torch.distributions.Normal(0.0, 1.0)
-# print(torch.distributions.kl_divergence(q, p), losses.kl(q.loc, (q.scale**2).log()))
+# from torch.distributions import Normal, kl_divergence
+#
+# q = Normal(torch.tensor([[0.3]]), torch.tensor([[0.5]]))
+# theirs = kl_divergence(q, Normal(0.0, 1.0))
+# ours = losses.kl(q.loc, (q.scale**2).log())
+# print(float(theirs), float(ours))
+# assert torch.allclose(theirs, ours)
 # ```
 # ````
 #
-# ```{exercise} What if z says nothing?
+# ```{exercise} Spot the leak (warm-up)
+# :label: ex-leak
+# A colleague reports much better retrieval. Their test loop calls `decode(z, x, sem[labels])`.
+# What did they measure? Which lines of `ssgn.synthesize` make this mistake impossible to make by
+# accident? Try to make it.
+# ```
+#
+# ````{solution} ex-leak
+# :class: dropdown
+# `labels` are the queries' own classes: the true word vector tells the decoder what to retrieve.
+# (It is not standardised either, which is a second mistake.) `synthesize` takes no labels, calls
+# `model.condition(x)` itself, and refuses word vectors unless the model was built as an oracle:
+# ```python
+# try:
+#     ssgn.synthesize(model, feats.sketch[batch], oracle=sem[labels])
+#     raise AssertionError("it should have refused")
+# except ValueError as error:
+#     print(error)
+# ```
+# ````
+#
+# ```{exercise} What if z says nothing? (practice)
 # :label: ex-collapse
 # Suppose the KL weight is so large that $q(\mathbf{z} \mid \mathbf{v}, \mathbf{x}) =
 # \mathcal{N}(0, I)$ for every pair. Which function does the reconstruction loss then make
@@ -300,25 +344,177 @@ plots.show_source(ssgn.synthesize)
 #
 # ```{solution} ex-collapse
 # :class: dropdown
-# The conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the squared error's minimiser. For
-# *generating* images that is bad, since a mean of images is blurred. For *retrieval* we average
-# over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the mean. Chapter 6 has an
-# exercise that measures it.
+# The latent is then noise that knows nothing of $\mathbf{v}$, and the best that $\mathbf{f}$ can
+# do is to ignore it and to give the conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the
+# squared error's minimiser. For *generating* images that is bad, since a mean of images is
+# blurred. For *retrieval* we average over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the
+# mean. {numref}`ex-draws` of chapter 6 measures how much the trained decoder listens to
+# $\mathbf{z}$.
 # ```
 #
-# ```{exercise} Spot the leak
-# :label: ex-leak
-# A colleague reports much better retrieval. Their test loop calls
-# `decode(z, x, sem[labels])`. What did they measure? Which line of `ssgn.synthesize` makes this
-# mistake impossible to make by accident?
+# ```{exercise} Who learns from what? (practice)
+# :label: ex-learns
+# Make a table: a row for each of the six losses, a column for each part of the network (encoder,
+# semantic head, coarse decoder, fine decoder, gain, regressor). Tick where the loss has a gradient
+# with respect to the part's weights. Fill it in from the equations first, then let autograd do it.
+# Which parts would not be trained at all if a single loss were switched off?
 # ```
 #
-# ```{solution} ex-leak
+# ````{solution} ex-learns
 # :class: dropdown
-# `labels` are the queries' own classes: the true word vector tells the decoder what to retrieve.
-# `synthesize` takes no labels, calls `model.condition(x)` itself, and refuses word vectors unless
-# the model was built as an oracle.
+# ```python
+# parts = {
+#     name: list(part.parameters())
+#     for name, part in model.named_children()
+#     if list(part.parameters())
+# } | {"gain": [model.gain]}
+# terms = model.objective(x, v, s, v, y, torch.randn_like(mu))
+# ticks = {}
+# for loss, term in terms.items():
+#     for part, weights in parts.items():
+#         slopes = torch.autograd.grad(
+#             term, weights, retain_graph=True, allow_unused=True
+#         )
+#         ticks[loss, part] = any(
+#             slope is not None and bool(slope.any()) for slope in slopes
+#         )
+#
+# display(
+#     Markdown(
+#         f"| | {' | '.join(parts)} |\n|---{'|---' * len(parts)}|\n"
+#         + "\n".join(
+#             f"| {loss} | "
+#             + " | ".join("✓" if ticks[loss, p] else "" for p in parts)
+#             + " |"
+#             for loss in terms
+#         )
+#     )
+# )
+# for loss, only in (("kl", "encoder"), ("semantic", "semantic_head")):
+#     assert [p for p in parts if ticks[loss, p]] == [only]
+# hang_on_one = [p for p in parts if sum(ticks[t, p] for t in terms) == 1]
+# assert hang_on_one == ["regressor"]
+# assert ticks["reconstruction", "semantic_head"]
 # ```
+# Only the regressor hangs on one loss, its own; it is not used at test time, so nothing is lost
+# with it. The semantic head is trained through the decoder even with its own loss switched off.
+# What it then says need not be a class: it says whatever helps to reconstruct. This is worth
+# remembering when [chapter 8](08_ablations) switches terms off one by one.
+# ````
+#
+# ```{exercise} A prior that looks at the sketch (challenge)
+# :label: ex-prior
+# At test time $\mathbf{z}$ comes from $\mathcal{N}(0, I)$, whatever was drawn.
+# {cite:t}`sohn2015cvae` learn the prior, $p(\mathbf{z} \mid \mathbf{x}) =
+# \mathcal{N}(\boldsymbol\mu_0(\mathbf{x}), \operatorname{diag}\boldsymbol\sigma_0^2(\mathbf{x}))$.
+# Derive the KL term for it, check it against `torch.distributions`, train SSGN with both priors,
+# and compare on the pseudo-unseen classes. What do you expect?
+# ```
+#
+# ````{solution} ex-prior
+# :class: dropdown
+# For one dimension, by the same steps as in {numref}`ex-kl`,
+#
+# $$
+# \mathrm{KL} = \tfrac12\Bigl(\frac{\sigma^2 + (\mu - \mu_0)^2}{\sigma_0^2} - 1
+#   - \log\frac{\sigma^2}{\sigma_0^2}\Bigr),
+# $$
+#
+# and $\mu_0 = 0$, $\sigma_0 = 1$ give the old one back.
+# ```python
+# from torch.distributions import Normal, kl_divergence
+#
+# from ssgn.model import mlp
+# from ssgn.train import _Batches
+#
+#
+# def kl_between(mu, log_var, mu_0, log_var_0):
+#     square = (mu - mu_0).square() + log_var.exp()
+#     terms = square / log_var_0.exp() - 1 - log_var + log_var_0
+#     return 0.5 * terms.mean()
+#
+#
+# a, b, c_, d = torch.randn(4, 5, 3)
+# theirs = kl_divergence(
+#     Normal(a, (b / 2).exp()), Normal(c_, (d / 2).exp())
+# )
+# assert torch.allclose(kl_between(a, b, c_, d), theirs.mean(), atol=1e-5)
+# zero = torch.zeros_like(a)
+# assert torch.allclose(kl_between(a, b, zero, zero), losses.kl(a, b))
+#
+#
+# def trained(learned_prior):
+#     """SSGN, and a network from x to the prior's mean and log-variance."""
+#     torch.manual_seed(seed)
+#     net = SSGN(
+#         config,
+#         feats.columns("fusion"),
+#         feats.sketch.shape[1],
+#         feats.sketch[train[feats.sketch_labels]],
+#         feats.photo[train[feats.photo_labels]],
+#         sem[train],
+#         model.classes,
+#     )
+#     two_z = 2 * config.latent
+#     prior = mlp(len(net.columns), config.hidden, two_z, config.dropout)
+#     both = torch.nn.ModuleList([net, prior])
+#     optimiser = torch.optim.AdamW(
+#         both.parameters(),
+#         config.learning_rate,
+#         weight_decay=config.weight_decay,
+#     )
+#     batches = _Batches(net, feats, sem, train, seed)  # as in chapter 5
+#     for _ in range(config.epochs):
+#         both.train()
+#         for x_, v_, *rest in batches:
+#             terms = net.objective(x_, v_, *rest)
+#             mu_0, log_var_0 = (learned_prior * prior(x_)).chunk(2, 1)
+#             terms["kl"] = kl_between(*net.encode(v_, x_), mu_0, log_var_0)
+#             total = sum(getattr(config, t) * terms[t] for t in terms)
+#             optimiser.zero_grad()
+#             total.backward()
+#             optimiser.step()
+#     return net.eval(), prior.eval()
+#
+#
+# held = feats.validation
+# asked, shown = held[feats.sketch_labels], held[feats.photo_labels]
+# for learned_prior in (False, True):
+#     net, prior = trained(learned_prior)
+#     with torch.no_grad():
+#         x_held = net.sketch_input(feats.sketch[asked])
+#         mu_0, log_var_0 = (learned_prior * prior(x_held)).chunk(2, 1)
+#         f_held = torch.zeros_like(x_held)
+#         for epsilon in torch.randn(config.draws, 1, config.latent):
+#             z_held = mu_0 + (log_var_0 / 2).exp() * epsilon
+#             f_held += net.decode(z_held, x_held, net.condition(x_held))[0]
+#     figure = ssgn.evaluate(
+#         f_held,
+#         ssgn.embed(net, feats.photo[shown]),
+#         feats.sketch_labels[asked],
+#         feats.photo_labels[shown],
+#         ks=(),
+#     )["mAP@all"]
+#     print("learned prior" if learned_prior else "N(0, I)", f"{figure:.3f}")
+# ```
+# One may expect little. The learned prior lets $\mathbf{z}$ carry what the sketch says about the
+# image, but the fine stage is given the sketch anyway; and what the prior learns on seen classes
+# has to carry over to unseen ones like everything else. Run several seeds before you conclude.
+# ````
+#
+# ## Further reading
+#
+# - {cite:t}`doersch2016tutorial` is the gentlest way into variational auto-encoders, the
+#   conditional one included; {cite:t}`kingma2014vae` is the source.
+# - {cite:t}`sohn2015cvae` condition both encoder and prior on the input: compare their objective
+#   with ours, which has a fixed prior.
+# - {cite:t}`norouzi2014conse` describe an unseen class as a convex combination of the seen ones'
+#   word vectors, as {eq}`eq-semantic` does, with a classifier of images and no training of its
+#   own.
+# - {cite:t}`bowman2016generating` met the latent that says nothing ({numref}`ex-collapse`) in
+#   models of text, and describe what they did about it.
+# - {cite:t}`khosla2020supcon` on the contrastive loss of {eq}`eq-guides`, and on why its sum over
+#   the positives stands outside the logarithm.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)

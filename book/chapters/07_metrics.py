@@ -94,7 +94,11 @@ _ = plots.ranking(
 #
 # here called `mAP@k` (÷ found), `mAP@k/min` and `mAP@k/k`. The second also replaces each precision
 # by the best one from there on, the dashed line, as the Pascal VOC challenge did.
-#
+
+# %%
+plots.show_source(measure)
+
+# %% [markdown]
 # The ranking above, and the mean over all queries:
 
 # %%
@@ -143,6 +147,10 @@ display(
 # and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine right pictures and
 # $k = 200$ a *perfect* ranking scores less than a twentieth. The first one, on the other hand, does not
 # notice what is missing: one right picture at rank 1 and no other in the top $k$ is a perfect score.
+
+# %%
+found = ssgn.evaluate(q, g, q_labels, g_labels, ks=(20,), per_query=True)
+torch.allclose(found["mAP@20/k"], found["mAP@20"] * found["P@20"])
 
 # %% [markdown]
 # ## The cut-off, and the size of a class
@@ -336,26 +344,39 @@ display(
 # With the rankings themselves, one row of yes and no a query, anybody could compute all four. That is
 # what `ssgn.metrics.measure` takes.
 #
+# ## What it means
+#
+# A retrieval figure is a function of three things: the rankings, the formula, and the gallery. Only the
+# first is the method's doing. With one gallery and one formula two methods can be compared, whichever
+# formula it is; across formulas or galleries they cannot, and no factor repairs it. So this book computes
+# all figures itself, prints mAP@all throughout, and calls every other one by its divisor.
+#
 # ## Exercises
 #
-# ```{exercise} Why the first is so high
+# ```{exercise} Why the first is so high (warm-up)
 # :label: ex-found
-# `mAP@k` divides by the relevant items *found*. Construct a ranking in which finding one more right
-# picture makes it fall.
+# `mAP@k` divides by the relevant items *found*. Construct a ranking in which finding one more
+# right picture makes it fall. Can that happen to the other two?
 # ```
 #
 # ````{solution} ex-found
 # :class: dropdown
-# Right at rank 1 only: $1/1 = 1$. Right at ranks 1 and 10: $(1 + 2/10)/2 = 0.6$.
+# Right at rank 1 only: $1/1 = 1$. Right at ranks 1 and 10: $(1 + 2/10)/2 = 0.6$. The divisors of
+# the others, $\min(k, R)$ and $k$, do not depend on what was found, and a further hit makes no
+# precision smaller, so their sums only grow.
 # ```python
-# one = torch.tensor([[True] + [False] * 9])
-# two = one.clone()
-# two[0, 9] = True
-# print(measure(one, (10,))["mAP@10"], measure(two, (10,))["mAP@10"])
+# ranked_one = torch.zeros(1, 30, dtype=torch.bool)
+# ranked_one[0, [0, 20]] = True  # the second right picture is far down
+# ranked_two = torch.zeros(1, 30, dtype=torch.bool)
+# ranked_two[0, [0, 9]] = True  # or within the first ten
+# fewer, more = (measure(r, (10,)) for r in (ranked_one, ranked_two))
+# for name in ("mAP@10", "mAP@10/min", "mAP@10/k"):
+#     print(f"{name:<11} {fewer[name].item():.3f} {more[name].item():.3f}")
+# assert more["mAP@10"] < fewer["mAP@10"]
 # ```
 # ````
 #
-# ```{exercise} The highest score there is
+# ```{exercise} The highest score there is (warm-up)
 # :label: ex-ceiling
 # What do `P@k` and the three definitions reach for a *perfect* ranking with $R = 9$, at $k = 5$, 9
 # and 200? Which of them would you print for a dataset with few pictures a class?
@@ -368,38 +389,142 @@ display(
 # for name, value in measure(perfect, (5, 9, 200)).items():
 #     print(name, f"{value.item():.3f}")
 # ```
-# `P@k` and `mAP@k/k` are bound by $R/k$, the others are not. With few pictures a class, mAP@all.
+# `P@k` and `mAP@k/k` cannot exceed $R/k$ once $k$ is larger than $R$, the others reach 1. With few
+# pictures a class, mAP@all.
 # ````
 #
-# ```{exercise} Mean over queries or over classes
+# ```{exercise} Mean over queries or over classes (practice)
 # :label: ex-macro
 # On Sketchy some classes have more sketches than others. Average `average_precision` within each
-# class first, then over classes. Does it matter here? When would it?
+# class first, then over classes. Does it matter here? When would it? Make a case in which it does.
 # ```
 #
 # ````{solution} ex-macro
 # :class: dropdown
 # ```python
-# by_class = [average_precision[q_labels == c].mean() for c in q_labels.unique()]
-# print(average_precision.mean(), torch.stack(by_class).mean())
+# def two_means(name, values, labels):
+#     by_class = [values[labels == c].mean() for c in labels.unique()]
+#     print(
+#         f"{name}: over queries {values.mean():.3f}, "
+#         f"over classes {torch.stack(by_class).mean():.3f}"
+#     )
+#
+#
+# two_means("all queries", average_precision, q_labels)
+# # Of the harder half of the classes only every third sketch is kept.
+# level = {
+#     int(c): float(average_precision[q_labels == c].mean())
+#     for c in q_labels.unique()
+# }
+# hard = sorted(level, key=level.get)[: len(level) // 2]
+# kept = ~torch.isin(q_labels, torch.tensor(hard))
+# kept |= torch.arange(len(q_labels)) % 3 == 0
+# two_means("hard ones thinned", average_precision[kept], q_labels[kept])
 # ```
-# Here every class has as many sketches as any other, so the two are equal. Where large classes are
-# the easy ones, the mean over queries is the higher figure.
+# Here every class has as many sketches as any other, so the two are equal. Where the large classes
+# are the easy ones, the mean over queries is the higher figure. Over classes, it hardly moves.
 # ````
 #
-# ```{exercise} Interpolation
+# ```{exercise} Interpolation (practice)
 # :label: ex-voc
 # Measure how much the interpolation alone adds: compute `mAP@k/min` without it, from `mAP@k/k`.
+# For which rankings does it add nothing?
 # ```
 #
 # ````{solution} ex-voc
 # :class: dropdown
+# Both have the same sum, so only the divisor has to be exchanged.
 # ```python
-# got = measure(here, (20,))
-# plain = got["mAP@20/k"] * 20 / here.sum(1).clamp(max=20)
-# print(plain.mean(), got["mAP@20/min"].mean())
+# for cut in (5, 20, 200):
+#     got = measure(here, (cut,))
+#     plain = got[f"mAP@{cut}/k"] * cut / here.sum(1).clamp(max=cut)
+#     gained = got[f"mAP@{cut}/min"] - plain
+#     assert (gained > -1e-12).all()
+#     print(
+#         f"k = {cut:3}: {plain.mean():.3f} and "
+#         f"{got[f'mAP@{cut}/min'].mean():.3f} with it; nothing for "
+#         f"{(gained < 1e-12).double().mean():.0%} of the queries"
+#     )
 # ```
+# It adds nothing where the precision at the right ranks never rises from one to the next: where
+# nothing right is found, or one only, or where the right ones come first.
 # ````
+#
+# ```{exercise} Ties, without luck (challenge)
+# :label: ex-ties
+# Of tied pictures any order is as good as any other. Derive the *expected* average precision over
+# all of them, implement it, and check it on the chapter's 16-bit codes against the mean over many
+# shuffled galleries. What does it become when everything is tied?
+# ```
+#
+# ````{solution} ex-ties
+# :class: dropdown
+# Take one group of $n$ tied pictures, $r$ of them right. Before it in the ranking stand $N$
+# pictures, $H$ of them right. The $i$-th place of the group is right with probability $r/n$; if it
+# is, the $i - 1$ places before it hold $(i-1)\frac{r-1}{n-1}$ further hits on average. So the
+# group adds
+#
+# $$
+# \frac{r}{n} \sum_{i=1}^{n} \frac{H + 1 + (i-1)\frac{r-1}{n-1}}{N + i}
+# $$
+#
+# to the expected sum of precisions, and average precision is the sum over all groups, divided by
+# $R$. When all pictures are tied there is one group, with $N = H = 0$ and $n = G$: the random
+# ranking of {numref}`ex-chance`.
+# ```python
+# def expected_ap(similarity, right):
+#     """[G] similarities and booleans of one query."""
+#     values, group = similarity.unique(return_inverse=True)
+#     total, N, H = 0.0, 0, 0
+#     for j in reversed(range(len(values))):  # the most similar first
+#         n = int((group == j).sum())
+#         r = int(right[group == j].sum())
+#         before = torch.arange(n, dtype=torch.float64)  # i - 1
+#         hits = H + 1 + before * (r - 1) / max(n - 1, 1)
+#         total += r / n * float((hits / (N + 1 + before)).sum())
+#         N, H = N + n, H + r
+#     return total / H
+#
+#
+# some = torch.arange(0, len(q_code), max(1, len(q_code) // 200))
+# agree = q_code[some] @ g_code.T  # whole numbers: ties are exact
+# right = q_labels[some, None] == g_labels
+# expected = torch.tensor(
+#     [expected_ap(a, b) for a, b in zip(agree, right)], dtype=torch.float64
+# )
+#
+# random = torch.Generator().manual_seed(0)
+# shuffles = []
+# for _ in range(100):
+#     at = torch.randperm(len(g), generator=random)
+#     order = agree[:, at].argsort(dim=1, descending=True, stable=True)
+#     rel = right[:, at].gather(1, order)
+#     shuffles.append(measure(rel, ks=())["mAP@all"])
+# shuffled_mean = torch.stack(shuffles).mean(0)
+# print(f"expected: {expected.mean():.4f}")
+# print(f"mean over 100 shuffles: {shuffled_mean.mean():.4f}")
+# assert abs(expected.mean() - shuffled_mean.mean()) < 0.01
+#
+# G, R = len(g), int(right[0].sum())
+# a = (R - 1) / (G - 1)
+# chance = a + (1 - a) * float((1 / torch.arange(1, G + 1)).sum()) / G
+# assert abs(expected_ap(torch.zeros(G), right[0]) - chance) < 1e-5
+# ```
+# The expectation lies between the chapter's best and worst case and needs no shuffling. This is
+# what a paper on hashing could print. It is not scikit-learn's fifth number, which gives all right
+# pictures of a group the precision at the group's end.
+# ````
+#
+# ## Further reading
+#
+# - {cite:t}`everingham2010voc` define the interpolated precision that {eq}`eq-mapk` has in its
+#   second form, and the reasons for it.
+# - {cite:t}`manning2008ir`, in the chapter on evaluation, for precision, recall and average
+#   precision from the beginning.
+# - {cite:t}`mcsherry2008ties` derive the expectation of {numref}`ex-ties` for average precision
+#   and other measures; {cite:t}`he2018tieaware` train binary codes on it.
+# - {cite:t}`musgrave2020reality` measure again, under one protocol, what a field had measured
+#   under many: read it as a warning of how much of a table can be protocol.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)

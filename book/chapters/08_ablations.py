@@ -75,6 +75,9 @@ rows = study(feats, sem, main, seeds)
 # three seeds $t_{0.975,2} = 4.3$, so that intervals are wide, and rightly so. It says nothing about
 # *other unseen classes*: all runs share one split.
 
+# %% tags=["hide-input"]
+plots.show_source(interval)
+
 
 # %%
 def quoted(name, key="mAP@all"):
@@ -291,51 +294,188 @@ for dataset, entry in entries.items():
 #
 # ## Exercises
 #
-# ```{exercise} Another split
+# ```{exercise} The interval by hand (warm-up)
+# :label: ex-interval
+# Compute {eq}`eq-interval` for the full model from `values(rows, full)` and compare it with `interval`.
+# Then predict: at the same scatter $s$, how many seeds make the interval half as wide as three do?
+# ```
+#
+# ````{solution} ex-interval
+# :class: dropdown
+# ```python
+# import math
+# import statistics
+#
+# from scipy import stats
+#
+#
+# def half_width(s, n):
+#     return stats.t.ppf(0.975, n - 1) * s / math.sqrt(n)
+#
+#
+# x = values(rows, full)
+# by_hand = half_width(statistics.stdev(x), len(x))
+# print(by_hand, interval(x)[1])
+# assert math.isclose(by_hand, interval(x)[1], rel_tol=1e-6)
+# for n in (2, 3, 4, 5, 10, 20):
+#     print(n, "seeds:", round(half_width(1.0, n), 2), "times s")
+# assert half_width(1.0, 5) < half_width(1.0, 3) / 2
+# ```
+# Whoever thinks of $1/\sqrt{n}$ alone says twelve. Five are enough, for with few seeds $t$ falls fast as
+# well: the third, fourth and fifth seed are the best buy there is. Later it does take four times as many.
+# ````
+#
+# ```{exercise} Paired or not (practice)
+# :label: ex-paired
+# Why are ratios taken seed by seed and not between the two means? Compute the half-width of the interval
+# of the *difference* of two variants both ways: from the differences seed by seed, and from the two
+# variances as if the runs had nothing in common (Welch's interval). Must the first be the narrower one?
+# ```
+#
+# ````{solution} ex-paired
+# :class: dropdown
+# Two runs with one seed share batches and pairs. With $c$ the covariance over seeds,
+# $\operatorname{Var}(a - b) = s_a^2 + s_b^2 - 2c$, so whatever scatter they have in common cancels.
+# ```python
+# import statistics
+#
+# from scipy import stats
+#
+#
+# def both_ways(a, b):
+#     """Half-widths of the interval of a - b: paired, and after Welch."""
+#     n, (u, v) = len(a), (statistics.variance(x) / len(x) for x in (a, b))
+#     freedom = (u + v) ** 2 / ((u**2 + v**2) / (n - 1))
+#     differences = [x - y for x, y in zip(a, b, strict=True)]
+#     apart = stats.t.ppf(0.975, freedom) * (u + v) ** 0.5
+#     return interval(differences)[1], float(apart)
+#
+#
+# for name, (a, b) in compared.items():
+#     a, b = values(rows, a), values(rows, b)
+#     paired, apart = both_ways(a, b)
+#     shared = statistics.covariance(a, b)
+#     print(f"{name}: paired {paired:.4f}, Welch {apart:.4f}, c {shared:+.1e}")
+# ```
+# Not always. If $c$ is negative, or too small, pairing loses: it has $n - 1$ degrees of freedom, and
+# Welch's interval has up to $2(n - 1)$, which matters when $n$ is three. What must not be done is to
+# compute both and to report the narrower. Runs that share their seeds are compared by seed: that was
+# decided when the study was designed.
+# ````
+#
+# ```{exercise} Do two ideas add up? (practice)
+# :label: ex-factorial
+# The four main variants are a *factorial design*: two ideas, each on or off. How much does fusion gain
+# with the coarse-to-fine decoder, relative to what it gains with the single stage? Write this
+# *interaction* as a ratio of ratios, compute it seed by seed, and say what a value above 1 means.
+# ```
+#
+# ````{solution} ex-factorial
+# :class: dropdown
+# ```python
+# import math
+#
+# with_two_stages = ratios(rows, full, one_c2f)
+# with_one_stage = ratios(rows, fused_single, one_single)
+# interaction = [
+#     a / b for a, b in zip(with_two_stages, with_one_stage, strict=True)
+# ]
+# mean, half = interval(interaction)
+# print(f"{mean:.2f} ± {half:.2f}: {verdict(interaction, 1.0)}")
+#
+# # The other way round is the same: the decoder's gain with fusion and without.
+# turned = [
+#     a / b
+#     for a, b in zip(
+#         ratios(rows, full, fused_single),
+#         ratios(rows, one_c2f, one_single),
+#         strict=True,
+#     )
+# ]
+# assert all(map(math.isclose, interaction, turned))
+# ```
+# Above 1 the ideas help each other: together they give more than the product of what each gives alone.
+# Below 1 they do the same work twice. Its interval is wider than that of a single ratio, since four
+# scattering figures go into it and not two: "it works because they work together" needs more runs than
+# "it works".
+# ````
+#
+# ```{exercise} How small an effect? (practice)
+# :label: ex-power
+# How many seeds would you plan for, to tell a change of one per cent from none? Take the scatter of the
+# full model's figures, and that of its ratio to the single-stage decoder. Is an interval that just
+# reaches to 1 a good plan?
+# ```
+#
+# ````{solution} ex-power
+# :class: dropdown
+# The half-width is about $2 s/\sqrt{n}$. If it equals the effect, the interval leaves out 1 only when
+# the measured effect comes out above the true one: half the time. To find the effect four times in five,
+# plan for $n \approx \left((1.96 + 0.84)\, s/\delta\right)^2$, which is twice as many.
+# ```python
+# import math
+# import statistics
+#
+# for name, x in {
+#     "the full model against a known figure": values(rows, full),
+#     "its ratio, seed by seed": ratios(rows, full, fused_single),
+# }.items():
+#     scatter = statistics.stdev(x) / statistics.mean(x)
+#     seeds_for = {
+#         chance: math.ceil((z * scatter / 0.01) ** 2)
+#         for chance, z in (("1 in 2", 1.96), ("4 in 5", 1.96 + 0.84))
+#     }
+#     print(f"{name}: scatter {scatter:.2%}, seeds {seeds_for}")
+# ```
+# Take it as an order of magnitude. A few more are needed since $t$ is larger than 1.96. And $s$ itself
+# comes from few runs: with three, the 95% interval of the true scatter goes from half of $s$ to six
+# times $s$.
+# ````
+#
+# ```{exercise} Another split (challenge)
 # :label: ex-othersplit
-# Run the four main variants on `feats.with_split(1)`. Which differences survive?
+# All seeds here share one split. Run the four main variants on `feats.with_split(1)`, then on as many
+# splits as an evening allows. Before you look, say which of the differences above will survive. Does the
+# *level* vary more with the split or with the seed? And the *ratio*?
 # ```
 #
 # ````{solution} ex-othersplit
 # :class: dropdown
 # ```python
-# main = {name: variants[name] for name in list(variants)[:4]}
-# other = study(feats.with_split(1), sem, main, seeds)
-# for name in main:
-#     print(name, interval(values(other, name)))
-# ```
-# The level moves, since other classes are easier or harder. Compare the ratios.
-# ````
-#
-# ```{exercise} Paired or not
-# :label: ex-paired
-# Why are ratios taken seed by seed and not between the two means? Compute the interval of the
-# difference both ways.
-# ```
-#
-# ```{solution} ex-paired
-# :class: dropdown
-# Two runs with one seed share batches and pairs, so part of their scatter is common and cancels in
-# the ratio. Unpaired, that part is counted twice, and the interval is wider.
-# ```
-#
-# ```{exercise} How small an effect?
-# :label: ex-power
-# Take the scatter of the full model's seeds. How many seeds would be needed to tell a change of one
-# per cent from none?
-# ```
-#
-# ````{solution} ex-power
-# :class: dropdown
-# ```python
 # import statistics
 #
-# scatter = statistics.stdev(values(rows, full)) / statistics.mean(values(rows, full))
-# print(f"relative scatter {scatter:.1%}; about {(2 * scatter / 0.01) ** 2:.0f} seeds or more")
+# four = {name: variants[name] for name in list(variants)[:4]}
+# elsewhere = {
+#     split: study(feats.with_split(split), sem, four, seeds)
+#     for split in (1,)  # for the evening: range(1, 11)
+# }
+# for name, (a, b) in compared.items():
+#     print(f"{name}\n  here: {said(ratios(rows, a, b))}")
+#     for split, runs in elsewhere.items():
+#         print(f"  split {split}: {said(ratios(runs, a, b))}")
+#
+# levels = [values(runs, full) for runs in (rows, *elsewhere.values())]
+# between = statistics.stdev(map(statistics.mean, levels))
+# within = statistics.mean(map(statistics.stdev, levels))
+# print(f"level: {between:.4f} between splits, {within:.4f} between seeds")
 # ```
-# The half-width is about $2 s/\sqrt{n}$. Pairing by seed needs fewer, as far as the pairs scatter
-# together.
+# Other unseen classes are easier or harder as such, so levels of different splits must not be compared.
+# A ratio is taken within a split, where that difficulty is in both of its terms. For a claim about *new
+# classes* the split is the unit that has to be repeated: {ref}`ex-convince` goes on from here.
 # ````
+#
+# ## Further reading
+#
+# - {cite:t}`student1908mean` found the distribution behind {eq}`eq-interval`, for samples as small as
+#   ours, and is still a pleasure to read.
+# - {cite:t}`bouthillier2021variance` measure what makes benchmark figures scatter, from the initial
+#   weights to the choice of the data, and what a comparison should vary.
+# - {cite:t}`demsar2006statistical` explains how to compare methods over several data sets, where runs on
+#   one of them are not independent evidence.
+# - {cite:t}`melis2018evaluation` tune older models with the same care as new ones, and the order of the
+#   published table changes: the reason to undo one thing at a time and to keep all else.
+# - {cite:t}`lipton2019troubling` name the habit that ablations are the remedy for: not to say where a
+#   gain comes from.
 
 # %% tags=["remove-input"]
 plots.footer(started, seeds)

@@ -183,21 +183,19 @@ provenance()
 # [chapter 15](15_speed) and all ablations with five seeds, which on a GPU train together, in at most nine
 # minutes; an interrupted run of either goes on where it stopped.
 #
+# ## What it means
+#
+# The times above are those of one machine, taken once, beside whatever else it was doing. That is good enough
+# to plan a night by, and not to call anything fast; for that see [chapter 15](15_speed). What carries over to
+# other machines is the shape of the chart: extraction is paid once for each data set and backbone, training
+# once for each run. So a study that varies losses, seeds and splits costs next to nothing more to *prepare*.
+#
+# Provenance belongs to a figure as its unit does. Without the commit, the command and the device a figure can
+# be believed or not; with them it can be made again.
+#
 # ## Exercises
 #
-# ```{exercise} What dominates?
-# :label: ex-dominates
-# From the table above, how long would the full ablation study with ten seeds take on this machine?
-# Which stage would you speed up first?
-# ```
-#
-# ```{solution} ex-dominates
-# :class: dropdown
-# `ssgn.train.ablations()` has thirteen variants: with ten seeds 130 training runs. Multiply by the time
-# of one; extraction happens once. Training dominates on a CPU.
-# ```
-#
-# ```{exercise} Stale or not?
+# ```{exercise} Stale or not? (warm-up)
 # :label: ex-stale
 # After `make run CHAPTER=08_ablations PROFILE=full`, which of these make `make book` run the chapter
 # again: editing its prose, editing `ssgn/losses.py`, a new file in `book/results/`, a newer clock?
@@ -205,9 +203,158 @@ provenance()
 #
 # ```{solution} ex-stale
 # :class: dropdown
-# The first two: source and library are part of the stamp, as hashes, so that dates do not matter.
-# Chapters that draw the ledger, such as 10 and 13, also depend on `book/results/`.
+# The first three. Source and library are part of the stamp, and so are the recorded results where a chapter
+# draws them, as chapter 8 does: all as hashes, so that dates do not matter. Chapter 4 does not draw them, and
+# would not be run again for the third. Prose counts since the stamp cannot tell it from code; a run too many
+# costs minutes, and one too few an afternoon of wondering.
 # ```
+#
+# ```{exercise} What dominates? (practice)
+# :label: ex-dominates
+# From the chart above, how long would the full ablation study with ten seeds take on this machine?
+# Which stage would you speed up first, and how much could that be worth at the very most?
+# ```
+#
+# ````{solution} ex-dominates
+# :class: dropdown
+# ```python
+# from ssgn.train import ablations
+#
+# runs = 10 * len(ablations())
+# images = len(ds.sketch) + len(ds.photo)
+# stages = {
+#     "extraction": images / images_per_second,  # once
+#     "training": runs * history.seconds,
+#     "evaluation": runs * evaluation,
+# }
+# total = sum(stages.values())
+# print(f"{runs} runs, {total / 60:.0f} minutes")
+# for name, seconds in stages.items():
+#     at_most = total / (total - seconds)
+#     print(
+#         f"{name}: {seconds / total:.0%}; twice as fast gives "
+#         f"{total / (total - seconds / 2):.2f} times, free of charge {at_most:.2f}"
+#     )
+#     assert total / (total - seconds / 2) <= min(2, at_most)
+# ```
+# That is Amdahl's law: a stage with a share $p$ of the time, made $k$ times as fast, makes the whole
+# $1 / (1 - p + p/k)$ times as fast, and never more than $1/(1 - p)$. (`history.seconds` is the time of the
+# run that filled the cache.) With a single seed the picture changes: what is paid once weighs more.
+# ````
+#
+# ```{exercise} The same seed again (practice)
+# :label: ex-same-seed
+# Train one epoch twice with seed 0, and once with seed 1. Are the first two the same to the last bit? Should
+# they be on a GPU, or on another processor? Which of the three comparisons belongs into a test?
+# ```
+#
+# ````{solution} ex-same-seed
+# :class: dropdown
+# ```python
+# import torch
+#
+#
+# def weights(seed):
+#     made, _ = ssgn.fit(
+#         feats, sem, ssgn.SSGNConfig(epochs=1), seed=seed, progress=False
+#     )
+#     return torch.cat([p.detach().cpu().flatten() for p in made.parameters()])
+#
+#
+# first, again, other = weights(0), weights(0), weights(1)
+# print("same seed: ", float((first - again).abs().max()))
+# print("other seed:", float((first - other).abs().max()))
+# assert not torch.equal(first, other)
+# ```
+# On one processor with one number of threads the first is zero: `fit` draws everything from its seed, and sums
+# are added in one order. A GPU may add in whatever order its blocks finish, and another processor cuts sums
+# into other pieces; there the last digits differ, and training lets differences grow. So a test may ask for
+# equal bits on one CPU, for agreement within rounding elsewhere, and for equal *means over seeds* between
+# machines.
+# ````
+#
+# ```{exercise} Half of the bits (practice)
+# :label: ex-half-the-bits
+# Round the stored features to 16 bits, once to `float16` and once to `bfloat16`, and retrieve with the
+# same model. How large is the relative error of each? Predict what becomes of mAP@all before you look.
+# ```
+#
+# ````{solution} ex-half-the-bits
+# :class: dropdown
+# ```python
+# from dataclasses import replace
+#
+# import torch
+#
+# print(ssgn.evaluate_unseen(model, feats, ())["mAP@all"], "with 32 bits")
+# for kind in (torch.float16, torch.bfloat16):
+#     rounded = replace(
+#         feats,
+#         sketch=feats.sketch.to(kind).float(),
+#         photo=feats.photo.to(kind).float(),
+#     )
+#     large = feats.photo.abs() > 1e-3
+#     error = (rounded.photo / feats.photo - 1)[large].abs().max()
+#     assert error <= torch.finfo(kind).eps / 2 * (1 + 1e-3)
+#     figure = ssgn.evaluate_unseen(model, rounded, ())["mAP@all"]
+#     print(f"{figure} with {kind}, relative error up to {float(error):.1e}")
+# ```
+# Both have 16 bits. `float16` spends ten of them on digits, `bfloat16` seven, and the rest on the range of
+# exponents. A rounding error is random and differs from column to column, so in a cosine over hundreds of
+# columns most of it averages out. Where single sums of *many* terms are held in so few bits, as in a loss or
+# an optimiser's state, it does not: those stay in 32 bits here.
+# ````
+#
+# ```{exercise} What to buy with a night (challenge)
+# :label: ex-night
+# You have eight hours of this machine to measure one ratio as precisely as you can. Splits scatter with
+# standard deviation $\sigma_a$, seeds within a split with $\sigma_e$. A training costs $c$, and each new
+# split, if it needs its own extraction, $o$ besides. How many seeds should each split have? Derive it, check
+# it by trying all, and plan the night.
+# ```
+#
+# ````{solution} ex-night
+# :class: dropdown
+# With $S$ splits of $n$ seeds the mean has the variance $\sigma_a^2/S + \sigma_e^2/(Sn)$ and costs
+# $S\,(o + nc)$. For a budget $B$ that is
+# $(\sigma_a^2 + \sigma_e^2/n)(o + nc)/B$, which is least at $n = \frac{\sigma_e}{\sigma_a}\sqrt{o/c}$.
+# If a split costs nothing by itself, one seed a split is best, however the seeds scatter.
+# ```python
+# night, training = 8 * 3600, 2 * history.seconds  # two variants a ratio
+# extraction = (len(ds.sketch) + len(ds.photo)) / images_per_second
+#
+#
+# def error(n, of_split, of_seed, overhead):
+#     splits = night / (overhead + n * training)
+#     return ((of_split**2 + of_seed**2 / n) / splits) ** 0.5
+#
+#
+# for overhead in (0, extraction):
+#     for of_split, of_seed in ((2, 1), (1, 1), (1, 4)):
+#         tried = {
+#             n: error(n, of_split, of_seed, overhead) for n in range(1, 5000)
+#         }
+#         best = min(tried, key=tried.get)
+#         formula = of_seed / of_split * (overhead / training) ** 0.5
+#         print(
+#             f"overhead {overhead:.0f} s, scatter {of_split} and {of_seed}: "
+#             f"{best} seeds a split (formula {formula:.1f}), "
+#             f"{night / (overhead + best * training):.0f} splits"
+#         )
+#         assert abs(best - max(1, formula)) <= 1
+# ```
+# The splits of this book share one extraction, so its studies with several seeds on one split are a choice:
+# they answer whether a difference is luck *on these classes*. For a claim about new classes, spend the night
+# on splits, and mind that splits of one data set overlap ({ref}`ex-convince`).
+# ````
+#
+# ## Further reading
+#
+# - {cite:t}`sandve2013ten` give ten rules for computations that can be repeated; count how many the ledger
+#   of this book keeps.
+# - {cite:t}`rule2019ten` do the same for notebooks, which are harder to keep honest than scripts.
+# - {cite:t}`micikevicius2018mixed` show which parts of training bear 16 bits, and which need 32.
+# - {cite:t}`goldberg1991floating` is the place to learn why sums depend on their order, and by how much.
 
 # %% tags=["remove-input"]
 plots.footer(started, 0)

@@ -55,7 +55,11 @@ seed = 0
 # $$
 # \mathrm{AP} = \frac{1}{R} \sum_{i=1}^{R} \frac{i}{r_i} .
 # $$ (eq-ap-ranks)
-#
+
+# %% tags=["hide-input"]
+plots.show_source(metrics._figures)
+
+# %% [markdown]
 # The plain way sorts the gallery for every query, with the items' numbers, and looks where the
 # relevant ones went:
 
@@ -517,27 +521,7 @@ if not any("CPU" not in entry["device"] for entry in recorded):
 #
 # ## Exercises
 #
-# ```{exercise} The floor of a search
-# :label: ex-search-floor
-# A gallery of a million items has 512 columns of four bytes. With the bandwidth in the last table, how
-# long does one query take at least, if every item is compared? And a thousand queries together?
-# ```
-#
-# ````{solution} ex-search-floor
-# :class: dropdown
-# One query has to read the gallery once: its bytes over the bandwidth. A thousand queries read it once
-# too, if they are compared together; then the arithmetic is what counts.
-#
-# ```python
-# gallery_bytes, flop = 1e6 * 512 * 4, 2 * 1e6 * 512 * 1000
-# for entry in recorded:
-#     rates = {r["name"]: r["rate"] * 1e9 for r in of(entry, "machine")}
-#     one = gallery_bytes / rates["memory bandwidth"]
-#     print(one, max(one, flop / rates["matrix product, float32"]))
-# ```
-# ````
-#
-# ```{exercise} Ranks by hand
+# ```{exercise} Ranks by hand (warm-up)
 # :label: ex-ranks-by-hand
 # Compute the AP of the first query of this page by {eq}`eq-rank-count` and {eq}`eq-ap-ranks`, in three
 # lines and without sorting anything but the ranks.
@@ -553,7 +537,32 @@ if not any("CPU" not in entry["device"] for entry in recorded):
 # They agree unless two similarities are equal: the formula counts only what is strictly above.
 # ````
 #
-# ```{exercise} A benchmark that lies
+# ```{exercise} The floor of a search (practice)
+# :label: ex-search-floor
+# A gallery of a million items has 512 columns of four bytes. With the bandwidth in the last table, how
+# long does one query take at least, if every item is compared? And a thousand queries together?
+# ```
+#
+# ````{solution} ex-search-floor
+# :class: dropdown
+# One query has to read the gallery once: its bytes over the bandwidth. A thousand queries read it once
+# too, if they are compared together; then the arithmetic is what counts.
+#
+# ```python
+# gallery_bytes, flop = 1e6 * 512 * 4, 2 * 1e6 * 512 * 1000
+# for entry in recorded:
+#     rates = {r["name"]: r["rate"] * 1e9 for r in of(entry, "machine")}
+#     one = gallery_bytes / rates["memory bandwidth"]
+#     many = max(one, flop / rates["matrix product, float32"])
+#     print(f"{entry['device']}: one {one:.3f} s, a thousand {many:.3f} s")
+#     print(f"together {1000 * one / many:.0f} times as fast as one by one")
+# ```
+# The ratio of arithmetic to bytes decides which of the two floors is the higher: that is the roofline model
+# of {cite:t}`williams2009roofline`. It also says why an index that makes the gallery *smaller* helps a single
+# query most.
+# ````
+#
+# ```{exercise} A benchmark that lies (practice)
 # :label: ex-benchmark-lies
 # Somebody times the reference five times, then the product five times, on a laptop, and reports the
 # fastest of each. Name three things that can go wrong.
@@ -567,10 +576,10 @@ if not any("CPU" not in entry["device"] for entry in recorded):
 # the work is done, for a launch returns at once.
 # ```
 #
-# ```{exercise} Batch size and results
+# ```{exercise} Batch size and results (practice)
 # :label: ex-batch-size
 # Extract the features of twenty drawings with batches of 2 and of 20. How large is the largest
-# difference, relative to the features? Why is it not zero?
+# difference, relative to the features? Why need it not be zero?
 # ```
 #
 # ````{solution} ex-batch-size
@@ -587,6 +596,52 @@ if not any("CPU" not in entry["device"] for entry in recorded):
 # Another batch size lets the library choose another way to cut the same sums into pieces, and
 # floating-point sums depend on their order in the last digits.
 # ````
+#
+# ```{exercise} A search in two steps (challenge)
+# :label: ex-two-steps
+# Write an approximate search of your own for this book's drawings. Keep one *bit* for each column: is it above
+# the gallery's mean? Rank all items by the number of equal bits, keep the best few, and compare only those
+# exactly. Predict how the recall grows with the number kept, and show that it cannot fall. How much less
+# memory does the first step read?
+# ```
+#
+# ````{solution} ex-two-steps
+# :class: dropdown
+# ```python
+# centre = rest.mean(0)
+# bits_q, bits_g = (torch.where(t > centre, 1.0, -1.0) for t in (some, rest))
+# # With bits of +1 and -1 a product counts: equal ones minus unequal ones.
+# by_bits = (bits_q @ bits_g.T).argsort(dim=1, descending=True, stable=True)
+# exact = F.normalize(some, dim=1) @ F.normalize(rest, dim=1).T
+#
+# recalls = []
+# for kept in (10, 20, 50, 100, 200, len(rest)):
+#     candidates = by_bits[:, :kept]
+#     best = exact.gather(1, candidates).topk(10).indices
+#     recalls.append(recall(candidates.gather(1, best), true))
+#     print(f"{kept / len(rest):.1%} compared exactly: {recalls[-1]:.3f}")
+# assert all(b >= a - 0.01 for a, b in zip(recalls, recalls[1:]))
+# assert recalls[-1] > 0.99  # all candidates: the exact search
+# ```
+# The candidates of a smaller number are among those of a larger one. A true neighbour among them is never
+# lost in the second step, where the comparison is exact: so the recall is the share of true neighbours that
+# the bits let through, and can only grow. A bit in place of 32: the first
+# step reads a thirty-second. (The tolerance is for equal similarities, which may be taken in
+# another order.) To go on: bits in a random rotation's columns, for here large columns and small ones count
+# alike; `Index`'s four-bit codes; and a gallery that is large enough to time it, in a language that counts bits
+# with one instruction.
+# ````
+#
+# ## Further reading
+#
+# - {cite:t}`hoefler2015benchmarking` give twelve rules for reporting performance; hold this page against
+#   them.
+# - {cite:t}`mytkowicz2009wrong` change a measured speed-up by things as innocent as the length of an
+#   environment variable: why contests are timed in turn, in one process.
+# - {cite:t}`williams2009roofline` explain floors by two figures of a machine, its bandwidth and its
+#   arithmetic.
+# - {cite:t}`jegou2011pq` introduced the short codes by which large galleries are searched.
+# - {cite:t}`douze2024faiss` describe the library that does so, and how to choose among its indices.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)
