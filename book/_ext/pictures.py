@@ -15,15 +15,12 @@ BOOK = Path(__file__).parents[1]
 
 
 def copy_pictures() -> None:
-    for path in sorted((BOOK / "chapters").glob("[0-9][0-9]_*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            tags = [t for t in cell["metadata"].get("tags", []) if t.startswith("picture:")]
-            outputs = [o.get("data", {}) for o in cell.get("outputs", [])]
-            pngs = [data["image/png"] for data in outputs if "image/png" in data]
-            for tag, png in zip(tags, pngs, strict=False):
-                target = BOOK / "images" / f"{tag.removeprefix('picture:')}.png"
-                target.write_bytes(base64.b64decode(png))
-                print(target)
+    from picture_directive import tagged_outputs  # beside this file, when it runs as a program
+
+    for name, data in tagged_outputs():
+        target = BOOK / "images" / f"{name}.png"
+        target.write_bytes(base64.b64decode(data["image/png"]))
+        print(target)
 
 
 SHOWN = {"doodle-emoji": ("mAP@all", "P@5"), "doodle-photo": ("mAP@all", "P@100")}

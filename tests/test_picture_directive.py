@@ -1,0 +1,62 @@
+"""A page shows a chapter's figure, or the build says what is missing."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from docutils.core import publish_doctree
+from docutils.parsers.rst import directives
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("picture", ROOT / "book/_ext/picture_directive.py")
+picture_directive = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(picture_directive)
+
+
+@pytest.fixture
+def chapters(tmp_path, monkeypatch):
+    figure = nbformat.v4.new_output(
+        "display_data", {"image/png": "iVBO", "text/html": ["<svg>", "drawn</svg>"]}
+    )
+    text = nbformat.v4.new_output("stream", text="before")
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[text, figure])
+    cell.metadata.tags = ["hide-input", "picture:one"]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_a.ipynb")
+    plain = nbformat.v4.new_code_cell("draw()", outputs=[figure])
+    nbformat.write(nbformat.v4.new_notebook(cells=[plain]), tmp_path / "02_b.ipynb")
+    monkeypatch.setattr(picture_directive, "tagged_outputs", _of(tmp_path))
+    return tmp_path
+
+
+def _of(folder, whole=picture_directive.tagged_outputs):
+    return lambda: whole(folder)
+
+
+def shown(name):
+    class Here(picture_directive.Picture):
+        def run(self):
+            self.state.document.settings.env = type("Env", (), {"note_reread": lambda _: None})()
+            return super().run()
+
+    directives.register_directive("picture", Here)
+    settings = {"report_level": 5, "halt_level": 5}
+    return publish_doctree(f".. picture:: {name}", settings_overrides=settings)
+
+
+def test_the_marked_figure_and_no_other(chapters):
+    assert [name for name, _ in picture_directive.tagged_outputs()] == ["one"]
+    assert shown("one").children[0].astext() == "<svg>drawn</svg>"
+
+
+def test_a_name_that_no_chapter_marks_is_an_error(chapters):
+    assert "tagged 'picture:two'" in shown("two").astext()
+    assert "there are: one" in shown("two").astext()
+
+
+def test_every_picture_that_pages_show_is_marked_in_a_chapter():
+    marked = "".join(path.read_text() for path in (ROOT / "book/chapters").glob("[0-9]*.py"))
+    for page in (ROOT / "book").glob("*.md"):
+        for line in page.read_text().splitlines():
+            if line.startswith("```{picture} "):
+                assert f'"picture:{line.split()[1]}"' in marked, f"{page.name}: {line}"
