@@ -12,7 +12,7 @@ SPEED := book/results/speed
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run bench bench-gpu lint clean
+.PHONY: help book test pages pages-static links run bench bench-gpu lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -20,8 +20,19 @@ help:  ## show this list
 book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFILE=smoke|quick|full)
 	$(BIN)/jupyter-book build book/ $(BOOKFLAGS)
 
+# The built book is as old as the last build: `make pages` checks it.
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --ignore=tests/test_built_pages.py
+
+pages: $(READY)  ## check the built book's pages; in Chromium too, where there is one, on two screens
+	$(BIN)/python -m pip install -q -e ".[pages]"
+	$(BIN)/python -m pytest -v -rs tests/test_built_pages.py
+
+pages-static: $(READY)  ## the same without a browser: links, ids, headings, texts of pictures
+	$(BIN)/python -m pytest -q tests/test_built_pages.py -k "not browser"
+
+links: $(READY)  ## ask the network whether the book's external links still answer
+	$(BIN)/jupyter-book build book/ --builder linkcheck
 
 run: $(READY)  ## run stale chapters only: CHAPTER=08_ablations PROFILE=full FORCE=1 (each optional)
 	$(BIN)/python book/_ext/papermill_chapters.py run $(CHAPTER) \

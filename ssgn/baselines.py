@@ -7,7 +7,7 @@ Every method is called as :func:`~ssgn.train.fit` is, and returns what it learne
     ssgn.evaluate_unseen(model, feats)
 
 They share one protocol with SSGN: the same training classes, columns standardised with statistics
-of those classes only, options and epochs chosen by mAP@all on the pseudo-unseen classes, and no
+of those classes only, options and epochs chosen by ``mAP@all`` on the pseudo-unseen classes, and no
 look at the unseen ones. As in ``fit``, what is returned has not been fitted to the pseudo-unseen
 classes; ``refit=True`` of the closed forms does that too, and is then not comparable with ``fit``.
 
@@ -628,7 +628,7 @@ def _begin(feats: Features, sem: Tensor | None) -> None:
 
 
 def _validation(model: Baseline, feats: Features) -> float | None:
-    """mAP@all on the pseudo-unseen classes; None if there are none."""
+    """``mAP@all`` on the pseudo-unseen classes; None if there are none."""
     masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
     return evaluate_classes(model, feats, masks, ())["mAP@all"] if masks[0].any() else None
 

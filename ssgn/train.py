@@ -42,7 +42,7 @@ class History:
 
     Attributes:
         epochs: one dict an epoch: the mean of each loss, their weighted ``total``, ``seconds``,
-            and ``validation``, the mAP@all on pseudo-unseen classes (None if there are none).
+            and ``validation``, the ``mAP@all`` on pseudo-unseen classes (None if there are none).
         best_epoch: the epoch whose weights were kept, counted from 1.
         seconds: the whole training's wall-clock time.
         device: where it ran.
@@ -714,8 +714,8 @@ def select(
         n: number of :func:`folds`.
 
     Returns:
-        One dict a run: ``variant``, ``fold``, ``seed``, ``seconds``, and the mAP@all on the fold's
-        pseudo-unseen classes: ``mAP@all`` after the last epoch, so that no choice of an epoch
+        One dict a run: ``variant``, ``fold``, ``seed``, ``seconds``, and the ``mAP@all`` on the
+        fold's pseudo-unseen classes: ``mAP@all`` after the last epoch, so that no choice of an epoch
         flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
     """
     splits = folds(feats.split, feats.classes, n)
@@ -798,7 +798,7 @@ def study(
     Returns:
         One dict a run: ``variant``, ``seed``, ``best_epoch`` (0 where there are no epochs),
         ``seconds`` (a seed's share where seeds were trained together), ``device``, ``validation``
-        (the mAP@all that selected the epoch or the options) and the figures of
+        (the ``mAP@all`` that selected the epoch or the options) and the figures of
         :func:`~ssgn.metrics.evaluate`, each also without the classes that the backbone was
         pre-trained on, under its name and ``WITHOUT_LEAKS``.
     """

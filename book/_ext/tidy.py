@@ -1,0 +1,25 @@
+"""What the tools that make the pages leave wrong in them; tests/test_built_pages.py finds such."""
+
+from docutils import nodes
+
+
+def number_contents(app, doctree) -> None:
+    """sphinx-exercise gives the content of all exercises of a page the same id."""
+    for section in doctree.findall(nodes.section):
+        if section["ids"] in (["exercise-content"], ["solution-content"]):
+            section["ids"] = [f"{label}-content" for label in section.parent["ids"][:1]]
+
+
+def leave_out_thebe(app, pagename, templatename, context, doctree) -> None:
+    """Jupyter Book loads Thebe, for running cells on a server, twice: an error on each page."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename}{script.attributes.get('body')}"
+    ]
+
+
+def setup(app):
+    app.connect("doctree-read", number_contents)
+    app.connect("html-page-context", leave_out_thebe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
