@@ -714,9 +714,9 @@ def select(
         n: number of :func:`folds`.
 
     Returns:
-        One dict a run: ``variant``, ``fold``, ``seed``, ``seconds``, and, on the fold's pseudo-unseen
-        classes, ``mAP@all`` after the last epoch, so that no choice of an epoch flatters it, and
-        ``coarse``, of the coarse features alone (None without a coarse stage).
+        One dict a run: ``variant``, ``fold``, ``seed``, ``seconds``, and on the fold's
+        pseudo-unseen classes ``mAP@all`` after the last epoch, so that no choice of an epoch
+        flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
     """
     splits = folds(feats.split, feats.classes, n)
     jobs = [
