@@ -145,7 +145,12 @@ print("z", tuple(z.shape))
 # \mathbf{p} = \operatorname{softmax} h(\mathbf{x}), \qquad
 # \mathcal{L}_{\text{sem}} = -\log p_y .
 # $$ (eq-semantic)
-#
+
+# %%
+plots.show_source(SSGN.condition)
+s_hat = model.condition(x)
+
+# %% [markdown]
 # An unseen class is thus described by the seen ones that it resembles. The head could as well
 # regress to the word vector, $\hat{\mathbf{s}} = h(\mathbf{x})$, or be trained contrastively against
 # it: `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares, and is why this one is the
@@ -153,10 +158,6 @@ print("z", tuple(z.shape))
 #
 # The other way exists as `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper
 # bound that leaks the label.
-
-# %%
-plots.show_source(SSGN.condition)
-s_hat = model.condition(x)
 
 # %% [markdown]
 # ## The coarse-to-fine decoder
@@ -168,7 +169,13 @@ s_hat = model.condition(x)
 # \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
 # \mathbf{f} = G_f(\mathbf{c}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}.
 # $$ (eq-decoder)
-#
+
+# %%
+plots.show_source(SSGN.decode)
+f, c = model.decode(z, x, s_hat)
+print("c", tuple(c.shape), " f", tuple(f.shape))
+
+# %% [markdown]
 # That $\mathbf{z}$ enters the coarse stage is our choice {bdg-warning}`O`; it could enter the fine one,
 # or both (`latent_at`; chapter 9 compares).
 #
@@ -182,11 +189,6 @@ s_hat = model.condition(x)
 # $\mathbf{g}$ for each column lets that guess through, and costs as many weights as there are
 # columns. It was adopted on the pseudo-unseen classes, both decoders have it, and
 # [chapter 8](08_ablations) takes it away again.
-
-# %%
-plots.show_source(SSGN.decode)
-f, c = model.decode(z, x, s_hat)
-print("c", tuple(c.shape), " f", tuple(f.shape))
 
 # %% [markdown]
 # ## The losses
@@ -222,14 +224,14 @@ for loss in (losses.reconstruction, losses.coarse, losses.kl):
 # \mathcal{L}_{\text{cls}} = -\frac{1}{\lvert P_y \rvert} \sum_{j \in P_y} \log
 #   \frac{e^{\cos(\mathbf{f}, \mathbf{v}_j)/\tau}}{\sum_k e^{\cos(\mathbf{f}, \mathbf{v}_k)/\tau}} .
 # $$ (eq-guides)
-#
-# `SSGNConfig(classifier="linear")` is the other form; chapters 8 and 9 measure the difference.
 
 # %%
 plots.show_source(losses.regression)
 plots.show_source(losses.contrastive)
 
 # %% [markdown]
+# `SSGNConfig(classifier="linear")` is the other form; chapters 8 and 9 measure the difference.
+#
 # What is minimised is the weighted sum,
 # $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as fields of `SSGNConfig`. A
 # weight of 0 switches a term off, which is all that an ablation is.
