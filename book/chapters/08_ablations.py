@@ -31,6 +31,7 @@ started = time.perf_counter()
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from IPython.display import Markdown, display
 
 import ssgn
@@ -264,13 +265,16 @@ for dataset, entry in entries.items():
         for name in others
         if name != full
     }
-    plots.dots(
-        shown,
-        "mAP@all relative to the full model, seed by seed",
-        title=f"{dataset}: one thing changed at a time",
-        reference=1.0,
-        reference_label="full model",
+    display(
+        plots.dots(
+            shown,
+            "mAP@all relative to the full model, seed by seed",
+            title=f"{dataset}: one thing changed at a time",
+            reference=1.0,
+            reference_label="full model",
+        )
     )
+    plt.close()  # or the cell would show it once more at its end
     count = len(next(iter(shown.values())))
     display(
         Markdown(
