@@ -19,7 +19,14 @@ def leave_out_thebe(app, pagename, templatename, context, doctree) -> None:
     ]
 
 
+def list_citations(app, pagename, templatename, context, doctree) -> None:
+    """docutils calls the bibliography a list, and its entries by a role that no list may have."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app):
     app.connect("doctree-read", number_contents)
     app.connect("html-page-context", leave_out_thebe)
+    app.connect("html-page-context", list_citations)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
