@@ -1,107 +1,157 @@
-"""What the book's pages say of the library, the commands and the data is so."""
+"""The pages beside the chapters name nothing that is not there."""
 
+import dataclasses
+import importlib
+import inspect
 import re
-import shlex
-from functools import reduce
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+import yaml
 
 import ssgn
-from ssgn import backbones, baselines, cli, losses, metrics, model, retrieval, train
+from bench.__main__ import main as bench
+from ssgn import baselines
+from ssgn.cli import app
+from ssgn.data.check import CHECKED
+from ssgn.data.dataset import SPLITS
+from ssgn.model import SSGN, SSGNConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "book").glob("*.md"))
-MODULES = (ssgn, backbones, baselines, losses, metrics, model, retrieval, train, ssgn.data)
+BOOK = ROOT / "book"
+CHAPTERS = sorted(BOOK.glob("chapters/[0-9]*.py"))
+PAGES = ("glossary", "notation", "teaching", "sketchy")
+TEXT = {name: (BOOK / f"{name}.md").read_text() for name in PAGES}
+COMMANDS = [
+    line.split("#")[0].strip()
+    for page in ("teaching", "sketchy")
+    for block in re.findall(r"```bash\n(.*?)```", TEXT[page], re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+]
 
 
-def resolves(name, fitted):
-    """Is it a module, a function, a class, an attribute of one, or of a model once it is made?"""
-    first, *rest = name.split(".")
-    owners = [fitted[first]] if first in fitted else []
-    owners += [getattr(m, first) for m in MODULES if hasattr(m, first)]
-    owners += [m for m in MODULES if m.__name__ == f"ssgn.{first}"]
-    for owner in owners:
-        fields = getattr(owner, "__dataclass_fields__", {})
-        if not rest or rest[0] in fields:
-            return True
-        try:
-            reduce(getattr, rest, owner)
-            return True
-        except AttributeError:
-            continue
-    return False
+@pytest.mark.parametrize("page", PAGES)
+def test_the_book_has_the_page(page):
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    assert page in [chapter["file"] for part in parts for chapter in part["chapters"]]
 
 
-def test_the_notation_names_what_the_library_has(fit):
-    both = [
-        fit(decoder="coarse-to-fine", condition="contrastive")[0],
-        fit(decoder="single-stage")[0],
-    ]
-    text = (ROOT / "book" / "notation.md").read_text()
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| $")]
-    names = {name for row in rows for name in re.findall(r"`([A-Za-z][\w.]*)`", row[-2])}
-    assert len(names) > 20
-    wrong = [n for n in names if not any(resolves(n, {"SSGN": m}) for m in both)]
-    # An argument of a function, and the losses that are fields.
-    assert sorted(wrong) == ["ks"]
+# Notation ---------------------------------------------------------------------------------
+
+# What is made in __init__ belongs to an instance: one with every part that there can be.
+X = torch.randn(8, 4)
+MADE = {
+    SSGN: SSGN(
+        SSGNConfig(condition="contrastive", classifier="linear"),
+        torch.arange(4), 4, X, X, X[:2, :3], ("a", "b"),
+    ),
+    baselines.TwoTower: baselines.TwoTower(torch.nn.Identity(), torch.nn.Identity()),
+}  # fmt: skip
+FIGURES = ssgn.evaluate(X, X, torch.arange(8), torch.arange(8), ks=(200,))
 
 
-def test_every_equation_has_its_symbols_in_the_notation():
-    """The table names each numbered equation of chapters 1 to 9, or it is no definition."""
-    text = (ROOT / "book" / "notation.md").read_text()
-    asked = set(re.findall(r"\{eq\}`([\w-]+)`", text))
-    defined = {
-        label
-        for path in (ROOT / "book/chapters").glob("0[1-9]_*.py")
-        for label in re.findall(r"^# \$\$ \((eq-[\w-]+)\)", path.read_text(), flags=re.M)
-    }
-    assert defined - asked <= {"eq-product"}  # a relation between what is defined above it
-
-
-def commands(page):
-    """The lines of a page's bash blocks, continued ones joined, without comments."""
-    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.S | re.M):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split("&&"):
-                if words := shlex.split(part.replace("<this repository>", "URL"), comments=True):
-                    yield words
-
-
-def tree():
-    return typer.main.get_command(cli.app)
-
-
-def options_of(words):
-    """The click command that an `ssgn ...` line runs."""
-    command = tree()
-    for word in words:
-        if word in getattr(command, "commands", {}):
-            command = command.commands[word]
+def named(path):
+    """What a dotted path stands for: a module, a member, a field, a part of an instance."""
+    package, *parts = path.split(".")
+    found = importlib.import_module(package)
+    for part in parts:
+        owner = MADE.get(found, found) if inspect.isclass(found) else found
+        fields = dataclasses.fields(found) if dataclasses.is_dataclass(found) else ()
+        if hasattr(owner, part):
+            found = getattr(owner, part)
         else:
-            break
-    return {option for parameter in command.params for option in parameter.opts}
+            assert part in [f.name for f in fields], f"{path}: there is no {part}"
+            found = None
+    return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_commands_exist_with_their_options(page):
-    makefile = (ROOT / "Makefile").read_text()
-    for words in commands(page):
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", makefile, flags=re.M), words
-        if "ssgn" in words and words[0] in ("ssgn", "torchrun"):
-            after = words[words.index("ssgn") + 1 :]
-            flags = {w for w in after if w.startswith("--")}
-            assert flags <= options_of(after), f"{page.name}: {' '.join(words)}"
-            if "--split" in after:
-                ssgn.Split.stored(after[after.index("--split") + 1])
+def test_every_name_in_the_notation_exists():
+    cells = [
+        cell
+        for line in TEXT["notation"].splitlines()
+        if line.startswith("|")
+        for cell in line.split(" | ")
+        if "`ssgn." in cell
+    ]
+    assert len(cells) > 60
+    for cell in cells:
+        waiting = []  # "`name` in `ssgn.function`": an argument, or a figure that it returns
+        for name in re.findall(r"(?<!\})`([^`]+)`", cell):
+            if not name.startswith("ssgn."):
+                waiting.append(name)
+                continue
+            found = named(name)
+            for part in waiting:
+                assert part in FIGURES or part in inspect.signature(found).parameters, cell
+            waiting = []
+        assert not waiting, cell
 
 
-def test_sizes_of_features_follow_from_the_numbers_of_images():
-    """GB of the table: images times 5568 columns of four bytes."""
-    text = (ROOT / "book" / "sketchy.md").read_text()
-    rows = re.findall(r"^\| `[\w-]+` \| about ([\d,]+) \| ([\d.]+) GB", text, flags=re.M)
-    assert len(rows) == 3
-    for images, size in rows:
-        assert float(size) == round(int(images.replace(",", "")) * 5568 * 4 / 1e9, 1)
+def test_the_notation_has_every_symbol_and_every_equation():
+    symbol = r"\\(?:mathcal\{L\}_\{\\text\{\w+\}\}|(?:mathbf|boldsymbol)(?:\{\w\}|\\\w+))"
+    for chapter in CHAPTERS:
+        text = chapter.read_text()
+        labels = set(re.findall(r"^# \$\$ \((eq-[\w-]+)\)", text, re.M))
+        displayed = "".join(re.findall(r"^# \$\$$(.*?)^# \$\$ ", text, re.M | re.S))
+        for part in labels | set(re.findall(symbol, displayed)):
+            assert part in TEXT["notation"], f"{chapter.name}: {part}"
+
+
+# Commands ---------------------------------------------------------------------------------
+
+
+def options(command):
+    return {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+
+
+def test_every_command_exists_with_its_options():
+    group = typer.main.get_command(app)
+    timing = typer.Typer()
+    timing.command()(bench)
+    timing = typer.main.get_command(timing)
+    seen = 0
+    for line in COMMANDS:
+        if match := re.search(r"(?:^|-m )ssgn (.+)", line):
+            words = match[1].split()
+            command = group.commands[words.pop(0)]
+            if hasattr(command, "commands"):
+                command = command.commands[words.pop(0)]
+        elif match := re.search(r"-m bench (.+)", line):
+            words, command = match[1].split(), timing
+        else:
+            continue
+        given = {word for word in words if word.startswith("--")}
+        assert given <= options(command), line
+        seen += 1
+    assert seen >= 8
+    study, extract = group.commands["study"], group.commands["extract"]
+    known = options(study) | options(extract) | {"--data", "--help"}
+    for page in ("teaching", "sketchy"):
+        prose = re.sub(r"```.*?```", "", TEXT[page], flags=re.S)
+        assert set(re.findall(r"`(--[\w-]+)", prose)) <= known
+
+
+def test_every_target_profile_split_and_dataset_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    profiles = {p.stem for p in BOOK.glob("profiles/*.yaml")}
+    chapters = {p.stem for p in CHAPTERS}
+    splits = {p.stem for p in SPLITS.glob("*.json")}
+    for text in TEXT.values():
+        assert set(re.findall(r"\bmake (?!it)([a-z-]+)(?= VENV| CHAPTER|`|  )", text)) <= targets
+        assert set(re.findall(r"profiles? `(\w+)`", text)) <= profiles
+        assert set(re.findall(r"CHAPTER=(\w+)", text)) <= chapters
+        assert set(re.findall(r"\b(?:sketchy|tuberlin|quickdraw)-\d+-\d+\b", text)) <= splits
+        assert set(re.findall(r"--data (\w+)", text)) <= set(CHECKED)
+
+
+def test_the_page_on_sketchy_computes_what_it_says(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    count = {"sketchy": 75_481 + 73_002, "tuberlin": 20_000 + 204_489, "quickdraw-ext": 534_000}
+    for name, images in count.items():
+        row = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GB \|$", TEXT["sketchy"], re.M)
+        assert row[1] == f"{images * 5568 * 4 / 1e9:.1f}"
+    (estimate,) = re.findall(r"```python\n(import json\n.*?)```", TEXT["sketchy"], re.S)
+    exec(estimate, {})
+    assert "minutes for all of Sketchy" in capsys.readouterr().out
