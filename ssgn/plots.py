@@ -169,7 +169,7 @@ def retrieval_panel(
     photo_labels: Tensor,
     classes: Sequence[str],
     captions: Sequence[str] | None = None,
-    cell: float = 0.78,
+    cell: float = 0.66,
 ) -> Figure:
     """A row a query: the sketch, then its best pictures in order.
 
@@ -220,7 +220,7 @@ def retrieval_panel(
     )
 
 
-def _short(text: str, most: int = 10) -> str:
+def _short(text: str, most: int = 9) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -609,10 +609,11 @@ def hover_embedding(
         )  # fmt: skip
     )
     page = file_html(plot, INLINE, title).replace("</body>", _FOLLOW_THEME + "</body>")
+    # An iframe whose colour scheme is not its page's own gets an opaque white ground in dark mode.
+    style = f"width:100%;height:{height}px;border:0;color-scheme:light"
     return HTML(
         f'<div class="fig interactive"><iframe title="{html.escape(title)}" loading="lazy" '
-        f'style="width:100%;height:{height}px;border:0" srcdoc="{html.escape(page)}"></iframe>'
-        "</div>"
+        f'style="{style}" srcdoc="{html.escape(page)}"></iframe></div>'
     )
 
 
@@ -652,7 +653,7 @@ def architecture(model: SSGN) -> Figure:
             str(n) for n in (layers[0].in_features, *(m.out_features for m in layers))
         )
 
-    fig = plt.figure(figsize=(10.5, 4.4), layout="none")
+    fig = plt.figure(figsize=(9.4, 4.6), layout="none")
     ax = fig.add_axes((0, 0, 1, 1))
     boxes = {}
 
@@ -700,15 +701,22 @@ def architecture(model: SSGN) -> Figure:
     ax.set(xlim=(-0.7, 12.6), ylim=(-0.1, 4.1))
     ax.axis("off")
     fig.canvas.draw()  # only then do the boxes know their size, which arrows end at
+    to_data = ax.transData.inverted()
+
+    def border(name, towards):
+        """Where a line from the middle of a box leaves it, a little outside."""
+        size = boxes[name].get_bbox_patch().get_window_extent().transformed(to_data).size
+        middle = np.array(boxes[name].xy)
+        way = np.array(towards) - middle
+        return middle + way * ((size / 2 + 0.05) / np.maximum(np.abs(way), 1e-9)).min()
+
     for start, end, label, training in arrows:
-        ends = boxes[start].xy, boxes[end].xy
+        ends = border(start, boxes[end].xy), border(end, boxes[start].xy)
         ax.add_patch(
             FancyArrowPatch(
                 *ends,
-                patchA=boxes[start].get_bbox_patch(),
-                patchB=boxes[end].get_bbox_patch(),
-                shrinkA=2,
-                shrinkB=3,
+                shrinkA=0,
+                shrinkB=0,
                 arrowstyle="-|>",
                 mutation_scale=13,
                 color=GREY if training else INK,

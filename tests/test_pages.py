@@ -1,7 +1,6 @@
 """The pages beside the chapters name nothing that is not there."""
 
 import dataclasses
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -53,10 +52,9 @@ FIGURES = ssgn.evaluate(X, X, torch.arange(8), torch.arange(8), ks=(200,))
 
 
 def named(path):
-    """What a dotted path stands for: a module, a member, a field, a part of an instance."""
-    package, *parts = path.split(".")
-    found = importlib.import_module(package)
-    for part in parts:
+    """What a path below ssgn stands for: a module, a member, a field, a part of an instance."""
+    found = ssgn
+    for part in path.split("."):
         owner = MADE.get(found, found) if inspect.isclass(found) else found
         fields = dataclasses.fields(found) if dataclasses.is_dataclass(found) else ()
         if hasattr(owner, part):
@@ -68,18 +66,14 @@ def named(path):
 
 
 def test_every_name_in_the_notation_exists():
-    cells = [
-        cell
-        for line in TEXT["notation"].splitlines()
-        if line.startswith("|")
-        for cell in line.split(" | ")
-        if "`ssgn." in cell
-    ]
-    assert len(cells) > 60
+    rows = [line for line in TEXT["notation"].splitlines() if line.startswith("|")]
+    cells = [re.findall(r"(\{\w+\})?`(.+?)`", cell) for row in rows for cell in row.split(" | ")]
+    cells = [[name for role, name in cell if not role] for cell in cells]
+    assert len([cell for cell in cells if cell]) > 60
     for cell in cells:
-        waiting = []  # "`name` in `ssgn.function`": an argument, or a figure that it returns
-        for name in re.findall(r"(?<!\})`([^`]+)`", cell):
-            if not name.startswith("ssgn."):
+        waiting = []  # "`name` in `function`": an argument, or a figure that it returns
+        for name in cell:
+            if "." not in name and name not in ssgn.__all__:
                 waiting.append(name)
                 continue
             found = named(name)
