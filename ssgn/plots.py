@@ -220,7 +220,7 @@ def retrieval_panel(
     )
 
 
-def _short(text: str, most: int = 9) -> str:
+def _short(text: str, most: int = 8) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -564,6 +564,7 @@ def hover_embedding(
         outline_line_color=None,
     )  # fmt: skip
     plot.axis.visible = False
+    plot.x_range.range_padding = 0.2  # names of groups at the rim have to fit, on a phone as well
     plot.grid.visible = False
     plot.toolbar.logo = None
     uris = [_data_uri(picture) for picture in pictures]
