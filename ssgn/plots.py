@@ -564,7 +564,7 @@ def hover_embedding(
         outline_line_color=None,
     )  # fmt: skip
     plot.axis.visible = False
-    plot.x_range.range_padding = 0.2  # names of groups at the rim have to fit, on a phone as well
+    plot.x_range.range_padding = 0.3  # names of groups at the rim have to fit, on a phone as well
     plot.grid.visible = False
     plot.toolbar.logo = None
     uris = [_data_uri(picture) for picture in pictures]
