@@ -11,7 +11,7 @@ from PIL import Image
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), in fingerprints; set it to ".2", ".3", ... when its pixels change
-_INK_MARGIN = 0.08  # of the side; keeps strokes off the border, where convolutions see padding
+INK_MARGIN = 0.08  # of the side; keeps strokes off the border, where convolutions see padding
 
 
 class ImageList(Sequence):
@@ -73,7 +73,7 @@ class Drawings(ImageList):
         return draw(self.ink[i], size)
 
 
-def draw(ink: np.ndarray, size: int, margin: float = _INK_MARGIN) -> np.ndarray:
+def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
     """One drawing, dark on white, centred, its longer side filling the canvas but for a margin.
 
     QuickDraw's 28 x 28 rasters push wide drawings to the top edge; the backbone should not have

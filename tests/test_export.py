@@ -1,0 +1,174 @@
+"""The exported pipeline ranks as the library does, and says what it cannot export."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import ssgn
+from ssgn import backbones, export
+from ssgn.data import Drawings, draw
+from ssgn.model import SSGN
+
+SIZE = 32
+VARIANTS = (
+    dict(),
+    dict(decoder="single-stage"),
+    dict(taps="single", condition="regression", latent_at="both"),
+    dict(condition="contrastive", latent_at="fine", skip=False, draws=1),
+)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return backbones.load_backbone("efficientnet-lite0", size=SIZE, pretrained=False)
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    """Strokes of random length and place, some as large as the raster."""
+    rng = np.random.default_rng(0)
+    ink = np.zeros((20, 28, 28), np.uint8)
+    for drawing in ink:
+        for _ in range(4):
+            y, x = rng.integers(0, 28, 2)
+            drawing[y, x : x + rng.integers(2, 20)] = rng.integers(100, 256)
+            drawing[y : y + rng.integers(2, 20), x] = rng.integers(100, 256)
+    return Drawings(ink, [f"drawing {i}" for i in range(len(ink))])
+
+
+@pytest.fixture(scope="module")
+def sketch(backbone, drawings):
+    return backbones.fused(backbone, drawings, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="module")
+def photo(sketch):
+    gen = torch.Generator().manual_seed(1)
+    return sketch[0].mean(0) + sketch[0].std(0) * torch.randn(40, sketch[0].shape[1], generator=gen)
+
+
+@pytest.fixture(scope="module")
+def models(backbone, sketch, photo):
+    features, taps = sketch
+    made = []
+    for seed, changes in enumerate(VARIANTS):
+        torch.manual_seed(seed)
+        config = ssgn.SSGNConfig(**{"hidden": 64, **changes})
+        names = backbone.presets[config.taps]
+        columns = torch.cat([torch.arange(taps[n].start, taps[n].stop) for n in names])
+        words = torch.randn(3, 6)
+        width = features.shape[1]
+        made.append(SSGN(config, columns, width, features, photo, words, ("a", "b", "c")).eval())
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(models, sketch, photo):
+    """The library's own way: similarities and items, by model."""
+    return [ssgn.rank(ssgn.synthesize(m, sketch[0]), ssgn.embed(m, photo), k=12) for m in models]
+
+
+@pytest.fixture(scope="module")
+def pipeline(backbone, models, photo):
+    return export.Pipeline(backbone, models, photo).eval()
+
+
+rasters = arrays(np.uint8, (28, 28), elements=st.sampled_from([0, 0, 0, 1, 90, 200, 255]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rasters, st.sampled_from([16, 32, 128, 224]))
+def test_draw_is_the_librarys_to_the_last_bit(ink, size):
+    drawn = export.Draw(size)(torch.from_numpy(ink).float())
+    assert np.array_equal(drawn.numpy(), draw(ink, size)[..., 0])
+
+
+@pytest.mark.parametrize("rows, cols", [((0, 28), (0, 28)), ((3, 4), (5, 6)), ((0, 1), (0, 28))])
+def test_draw_of_blocks(rows, cols):
+    ink = np.zeros((28, 28), np.uint8)
+    ink[slice(*rows), slice(*cols)] = 255
+    for size in (20, 64, 128):
+        drawn = export.Draw(size)(torch.from_numpy(ink).float())
+        assert np.array_equal(drawn.numpy(), draw(ink, size)[..., 0])
+
+
+def test_a_blank_drawing_stays_blank():
+    assert (export.Draw(64)(torch.zeros(28, 28)) == 255).all()
+
+
+@torch.no_grad()
+def test_the_pipeline_ranks_as_the_library(pipeline, drawings, expected):
+    for i, ink in enumerate(drawings.ink):
+        score, item = pipeline(torch.from_numpy(ink).float())
+        assert score.shape == item.shape == (len(VARIANTS), 12)
+        for m, (similarity, items) in enumerate(expected):
+            torch.testing.assert_close(score[m], similarity[i], atol=1e-5, rtol=0)
+            assert_same_ranks(item[m], items[i], similarity[i], 1e-5)
+
+
+def assert_same_ranks(found, items, similarity, tolerance):
+    """The same items in the same order, but for neighbours that are closer than the tolerance."""
+    for place, (a, b) in enumerate(zip(found.tolist(), items.tolist(), strict=True)):
+        if a != b:
+            near = (similarity - similarity[place]).abs() < tolerance
+            assert a in items[near].tolist() or place == len(items) - 1
+
+
+@pytest.fixture(scope="module")
+def files(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    for name, compact in (("whole", False), ("compact", True)):
+        export.to_onnx(pipeline, folder / f"{name}.onnx", compact=compact)
+    return folder
+
+
+@pytest.mark.parametrize("name, tolerance", [("whole", 1e-5), ("compact", 1e-3)])
+def test_onnx_ranks_as_the_library(files, drawings, expected, name, tolerance):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime: pip install .[test]")
+    session = onnxruntime.InferenceSession(files / f"{name}.onnx")
+    assert [i.name for i in session.get_inputs()] == ["ink"]
+    for i, ink in enumerate(drawings.ink):
+        score, item = session.run(["score", "item"], {"ink": ink.astype(np.float32)})
+        assert score.dtype == np.float32 and item.dtype == np.int32
+        for m, (similarity, items) in enumerate(expected):
+            assert np.abs(score[m] - similarity[i].numpy()).max() < tolerance
+            assert_same_ranks(torch.from_numpy(item[m]), items[i], similarity[i], 2 * tolerance)
+
+
+def test_compact_is_little_more_than_half(files):
+    whole, compact = ((files / f"{name}.onnx").stat().st_size for name in ("whole", "compact"))
+    assert compact < 0.65 * whole
+
+
+def test_the_file_is_valid_and_needs_no_other(files):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(files / "compact.onnx", load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert sorted(p.name for p in files.iterdir()) == ["compact.onnx", "whole.onnx"]
+
+
+def test_what_cannot_be_exported(backbone, models, photo, world):
+    with pytest.raises(ValueError, match="at least one model"):
+        export.Pipeline(backbone, [], photo)
+    with pytest.raises(ValueError, match="k is 41; the gallery has 1 to 40"):
+        export.Pipeline(backbone, models, photo, k=41)
+    with pytest.raises(ssgn.FeatureError, match="2064 columns"):
+        export.Pipeline(backbone, models, photo[:, :100])
+    oracle = ssgn.SSGNConfig(hidden=8, condition="oracle")
+    x = world.feats.sketch
+    leaking = SSGN(oracle, torch.arange(24), 24, x, x, world.sem[:3], ("a", "b", "c"))
+    with pytest.raises(ValueError, match="oracle"):
+        export.Pipeline(backbone, [leaking], x)
+
+
+def test_without_onnx_it_says_what_to_install(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'ssgn\[onnx\]'"):
+        export.to_onnx(pipeline, tmp_path / "p.onnx")
+    assert not list(tmp_path.iterdir())
