@@ -22,14 +22,14 @@ book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFI
 
 # The built book is as old as the last build: `make pages` checks it.
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -q --ignore=tests/test_built_pages.py
+	$(BIN)/python -m pytest -q --ignore-glob='tests/test_built_*.py'
 
 pages: $(READY)  ## check the built book's pages; in Chromium too, where there is one, on two screens
 	$(BIN)/python -m pip install -q -e ".[pages]"
-	$(BIN)/python -m pytest -v -rs tests/test_built_pages.py
+	$(BIN)/python -m pytest -v -rs tests/test_built_*.py
 
 pages-static: $(READY)  ## the same without a browser: links, ids, headings, texts of pictures
-	$(BIN)/python -m pytest -q tests/test_built_pages.py -k "not browser"
+	$(BIN)/python -m pytest -q tests/test_built_*.py -k "not browser"
 
 links: $(READY)  ## ask the network whether the book's external links still answer
 	$(BIN)/jupyter-book build book/ --builder linkcheck

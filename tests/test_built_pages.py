@@ -182,7 +182,7 @@ def logged(message) -> str:
 
 
 def is_local(url: str) -> bool:
-    return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).hostname == "127.0.0.1"
+    return urlsplit(url).scheme in ("data", "blob", "file") or urlsplit(url).hostname == "127.0.0.1"
 
 
 @pytest.fixture(scope="module")

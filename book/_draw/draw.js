@@ -82,14 +82,21 @@
       bar.value = (0.95 * bytes) / total;
       say(`Loading the network: ${megabytes(bytes)} of ${megabytes(total)}`);
     };
+    let problem = null;
     async function worker() {
-      for (let file; (file = queue.shift()); advance()) {
-        await (file.name.endsWith(".js") ? script(file.name) : picture(sprite()));
-        loaded.add(file.name);
+      for (let file; !problem && (file = queue.shift()); ) {
+        try {
+          await (file.name.endsWith(".js") ? script(file.name) : picture(sprite()));
+          loaded.add(file.name);
+          advance();
+        } catch (error) {
+          problem = error;
+        }
       }
     }
     try {
       await Promise.all([worker(), worker(), worker(), worker()]);
+      if (problem) throw problem;
       say("Starting the network ...");
       await new Promise((go) => setTimeout(go)); // or the line above would not be drawn
       const [code, wasm, network] = await Promise.all(

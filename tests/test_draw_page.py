@@ -1,0 +1,289 @@
+"""The files of the page Draw and search: made right, and run by the runtime that the page runs."""
+
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from docutils.core import publish_doctree
+from docutils.parsers.rst import directives, roles
+
+import ssgn
+from ssgn import backbones, export
+from ssgn.data import Drawings
+from ssgn.data.packages import Package, fetch, npm_command, read_members
+from ssgn.model import SSGN
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "book/_draw"
+spec = importlib.util.spec_from_file_location("draw_page", ROOT / "book/_ext/draw_page.py")
+draw_page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(draw_page)
+
+
+def node(*arguments):
+    beside = Path(npm_command()).with_name("node")
+    command = [str(beside) if beside.exists() else "node", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def engine(script):
+    """What an expression over the page's engine gives."""
+    code = f"{(SOURCES / 'engine.js').read_text()}\nconst e = globalThis.ssgnDraw;\n"
+    done = node("-e", f"{code}console.log(JSON.stringify({script}))")
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+# Plotting strokes ---------------------------------------------------------------------------
+
+
+def plotted(*strokes):
+    return np.array(engine(f"Array.from(e.plotted({json.dumps(strokes)}))")).reshape(28, 28)
+
+
+def test_a_line_along_an_axis_is_one_pixel_wide():
+    ink = plotted([[2, 5], [20, 5]])
+    assert (ink[5, 2:21] == 255).all() and ink.sum() == 19 * 255
+    assert np.array_equal(plotted([[5, 2], [5, 20]]), ink.T)
+    assert np.array_equal(plotted([[20, 5], [2, 5]]), ink)
+
+
+def test_a_line_between_two_rows_is_shared_by_them():
+    ink = plotted([[2, 5.25], [20, 5.25]])
+    assert set(ink[5, 4:18]) == {191} and set(ink[6, 4:18]) == {64}
+
+
+def test_each_column_of_a_flat_line_holds_one_pixel_of_ink():
+    ink = plotted([[1.3, 3.1], [25.2, 9.7]])
+    assert np.abs(ink[:, 1:26].sum(0) - 255).max() <= 1
+    assert ink[:, 0].sum() == ink[:, 26:].sum() == 0
+
+
+def test_lines_add_up_where_they_meet_and_no_further_than_full_ink():
+    one, other = [[2, 5.5], [20, 5.5]], [[10.5, 2], [10.5, 20]]
+    both = plotted(one, other)
+    assert np.array_equal(both, np.minimum(plotted(one) + plotted(other), 255))
+
+
+def test_what_is_off_the_raster_is_left_out():
+    assert plotted([[20, 27.9], [40, 27.9]])[27, 20:].min() > 0  # the row below does not exist
+    assert plotted([[-9, -9], [-2, -3]]).sum() == 0
+    assert plotted([[3, 3], [3, 3]]).sum() == plotted([[3, 3]]).sum() == 0
+
+
+def test_strokes_are_drawn_onto_an_example():
+    ink = engine("Array.from(e.plotted([[[2, 5], [20, 5]]], e.decoded(btoa('\\x07'.repeat(784)))))")
+    assert sorted(set(ink)) == [7, 255]
+
+
+def test_a_stroke_keeps_only_the_points_that_matter():
+    def simplified(stroke, tolerance):
+        return engine(f"e.simplified({json.dumps(stroke)}, {tolerance})")
+
+    line = [[i, 0.5 * (i % 2)] for i in range(20)]
+    assert simplified(line, 2) == [line[0], line[-1]]
+    corner = [*([i, 0] for i in range(11)), *([10, i] for i in range(1, 11))]
+    assert simplified(corner, 2) == [[0, 0], [10, 0], [10, 10]]
+    loop = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
+    assert simplified(loop, 2) == loop
+    assert simplified([[3, 4]], 2) == [[3, 4]]
+
+
+# The files ------------------------------------------------------------------------------------
+
+
+def test_a_file_survives_being_cut(tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, 2_500_000, np.uint8).tobytes()
+    parts = draw_page.cut("some", data)
+    assert len(parts) > 3 and all(part.isascii() for part in parts)
+    script = tmp_path / "all.js"
+    digest = "require('crypto').createHash('md5').update(d).digest('hex')"
+    script.write_text(
+        "\n".join(
+            [(SOURCES / "engine.js").read_text(), *parts]
+            + [f"ssgnDraw.unpacked('some').then((d) => console.log({digest}, d.length))"]
+        )
+    )
+    done = node(script)
+    import hashlib
+
+    assert done.stdout.split() == [hashlib.md5(data).hexdigest(), str(len(data))], done.stderr
+
+
+def test_a_damaged_part_is_noticed(tmp_path):
+    (part,) = draw_page.cut("some", bytes(range(256)) * 100)
+    at = len(part) // 2
+    damaged = part[:at] + ("A" if part[at] != "A" else "B") + part[at + 1 :]
+    script = tmp_path / "all.js"
+    script.write_text(
+        f"{(SOURCES / 'engine.js').read_text()}\n{damaged}\nssgnDraw.unpacked('some')"
+    )
+    assert node(script).returncode
+
+
+def test_the_sheet_has_a_cell_for_every_picture(tmp_path):
+    import io
+
+    from PIL import Image
+
+    colours = [(i * 10, 255 - i * 10, 100) for i in range(25)]
+    sheet = Image.open(
+        io.BytesIO(draw_page.sheet([Image.new("RGB", (50, 50), c) for c in colours]))
+    )
+    assert sheet.size == (20 * 96, 2 * 96)
+    for i, colour in enumerate(colours):
+        found = sheet.getpixel((96 * (i % 20) + 48, 96 * (i // 20) + 48))
+        assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) < 12
+
+
+@pytest.fixture(scope="module")
+def runtime(doodle_emoji):  # for its cache
+    archive = fetch(Package(*draw_page.RUNTIME))
+    names = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+    found = read_members(archive, {f"package/dist/{name}" for name in names})
+    return [found[f"package/dist/{name}"] for name in names]
+
+
+@pytest.fixture
+def page(tmp_path, runtime):
+    """A folder as the page's, with a small network of random weights, and its PyTorch ranks."""
+    torch.manual_seed(0)
+    backbone = backbones.load_backbone("efficientnet-lite0", size=32, pretrained=False)
+    rng = np.random.default_rng(0)
+    ink = (rng.random((6, 28, 28)) > 0.9).astype(np.uint8) * 255
+    drawings = Drawings(ink, [str(i) for i in range(6)])
+    sketch, taps = backbones.fused(backbone, drawings, device="cpu", progress=False)
+    photo = sketch.mean(0) + sketch.std(0) * torch.randn(30, sketch.shape[1])
+    columns, config = torch.arange(sketch.shape[1]), ssgn.SSGNConfig(hidden=64)
+    words, names = torch.randn(3, 6), ("a", "b", "c")
+    model = SSGN(config, columns, sketch.shape[1], sketch, photo, words, names).eval()
+    export.to_onnx(export.Pipeline(backbone, [model], photo), tmp_path / "network.onnx")
+    network = (tmp_path / "network.onnx").read_bytes()
+    contents = zip(("ort", "wasm", "network"), (*runtime, network), strict=True)
+    parts = [part for name, data in contents for part in draw_page.cut(name, data)]
+    for i, part in enumerate(parts):
+        (tmp_path / f"part-{i:02}.js").write_text(part)
+    _, items = ssgn.rank(ssgn.synthesize(model, sketch), ssgn.embed(model, photo), k=10)
+    rows = zip(ink, items.tolist(), strict=True)
+    check = {"drawings": [{"raster": draw_page.raster(i), "items": [row]} for i, row in rows]}
+    draw_page.write_script(tmp_path, "check", check)
+    return tmp_path
+
+
+def test_the_pages_runtime_ranks_as_pytorch_and_would_say_so_if_not(page):
+    compared = draw_page.compare(page)
+    assert compared["of"] == 6 and compared["same"] == [6] and compared["median"] > 0
+
+    check = json.loads((page / "check.json").read_text())
+    check["drawings"][0]["items"][0].reverse()
+    draw_page.write_script(page, "check", check)
+    assert draw_page.compare(page)["same"] == [5]
+
+    (page / "part-00.js").write_text("")
+    with pytest.raises(draw_page.chapters.ChapterError, match="does not run in Node"):
+        draw_page.compare(page)
+
+
+# The extension ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(tmp_path):
+    about = {
+        "seed": 3,
+        "trained": 170,
+        "items": [0] * 395,
+        "files": [{"name": "a", "bytes": 25_100_000}],
+        "classes": [{"name": "tent", "leaked": True}, {"name": "arm", "leaked": False}],
+    }
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    (tmp_path / "compared.json").write_text(json.dumps({"same": [97, 99], "of": 100}))
+    return tmp_path
+
+
+def shown(text, folder):
+    class Env:
+        docname = "some/page"
+        app = type("App", (), {"draw_folder": folder})
+
+        def note_reread(self):
+            pass
+
+    def with_env(name, rawtext, text, lineno, inliner, options=None, content=None):
+        inliner.document.settings.env = Env()
+        return draw_page.figure_role(name, rawtext, text, lineno, inliner)
+
+    class Here(draw_page.Draw):
+        def run(self):
+            self.state.document.settings.env = Env()
+            return super().run()
+
+    directives.register_directive("draw", Here)
+    roles.register_local_role("draw-figure", with_env)
+    return publish_doctree(text, settings_overrides={"report_level": 5, "halt_level": 5})
+
+
+def test_the_board_leads_to_its_files_from_any_folder(made):
+    page = shown(".. draw::", made).astext()
+    assert f'src="../_static/draw/engine.js?v={draw_page.version(made)}"' in page
+    assert page.count('<fieldset class="ds-panel"') == 2
+    assert page.count(" checked>") == 4 and "{" not in page
+
+
+def test_figures_in_the_text_are_measured_ones(made):
+    said = shown(
+        "In :draw-figure:`least` to :draw-figure:`most` of :draw-figure:`drawings`, "
+        ":draw-figure:`leaked` of :draw-figure:`classes`, :draw-figure:`megabytes` MB.",
+        made,
+    )
+    assert said.astext() == "In 97 to 99 of 100, 1 of 2, 25 MB."
+    assert "has no 'mean'; there are: classes," in shown(":draw-figure:`mean`", made).astext()
+
+
+def test_a_build_of_something_else_than_pages_makes_nothing():
+    assert shown(".. draw::", None).astext() == ""
+    app = type("App", (), {"builder": type("Builder", (), {"format": ""})})()
+    draw_page.prepare(app)
+    assert app.draw_folder is None
+
+
+def test_the_key_changes_with_what_the_files_are_made_from(monkeypatch):
+    given = draw_page.parameters("quick")
+    assert set(given) == set(draw_page.PARAMETERS)
+    key = draw_page.key_of(given)
+    assert key == draw_page.key_of(dict(given)) != draw_page.key_of({**given, "seed": 1})
+    monkeypatch.setattr(draw_page.chapters, "fingerprint", lambda *_: "another package")
+    assert draw_page.key_of(given) != key
+
+
+def test_an_interrupted_making_leaves_nothing_and_is_begun_again(cache, monkeypatch):
+    def fails(target, given, say):
+        (target / "part-00.js").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draw_page, "make", fails)
+    with pytest.raises(KeyboardInterrupt):
+        draw_page.prepared("quick", say=lambda _: None)
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+
+    calls = []
+
+    def works(target, given, say):
+        calls.append(given)
+        (target / "compared.json").write_text("{}")
+
+    monkeypatch.setattr(draw_page, "make", works)
+    folders = {draw_page.prepared("quick", say=lambda _: None) for _ in range(2)}
+    assert len(folders) == len(calls) == 1
+
+
+def test_the_cache_is_the_librarys(monkeypatch, tmp_path):
+    assert draw_page.cache_dir() == ssgn.data.cache_dir()
+    for chosen in (str(tmp_path), "~/x"):
+        monkeypatch.setitem(os.environ, "SSGN_CACHE", chosen)
+        assert draw_page.cache_dir() == ssgn.data.cache_dir()
