@@ -2,6 +2,7 @@
 
 from .backbones import FeatureError, Features, extract
 from .data import DataError, Dataset, Split, load_dataset
+from .gallery import Gallery
 from .leaks import LeakWarning, leaked, leaked_unseen
 from .metrics import evaluate
 from .model import SSGN, CheckpointError, SSGNConfig
@@ -18,6 +19,7 @@ __all__ = [
     "DivergedError",
     "FeatureError",
     "Features",
+    "Gallery",
     "History",
     "Index",
     "LeakWarning",

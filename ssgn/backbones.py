@@ -130,9 +130,9 @@ class Features:
     def save(self, path: Path | str) -> None:
         """Write one safetensors file, provenance included; the split is not part of it."""
         about = _about(self.classes, self.taps, self.presets, self.provenance)
-        tensors = {name: _Pieces.of(t) for name, t in self._named_tensors().items()}
+        tensors = {name: Pieces.of(t) for name, t in self._named_tensors().items()}
         with atomic_path(path) as made:
-            _write(made, about, tensors)
+            write_tensors(made, about, tensors)
 
     @classmethod
     def load(cls, path: Path | str, split: Split) -> "Features":
@@ -219,7 +219,7 @@ def check_finite(
         )
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """A tensor that is written piece after piece."""
 
     shape: Sequence[int]
@@ -227,7 +227,7 @@ class _Pieces(NamedTuple):
     pieces: Iterable[Tensor]
 
     @classmethod
-    def of(cls, tensor: Tensor) -> "_Pieces":
+    def of(cls, tensor: Tensor) -> "Pieces":
         return cls(tensor.shape, tensor.dtype, (tensor,))
 
 
@@ -241,7 +241,7 @@ def _about(classes, taps, presets, provenance) -> dict:
     }
 
 
-def _write(path: Path, about: dict, tensors: Mapping[str, _Pieces]) -> None:
+def write_tensors(path: Path, about: dict, tensors: Mapping[str, Pieces]) -> None:
     """Write a safetensors file without holding it in memory, as the library's own writer must.
 
     The format: the length of a header in 8 bytes, little-endian; the header, JSON padded with
@@ -788,7 +788,7 @@ class _Extraction:
         check_finite(x, f"{self.net.name} on {self.ds.name}, {part}", first=part.start, **way_out)
         with atomic_path(self.file(part)) as made:
             columns = {name: [r.start, r.stop] for name, r in taps.items()}
-            _write(made, {"taps": columns}, {"x": _Pieces.of(x)})
+            write_tensors(made, {"taps": columns}, {"x": Pieces.of(x)})
 
     def read(self, part: _Run) -> tuple[Tensor, dict[str, slice]] | None:
         """What :meth:`write` wrote, mapped; None where it is not there, or damaged."""
@@ -816,7 +816,7 @@ class _Extraction:
 
         x, taps = read(self.parts["sketch"][0])
         tensors = {
-            name: _Pieces((len(self.lists[name]), x.shape[1]), x.dtype, (read(p)[0] for p in parts))
+            name: Pieces((len(self.lists[name]), x.shape[1]), x.dtype, (read(p)[0] for p in parts))
             for name, parts in self.parts.items()
         }
         labels = {
@@ -826,9 +826,9 @@ class _Extraction:
         }
         for name, t in labels.items():
             if t is not None:
-                tensors[name] = _Pieces.of(t.contiguous())
+                tensors[name] = Pieces.of(t.contiguous())
         about = _about(ds.classes, taps, self.net.presets, self.provenance)
         # Written in the parts' folder: what a killed process leaves is taken away with it.
         with atomic_path(self.folder / self.path.name) as made:
-            _write(made, about, tensors)
+            write_tensors(made, about, tensors)
         os.replace(self.folder / self.path.name, self.path)

@@ -1,7 +1,8 @@
-"""The command line: ``ssgn data``, ``ssgn extract``, ``ssgn train``, ``ssgn study``."""
+"""The command line: ``ssgn data``, ``extract``, ``train``, ``study``, ``index`` and ``search``."""
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -248,6 +249,62 @@ def study(
         rows = study(feats, sem, variants, range(seeds), ks, together=together, device=device)
     write_json(out, {**about, "runs": rows})
     typer.echo(f"{len(rows)} runs written to {out}")
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Folder that `ssgn train` wrote; by default the book's model, doodle-emoji."),
+]
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The index, a folder; by default <DIR's name>.ssgn here.")
+    ] = None,
+    model: Model = None,
+    device: Device = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16, as of extract.")
+    ] = None,
+):
+    """Make a searchable gallery of a folder of pictures, or bring one up to date.
+
+    Folders in the folder are searched through; only what is new or has changed is read. If it is
+    interrupted, the same command goes on where it stopped.
+    """
+    from ssgn.gallery import BOOK, Gallery, printable
+
+    gallery = Gallery.build(folder, out, model=model or BOOK, device=device, precision=precision)
+    typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
+    for path, reason in list(gallery.unreadable.items())[:20]:
+        typer.echo(f"not readable: {printable(path)}: {reason}", err=True)
+    if len(gallery.unreadable) > 20:
+        typer.echo(f"{len(gallery.unreadable)} files are not readable in all", err=True)
+    typer.echo(f"{len(gallery)} pictures in {gallery.index}. To search them:")
+    typer.echo(f"  ssgn search {shlex.quote(str(gallery.index))} SKETCH.png --out page.html")
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="What `ssgn index` wrote.")],
+    sketch: Annotated[Path, typer.Argument(help="A picture of a sketch, dark on light.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many pictures.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="HTML file for a contact sheet.")] = None,
+    model: Model = None,
+    device: Device = None,
+):
+    """Find the pictures of a gallery that fit a sketch: scores and paths, the best first."""
+    from ssgn.gallery import Gallery
+
+    gallery = Gallery.open(index, model, device=device)
+    found = gallery.search(sketch, k)
+    typer.echo(found.note, err=True)
+    typer.echo(repr(found))
+    if out is not None:
+        found.save(out)
+        typer.echo(f"written to {out}", err=True)
 
 
 def main() -> None:

@@ -237,6 +237,10 @@ class SSGN(nn.Module):
         semantics: ``[C, S]``, word vectors of the training classes.
         classes: their names.
         backbone: the name of the backbone that the features come from.
+
+    Attributes:
+        provenance: what it was trained on, which :func:`~ssgn.train.fit` writes down: the features'
+            own provenance, the split's name and the seed. Empty where nobody did.
     """
 
     def __init__(
@@ -253,6 +257,7 @@ class SSGN(nn.Module):
         super().__init__()
         self.config, self.width = config, width
         self.classes, self.backbone = tuple(classes), backbone
+        self.provenance: dict = {}
         self.register_buffer("columns", columns)
         self.standardise_sketch = Standardise(sketch[:, columns])
         self.standardise_photo = Standardise(photo[:, columns])
@@ -437,6 +442,7 @@ class SSGN(nn.Module):
                 "width": self.width,
                 "classes": self.classes,
                 "backbone": self.backbone,
+                "provenance": self.provenance,
                 **extra,
             }
             (made / "config.json").write_text(json.dumps(about, indent=1))
@@ -480,6 +486,9 @@ class SSGN(nn.Module):
                 about["backbone"],
             )
             model.load_state_dict(tensors)
+            model.provenance = about.get("provenance", {})  # older checkpoints do not say
+            if not isinstance(model.provenance, dict):
+                raise ValueError("its provenance is no list of names and values")
             if not all(t.isfinite().all() for t in tensors.values()):
                 raise ValueError("weights hold NaN or infinity")
         except (

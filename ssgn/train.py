@@ -174,6 +174,7 @@ def _learners(feats, sem, config, seeds, train: Tensor, device) -> list["_Learne
             classes,
             feats.provenance.get("backbone", ""),
         ).to(device)
+        model.provenance = {**feats.provenance, "split": feats.split.name, "seed": seed}
         batches = (
             learners[0].batches.of_seed(seed)
             if learners

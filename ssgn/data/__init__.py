@@ -4,10 +4,11 @@ import inspect
 
 from . import doodle_emoji, doodle_photo
 from .check import Report, check_dataset
-from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, draw
+from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, as_rgb, draw
 from .files import atomic_path, cache_dir, digest, package_digest
 from .folders import data_root, folder, quickdraw_ext, sketchy, tuberlin
 from .packages import DataError
+from .sketch import rastered
 
 __all__ = [
     "DATASETS",
@@ -18,6 +19,7 @@ __all__ = [
     "ImageList",
     "Report",
     "Split",
+    "as_rgb",
     "atomic_path",
     "cache_dir",
     "check_dataset",
@@ -28,6 +30,7 @@ __all__ = [
     "load_dataset",
     "package_digest",
     "quickdraw_ext",
+    "rastered",
     "sketchy",
     "tuberlin",
 ]
@@ -39,6 +42,16 @@ DATASETS = {
     "tuberlin": tuberlin,
     "quickdraw-ext": quickdraw_ext,
     "folder": folder,
+}
+
+
+SHOWS = {  # what the pictures of each dataset are, for who uses a model that was trained on them
+    "doodle-emoji": "free-hand drawings (Quick, Draw!) and emoji artwork",
+    "doodle-photo": "free-hand drawings (Quick, Draw!) and small photos (Tiny-ImageNet)",
+    "sketchy": "sketches drawn from photos, and photos",
+    "tuberlin": "free-hand sketches and photos",
+    "quickdraw-ext": "free-hand drawings (Quick, Draw!) and photos",
+    "folder": "sketches and pictures from a folder of its user",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), in fingerprints; set it to ".2", ".3", ... when its pixels change
@@ -40,19 +40,26 @@ class ImageList(Sequence):
 
 
 class ImageFiles(ImageList):
-    """Picture files, read as RGB; transparent parts become white."""
+    """Picture files, read as :func:`as_rgb` says."""
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str]):
         self.paths, self.names = list(paths), list(names)
 
     def _image(self, i: int) -> Image.Image:
         with Image.open(self.paths[i]) as image:
-            image.load()  # some formats only know then whether anything is transparent
-            if not image.has_transparency_data:  # most photos: half the time, the same pixels
-                return image.convert("RGB")
-            image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+            return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture as RGB, upright as its EXIF says; transparent parts become white."""
+    image.load()  # some formats only know then whether anything is transparent
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:  # most photos: half the time, the same pixels
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 class Drawings(ImageList):

@@ -58,7 +58,7 @@ def digest(*parts: bytes | memoryview | str) -> str:
     return h.hexdigest()
 
 
-_NO_RESULT = ("export.py", "plots.py", "cli.py", "__main__.py")
+_NO_RESULT = ("gallery.py", "export.py", "plots.py", "cli.py", "__main__.py")
 
 
 @cache
