@@ -372,7 +372,7 @@ class Gallery:
             ``unchanged`` and ``removed``; None where the gallery was only opened.
     """
 
-    def __init__(self, opened: tuple[Path, "_Stored"], model, device, progress: bool):
+    def __init__(self, opened, model, device, progress: bool):
         self.index, stored = opened
         self.root = Path(stored.about["root"])
         self.paths = [f.path for f in stored.files]

@@ -3,18 +3,20 @@
 As for the other built pages: ``make book``, then ``make pages``. What is compared with PyTorch
 needs the models that the book was built with; they are trained again where the cache has not got
 them.
-``python tests/test_built_draw.py --picture FILE`` takes README's picture.
+``python tests/test_built_draw.py --pictures book/images`` takes README's pictures.
 """
 
 import argparse
 import json
 import re
 import statistics
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from test_built_pages import (  # noqa: F401
     AXE,
     HTML,
@@ -113,7 +115,7 @@ def stroke(tab, points):
 def names(tab, panel=0):
     """The classes of the pictures that are shown, best first."""
     shown = tab.locator(f'[data-panel="{panel}"] .ds-name').all_inner_texts()
-    return [re.sub(r"^[✓✗] | °$", "", name) for name in shown]
+    return [re.sub(r"^[✓✗] |°$", "", name) for name in shown]
 
 
 def choose(tab, panel, value):
@@ -356,16 +358,29 @@ def test_nothing_is_loaded_where_data_shall_be_saved_in_a_browser(browser, site)
     context.close()
 
 
-def take_picture(path: Path) -> None:
-    """The board with a drawing, and what was found, for README."""
+def take_pictures(folder: Path) -> None:
+    """For README: the page with a drawing, and the contact sheet of a search for the same one."""
+    strokes = DRAWINGS["eyeglasses"]
     with served() as url, launched() as found, ready(found, f"{url}/draw.html") as tab:
-        for points in DRAWINGS["helicopter"]:
+        for points in strokes:
             stroke(tab, points)
         tab.mouse.move(0, 0)
-        tab.locator("#draw-search").screenshot(path=path)
+        tab.locator("#draw-search").screenshot(path=folder / "draw.png")
+
+    sketch = Image.new("L", (600, 600), 255)
+    for points in strokes:
+        scaled = [(600 * x, 600 * y) for x, y in points]
+        ImageDraw.Draw(sketch).line(scaled, fill=0, width=6, joint="curve")
+    artwork = ssgn.load_dataset("doodle-emoji").photo.paths[0].parents[1]
+    with tempfile.TemporaryDirectory() as scratch, launched() as found:
+        gallery = ssgn.Gallery.build(artwork, f"{scratch}/emoji.ssgn")
+        gallery.search(sketch, k=12).save(f"{scratch}/page.html")
+        tab = found.new_page(viewport={"width": 1000, "height": 600})
+        tab.goto(f"file://{scratch}/page.html")
+        tab.screenshot(path=folder / "found.png", full_page=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Take README's picture of the page.")
-    parser.add_argument("--picture", type=Path, required=True, metavar="FILE")
-    take_picture(parser.parse_args().picture)
+    parser = argparse.ArgumentParser(description="Take README's pictures of the page.")
+    parser.add_argument("--pictures", type=Path, required=True, metavar="FOLDER")
+    take_pictures(parser.parse_args().pictures)

@@ -261,7 +261,7 @@
       `${(100 * (item % about.columns)) / last}% ${(100 * Math.floor(item / about.columns)) / rows}%`;
     const text = document.createElement("span");
     text.className = "ds-name";
-    text.textContent = name + (leaked ? " °" : "");
+    text.textContent = name + (leaked ? "°" : "");
     const number = document.createElement("span");
     number.className = "ds-score";
     number.textContent = score.toFixed(2);

@@ -44,6 +44,7 @@ BEST = 12
 DRAWINGS = 100  # that are compared with PyTorch
 SAME = 95  # of them whose first ten must be PyTorch's
 CELL, COLUMNS = 96, 20  # of the sheet of gallery pictures: pixels, and pictures in a row
+EDGE = 2  # pixels of white around each: scaled, a picture shows a little of what lies beside it
 
 
 def parameters(profile: str) -> dict:
@@ -78,8 +79,9 @@ def sheet(images) -> bytes:
     rows = math.ceil(len(images) / COLUMNS)
     whole = Image.new("RGB", (CELL * COLUMNS, CELL * rows), "white")
     for i, image in enumerate(images):
-        at = (CELL * (i % COLUMNS), CELL * (i // COLUMNS))
-        whole.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), at)
+        at = (CELL * (i % COLUMNS) + EDGE, CELL * (i // COLUMNS) + EDGE)
+        side = CELL - 2 * EDGE
+        whole.paste(image.resize((side, side), Image.Resampling.LANCZOS), at)
     out = io.BytesIO()
     whole.save(out, "WEBP", quality=85, method=6)
     return out.getvalue()
