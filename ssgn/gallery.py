@@ -652,9 +652,7 @@ def _chunk(index: Path, root: Path, files: list[_File], about, net, options) -> 
     """Read some pictures and write their features down as a part of the index."""
     pictures = _Pictures(root, files)
     with warnings.catch_warnings():
-        # A picture of so many pixels that it could fill the memory is not a picture to search.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin")
+        warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
         x, _ = fused(net, pictures, workers=0, **{**options, "progress": False})
     bad = pictures.unreadable
     for row in torch.nonzero(~x.isfinite().all(1)).flatten().tolist():

@@ -218,10 +218,10 @@ def test_what_cannot_be_read_is_left_out_and_reported(pictures, model, read):
 
 
 def test_a_picture_of_too_many_pixels_is_left_out(pictures, model, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
     paint(pictures / "huge.png", 1, (60, 50))
     made = build(pictures, model)
-    assert set(made.unreadable) == {"huge.png"} and "exceeds limit" in made.unreadable["huge.png"]
+    assert set(made.unreadable) == {"huge.png"} and "60 x 50 pixels" in made.unreadable["huge.png"]
 
 
 def test_links_to_folders_are_not_followed(pictures, model):

@@ -50,11 +50,31 @@ class ImageFiles(ImageList):
             return as_rgb(image)
 
 
+MAX_PIXELS = 2**26  # 8192 x 8192; a small file can claim to be larger, and fill the memory
+
+
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB, upright as its EXIF says; transparent parts become white."""
+    """A picture as RGB, upright as its EXIF says; transparent parts become white.
+
+    Of an animation it is the first frame; 16 bits a channel become 8.
+
+    Raises:
+        ValueError: more than :data:`MAX_PIXELS`, or pixels whose scale nobody knows (mode F).
+        OSError: a file that is damaged; and whatever else a decoder raises.
+    """
+    if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
+        raise ValueError(
+            f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read"
+        )
     image.load()  # some formats only know then whether anything is transparent
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose scale is not known")
+    if image.mode.startswith("I"):  # 16 bits; converted as it is, nearly all of it would be white
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.float32) / 257).clip(0, 255).round().astype(np.uint8)
+        )
     if not image.has_transparency_data:  # most photos: half the time, the same pixels
         return image.convert("RGB")
     image = image.convert("RGBA")

@@ -11,9 +11,11 @@ import sys
 import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .files import atomic_path, cache_dir
+
+MOST = 2**30  # bytes that an archive may unpack to; the largest of ours has a sixth of that
 
 
 class DataError(RuntimeError):
@@ -110,6 +112,32 @@ def fetch(package: Package) -> Path:
     return target
 
 
+def _unpacked(data: bytes, most: int) -> bytes:
+    """A gzip file's content.
+
+    Raises:
+        OSError: it is damaged, or larger than ``most`` bytes.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        plain = file.read(most + 1)
+    if len(plain) > most:
+        raise OSError(f"it unpacks to more than {most:,} bytes, which no package of ours does")
+    return plain
+
+
+def _check_member(member: tarfile.TarInfo, seen: set[str]) -> None:
+    """Raise a ``tarfile.TarError`` for what no honest package holds. Nothing is ever written under
+    a member's name; but an archive with such a one is not read at all."""
+    path = PurePosixPath(member.name)
+    if not (member.isfile() or member.isdir()):
+        raise tarfile.TarError(f"{member.name!r} is a link or a device")
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
+        raise tarfile.TarError(f"{member.name!r} leads out of the archive")
+    if member.isfile() and str(path) in seen:
+        raise tarfile.TarError(f"{member.name!r} is in it twice")
+    seen.add(str(path))
+
+
 def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, bytes]:
     """The regular files of a package archive as ``{name: content}``; nothing is unpacked to disk.
 
@@ -117,18 +145,19 @@ def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, byt
         wanted: only these names; all of them must be there.
 
     Raises:
-        DataError: the archive is truncated or damaged, or a wanted member is missing.
+        DataError: the archive is truncated or damaged, holds links, devices, names that lead out
+            of it or names twice, unpacks to more than :data:`MOST`, or lacks a wanted member.
     """
     try:
         # Unpacked whole: read as a stream, the checksum at the end would never be looked at.
-        plain = io.BytesIO(gzip.decompress(archive.read_bytes()))
+        plain = io.BytesIO(_unpacked(archive.read_bytes(), MOST))
+        found, seen = {}, set()
         with tarfile.open(fileobj=plain, mode="r:") as tar:
-            found = {
-                m.name: tar.extractfile(m).read()
-                for m in tar
-                if m.isfile() and (wanted is None or m.name in wanted)
-            }
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            for member in tar:
+                _check_member(member, seen)
+                if member.isfile() and (wanted is None or member.name in wanted):
+                    found[member.name] = tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise DataError(
             f"{archive} is truncated or damaged ({error}). Delete it and run again."
         ) from error
@@ -145,6 +174,6 @@ def gunzip_lines(data: bytes, where: str) -> list[str]:
         DataError: naming ``where``, if the data is damaged.
     """
     try:
-        return gzip.GzipFile(fileobj=io.BytesIO(data)).read().decode().splitlines()
+        return _unpacked(data, MOST).decode().splitlines()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{where} is damaged: {error}") from error
