@@ -36,10 +36,17 @@ class Draw(nn.Module):
     Args:
         size: side of the canvas in pixels.
         margin: share of the side left white on each side.
+
+    Raises:
+        ValueError: a canvas that a drawing would have to be made smaller for.
     """
 
     def __init__(self, size: int, margin: float = INK_MARGIN):
         super().__init__()
+        if size - 2 * round(margin * size) < SIDE:
+            raise ValueError(
+                f"a canvas of {size} pixels has no room for drawings of {SIDE}; make it larger"
+            )
         self.size, self.room = size, size - 2 * round(margin * size)
         self.register_buffer("source", torch.arange(SIDE, dtype=torch.float64))
         self.register_buffer("target", torch.arange(size, dtype=torch.float64))
@@ -70,10 +77,8 @@ class Draw(nn.Module):
         """``[size, SIDE]``: what each row of the drawing gives to each of the canvas."""
         out = (count * scale).round().clamp_min(1)
         start = ((self.size - out) / 2).floor()
-        step = count / out
-        reach = step.clamp_min(1)  # made smaller, a pixel averages over more
         at, to = self.source[None] - first, self.target[:, None] - start
-        weight = _cubic((at + 0.5 - (to + 0.5) * step) / reach)
+        weight = _cubic(at + 0.5 - (to + 0.5) * count / out)
         inside = (at >= 0) & (at < count) & (to >= 0) & (to < out)
         weight = torch.where(inside, weight, 0)
         total = weight.sum(1, keepdim=True)

@@ -20,6 +20,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder; the user's own is not touched."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SSGN_CACHE", str(folder))
+    monkeypatch.delenv("SSGN_DATA", raising=False)  # where the user keeps data is no test's matter
     return folder
 
 

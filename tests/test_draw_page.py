@@ -153,7 +153,7 @@ def runtime(doodle_emoji):  # for its cache
 def page(tmp_path, runtime):
     """A folder as the page's, with a small network of random weights, and its PyTorch ranks."""
     torch.manual_seed(0)
-    backbone = backbones.load_backbone("efficientnet-lite0", size=32, pretrained=False)
+    backbone = backbones.load_backbone("efficientnet-lite0", size=64, pretrained=False)
     rng = np.random.default_rng(0)
     ink = (rng.random((6, 28, 28)) > 0.9).astype(np.uint8) * 255
     drawings = Drawings(ink, [str(i) for i in range(6)])
