@@ -12,7 +12,8 @@ import torch
 import typer
 
 from ssgn.backbones import pick_device
-from ssgn.train import provenance, write_json
+from ssgn.data import read_json, write_json
+from ssgn.train import provenance
 
 from .evaluation import evaluation, growth
 from .extraction import extraction, memory
@@ -111,7 +112,7 @@ def _kept(out: Path | None, about: dict, chosen: list[str]) -> list[dict]:
     """What the ledger has of other benchmarks on this machine; each says which commit it is of."""
     if not (out and out.is_file()):
         return []
-    ledger = json.loads(out.read_text())
+    ledger = read_json(out)
     same = ("small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
         return []

@@ -36,6 +36,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
 from .data import DataError, Dataset, ImageList, Split, atomic_path, cache_dir, digest
+from .data.files import SEAL
 
 FORMAT = 1  # of the features file; raise it when what the columns mean changes
 PART = 1024  # images
@@ -142,6 +143,7 @@ class Features:
             FeatureError: the file is truncated, of another format, or holds NaN.
         """
         try:
+            check_seal(Path(path))
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["ssgn"])
                 there = [name for name in ("pairs",) if name in file.keys()]  # noqa: SIM118
@@ -245,11 +247,12 @@ def write_tensors(path: Path, about: dict, tensors: Mapping[str, Pieces]) -> Non
     """Write a safetensors file without holding it in memory, as the library's own writer must.
 
     The format: the length of a header in 8 bytes, little-endian; the header, JSON padded with
-    spaces to a multiple of 8 bytes; the bytes of all tensors, one after the other.
+    spaces to a multiple of 8 bytes; the bytes of all tensors, one after the other. The header has
+    a SHA-256 of all that, with zeros in its own place: see :func:`check_seal`.
     """
     # The widest type first, as the library does it, so that each tensor is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    entries, end = {"__metadata__": {"ssgn": json.dumps(about)}}, 0
+    entries, end = {"__metadata__": {SEAL: _NO_SEAL, "ssgn": json.dumps(about)}}, 0
     for name in order:
         shape, dtype, _ = tensors[name]
         start, end = end, end + math.prod(shape) * dtype.itemsize
@@ -257,11 +260,46 @@ def write_tensors(path: Path, about: dict, tensors: Mapping[str, Pieces]) -> Non
         entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
+    found = hashlib.sha256()
     with open(path, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+
+        def put(data: bytes | memoryview) -> None:
+            file.write(data)
+            found.update(data)
+
+        put(len(header).to_bytes(8, "little"))
+        put(header)
         for name in order:
             for piece in tensors[name].pieces:
-                file.write(_bytes(piece))
+                put(_bytes(piece))
+        file.seek(8 + header.index(_sealed(_NO_SEAL)) + len(_sealed("")) - 1)
+        file.write(found.hexdigest().encode())
+
+
+_NO_SEAL = "0" * 64
+
+
+def _sealed(value: str) -> bytes:
+    """The seal as it stands in a header, which has no space in it."""
+    return f'"{SEAL}":"{value}"'.encode()
+
+
+def check_seal(path: Path) -> None:
+    """Raise a ValueError where a file is not, bit for bit, what :func:`write_tensors` wrote.
+
+    A file without a seal, of an older version, is taken as it is.
+    """
+    with open(path, "rb") as file:
+        length = file.read(8)
+        header = file.read(min(int.from_bytes(length, "little"), 2**30))
+        said = json.loads(header)["__metadata__"].get(SEAL)
+        if said is None:
+            return
+        found = hashlib.sha256(length + header.replace(_sealed(said), _sealed(_NO_SEAL), 1))
+        while chunk := file.read(2**22):
+            found.update(chunk)
+    if said != found.hexdigest():
+        raise ValueError("it is not what was written: its checksum differs")
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -793,6 +831,7 @@ class _Extraction:
     def read(self, part: _Run) -> tuple[Tensor, dict[str, slice]] | None:
         """What :meth:`write` wrote, mapped; None where it is not there, or damaged."""
         try:
+            check_seal(self.file(part))
             with safe_open(self.file(part), "pt") as file:
                 x = file.get_tensor("x")
                 columns = json.loads(file.metadata()["ssgn"])["taps"]

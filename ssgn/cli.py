@@ -206,7 +206,8 @@ def study(
 
     import ssgn
     from ssgn.baselines import table
-    from ssgn.train import ablations, conditions, provenance, select, study, write_json
+    from ssgn.data import write_json
+    from ssgn.train import ablations, conditions, provenance, select, study
 
     if what not in ("ablations", "baselines", "coarse-to-fine"):
         raise ValueError(f"--what is {what!r}; it can be ablations, baselines or coarse-to-fine")

@@ -28,6 +28,7 @@ from .backbones import (
     FeatureError,
     Pieces,
     check_finite,
+    check_seal,
     extract,
     fused,
     load_backbone,
@@ -197,6 +198,7 @@ class _Stored:
     @classmethod
     def read(cls, path: Path) -> "_Stored":
         try:
+            check_seal(path)
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["ssgn"])
                 x = file.get_tensor("photo")

@@ -5,7 +5,6 @@ the word vector of their class, standardised; z is the latent; c the coarse and 
 (final) synthesized image features.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .backbones import FeatureError, Features, check_finite
-from .data import atomic_path
+from .data import atomic_path, file_digest, read_json, write_json
 
 FORMAT = 2  # of checkpoints; raise it when weights or their meaning change
 DECODERS = ("coarse-to-fine", "single-stage")
@@ -435,7 +434,8 @@ class SSGN(nn.Module):
         with atomic_path(folder, overwrite=True) as made:
             made.mkdir()
             tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
-            safetensors.torch.save_file(tensors, made / "weights.safetensors")
+            weights = made / "weights.safetensors"
+            safetensors.torch.save_file(tensors, weights)
             about = {
                 "format": FORMAT,
                 "config": asdict(self.config),
@@ -443,9 +443,10 @@ class SSGN(nn.Module):
                 "classes": self.classes,
                 "backbone": self.backbone,
                 "provenance": self.provenance,
+                "weights": file_digest(weights),
                 **extra,
             }
-            (made / "config.json").write_text(json.dumps(about, indent=1))
+            write_json(made / "config.json", about)
 
     @classmethod
     def load(cls, folder: Path | str, device: str | torch.device = "cpu") -> "SSGN":
@@ -460,10 +461,10 @@ class SSGN(nn.Module):
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
         try:
-            about = json.loads((folder / "config.json").read_text())
-            found = about.get("format")
-        except (ValueError, AttributeError) as error:
-            raise CheckpointError(f"{folder}/config.json is damaged ({error})") from error
+            about = read_json(folder / "config.json")
+        except ValueError as error:
+            raise CheckpointError(f"{folder} is damaged: {error}") from error
+        found = about.get("format")
         if found != FORMAT:
             raise CheckpointError(
                 f"{folder} is a checkpoint of format {found}, this version reads {FORMAT}. "
@@ -471,7 +472,10 @@ class SSGN(nn.Module):
             )
         try:
             config = SSGNConfig(**about["config"])
-            tensors = safetensors.torch.load_file(folder / "weights.safetensors")
+            weights = folder / "weights.safetensors"
+            if about.get("weights", "") not in ("", file_digest(weights)):
+                raise ValueError("its weights are not what was saved: their checksum differs")
+            tensors = safetensors.torch.load_file(weights)
             width, classes = about["width"], about["classes"]
             words = len(tensors["standardise_semantics.mean"])
             nothing = torch.zeros(1, width)

@@ -18,7 +18,7 @@ from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
 
 from .backbones import Features, check_finite, pick_device
-from .data import Split, atomic_path, cache_dir, digest, package_digest
+from .data import Split, cache_dir, digest, package_digest, read_json, write_json
 from .leaks import leaked_unseen
 from .model import (
     LOSSES,
@@ -603,8 +603,7 @@ def fit_cached(
     folder = cache_dir() / "models" / _key(feats, sem, config, seed)
     try:
         model = SSGN.load(folder)
-        about = json.loads((folder / "config.json").read_text())
-        return model, History(**about["history"])
+        return model, History(**read_json(folder / "config.json")["history"])
     except (CheckpointError, KeyError, TypeError):
         model, history = fit(feats, sem, config, seed=seed, **options)
         model.save(folder, history=asdict(history))
@@ -767,7 +766,7 @@ def _run_path(key: str) -> Path:
 def _known(key: str) -> dict | None:
     """A run's figures from the cache folder, if they are there."""
     try:
-        return json.loads(_run_path(key).read_text())
+        return read_json(_run_path(key))
     except (OSError, ValueError):
         return None
 
@@ -909,9 +908,3 @@ def provenance(device: str | torch.device | None = None) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def write_json(path: Path | str, content: dict) -> None:
-    """Write a small JSON file, all or nothing."""
-    with atomic_path(path) as made:
-        made.write_text(json.dumps(content, indent=1) + "\n")

@@ -125,7 +125,8 @@ def test_parts_merge_to_what_is_computed_in_memory(tiny_dataset, net, cache):
     assert (cache / "saved").read_bytes() == (cache / name).read_bytes()
     theirs = {k: v.contiguous() for k, v in kept.items()}
     with safetensors.safe_open(cache / name, "pt") as file:
-        safetensors.torch.save_file(theirs, cache / "theirs", file.metadata())
+        about = {"ssgn": file.metadata()["ssgn"]}  # without the seal, which is of our bytes
+    safetensors.torch.save_file(theirs, cache / "theirs", about)
     again = Features.load(cache / "theirs", feats.split)
     assert again.content == feats.content and again.provenance == feats.provenance
 
@@ -411,8 +412,6 @@ RGB = NOISE.convert("RGB")
         (RGB, "a.webp", {}),
         (RGB, "a.bmp", {}),
         (NOISE.convert("LA"), "a.png", {}),
-        (Image.fromarray(RNG.integers(0, 65536, (32, 40), np.uint16)), "a.png", {}),
-        (Image.fromarray(RNG.random((32, 40), np.float32) * 400), "a.tiff", {}),
         (RGB.convert("YCbCr"), "a.tiff", {}),
         (RGB.convert("LAB"), "a.tiff", {}),
     ],

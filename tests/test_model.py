@@ -10,6 +10,7 @@ import torch
 from conftest import left_in
 
 import ssgn
+from ssgn.data import file_digest, read_json, sealed
 from ssgn.model import (
     CONDITIONS,
     DECODERS,
@@ -448,9 +449,18 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def change_config(folder, change):
-    about = json.loads((folder / "config.json").read_text())
-    about = change(about)
-    (folder / "config.json").write_text(json.dumps(about))
+    """As a version that meant it would have written it: sealed."""
+    about = change(read_json(folder / "config.json"))
+    content = sealed(about) if isinstance(about, dict) else about
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def change_weights(folder, change):
+    path = folder / "weights.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    safetensors.torch.save_file(tensors, path)
+    change_config(folder, lambda about: about | {"weights": file_digest(path)})
 
 
 def test_a_checkpoint_from_before_a_field_takes_its_default(saved):
@@ -484,16 +494,12 @@ def test_a_checkpoint_whose_parts_do_not_fit(saved, change, says):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_weights_that_are_not_finite(saved, bad):
-    tensors = safetensors.torch.load_file(saved / "weights.safetensors")
-    tensors["regressor.0.weight"][0, 0] = bad
-    safetensors.torch.save_file(tensors, saved / "weights.safetensors")
+    change_weights(saved, lambda tensors: tensors["regressor.0.weight"].fill_(bad))
     with pytest.raises(ssgn.CheckpointError, match="model.*NaN"):
         ssgn.SSGN.load(saved)
 
 
 def test_columns_beyond_the_features_width(saved):
-    tensors = safetensors.torch.load_file(saved / "weights.safetensors")
-    tensors["columns"][0] = 24
-    safetensors.torch.save_file(tensors, saved / "weights.safetensors")
+    change_weights(saved, lambda tensors: tensors["columns"].fill_(24))
     with pytest.raises(ssgn.CheckpointError, match="model.*damaged"):
         ssgn.SSGN.load(saved)

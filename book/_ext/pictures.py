@@ -5,9 +5,9 @@ holds the README to the table.
 """
 
 import base64
-import json
 from pathlib import Path
 
+from ssgn.data import read_json
 from ssgn.metrics import interval, verdict
 from ssgn.train import ablations, ratios, values
 
@@ -55,7 +55,7 @@ def ledger() -> dict[str, dict[str, dict]]:
     """The entries that README shows, by dataset and by what they hold."""
     found = {}
     for path in sorted((BOOK / "results").glob("*-cpu.json")):
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = read_json(path)
         found.setdefault(entry["dataset"], {})[entry["what"]] = entry
     return found
 
@@ -110,7 +110,7 @@ def speed(entry: dict) -> str:
 def speeds() -> dict[str, dict]:
     """The recorded benchmarks, by the name of their file."""
     found = sorted((BOOK / "results" / "speed").glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    return {path.stem: read_json(path) for path in found}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ import time
 
 started = time.perf_counter()
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,6 +35,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, plots
+from ssgn.data import read_json
 from ssgn.metrics import interval, verdict
 from ssgn.train import WITHOUT_LEAKS, ablations, ratios, study, values
 
@@ -241,7 +241,7 @@ others = {
 }
 entries = {}
 for path in sorted(Path("../results").glob("*.json")):
-    entry = json.loads(path.read_text())
+    entry = read_json(path)
     if entry.get("what") == "ablations":
         name = entry["dataset"]
         if name in entries:  # another machine, split or backbone

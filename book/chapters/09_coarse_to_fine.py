@@ -25,7 +25,6 @@ import time
 
 started = time.perf_counter()
 
-import json
 from pathlib import Path
 
 import torch
@@ -34,6 +33,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots
+from ssgn.data import read_json
 from ssgn.metrics import interval
 from ssgn.model import SSGN
 from ssgn.train import ablations, folds, values
@@ -190,8 +190,7 @@ plots.show_source(SSGN.condition)
 
 # %%
 entries = [
-    json.loads(path.read_text())
-    for path in sorted(Path("../results").glob("*.json"))
+    read_json(path) for path in sorted(Path("../results").glob("*.json"))
 ]
 recorded = [e for e in entries if e.get("what") == "coarse-to-fine"]
 

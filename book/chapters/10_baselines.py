@@ -24,7 +24,6 @@
 # pair of networks trained contrastively, as one would do it today.
 
 # %%
-import json
 import time
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, losses, plots
+from ssgn.data import read_json
 from ssgn.metrics import interval
 from ssgn.train import ablations, values
 
@@ -264,8 +264,7 @@ _ = plots.bars(
 
 # %%
 ledger = [
-    json.loads(path.read_text())
-    for path in sorted(Path("../results").glob("*.json"))
+    read_json(path) for path in sorted(Path("../results").glob("*.json"))
 ]
 # The first entry is older than the key.
 recorded = [e for e in ledger if e.get("what") == "baselines"]

@@ -24,7 +24,6 @@ import time
 
 started = time.perf_counter()
 
-import json
 from pathlib import Path
 
 import torch
@@ -32,6 +31,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, plots
+from ssgn.data import read_json
 from ssgn.metrics import interval, verdict
 from ssgn.train import WITHOUT_LEAKS, ablations, ratios, study, values
 
@@ -64,8 +64,7 @@ strong_cvae = "CVAE (standardised), single layer"
 
 # %% tags=["hide-input"]
 entries = [
-    json.loads(path.read_text())
-    for path in sorted(Path("../results").glob("*.json"))
+    read_json(path) for path in sorted(Path("../results").glob("*.json"))
 ]
 
 

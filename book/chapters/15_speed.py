@@ -24,7 +24,6 @@
 # machine needs *at the very least*, which says whether to go on.
 
 # %%
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import metrics, plots
+from ssgn.data import read_json
 from ssgn.metrics import interval, measure
 from ssgn.retrieval import recall
 
@@ -141,7 +141,7 @@ display(
 
 # %%
 recorded = [
-    json.loads(path.read_text())
+    read_json(path)
     for path in sorted(Path("../results/speed").glob("*.json"))
 ]
 

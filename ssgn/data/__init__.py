@@ -5,7 +5,17 @@ import inspect
 from . import doodle_emoji, doodle_photo
 from .check import Report, check_dataset
 from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, as_rgb, draw
-from .files import atomic_path, cache_dir, digest, package_digest
+from .files import (
+    atomic_path,
+    cache_dir,
+    digest,
+    file_digest,
+    package_digest,
+    read_json,
+    sealed,
+    unsealed,
+    write_json,
+)
 from .folders import data_root, folder, quickdraw_ext, sketchy, tuberlin
 from .packages import DataError
 from .sketch import rastered
@@ -25,14 +35,19 @@ __all__ = [
     "check_dataset",
     "data_root",
     "digest",
+    "file_digest",
     "draw",
     "folder",
     "load_dataset",
     "package_digest",
     "quickdraw_ext",
     "rastered",
+    "read_json",
+    "sealed",
     "sketchy",
     "tuberlin",
+    "unsealed",
+    "write_json",
 ]
 
 DATASETS = {

@@ -1,6 +1,7 @@
 """Where things are kept, and how they are written so that an interruption loses nothing."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -56,6 +57,58 @@ def digest(*parts: bytes | memoryview | str) -> str:
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+SEAL = "sha256"
+
+
+def sealed(content: dict) -> dict:
+    """A description with a hash of itself, which :func:`unsealed` looks at."""
+    return {**content, SEAL: digest(json.dumps(content, sort_keys=True))}
+
+
+def unsealed(content: dict) -> dict:
+    """What :func:`sealed` was given, after a way over the disk.
+
+    What has no seal, having been written by an older version, is taken as it is.
+
+    Raises:
+        ValueError: it is not, bit for bit, what was sealed.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is no list of names and values")
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != sealed(rest)[SEAL]:
+        raise ValueError("it is not what was written: its checksum differs")
+    return rest
+
+
+def write_json(path: Path | str, content: dict) -> None:
+    """Write a small JSON file, sealed, all or nothing."""
+    with atomic_path(path) as made:
+        made.write_text(json.dumps(sealed(content), indent=1) + "\n")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read what :func:`write_json` wrote.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is damaged, or was changed by hand; it names the file.
+    """
+    try:
+        return unsealed(json.loads(Path(path).read_text()))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged, or was changed by hand ({error}). Get it again from where it "
+            "came, or delete it and run what wrote it again."
+        ) from error
+
+
+def file_digest(path: Path | str) -> str:
+    """A hex SHA-256 of a file, which need not fit into memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _NO_RESULT = ("gallery.py", "export.py", "plots.py", "cli.py", "__main__.py")
