@@ -254,7 +254,10 @@ def study(
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Folder that `ssgn train` wrote; by default the book's model, doodle-emoji."),
+    typer.Option(
+        help="Folder that `ssgn train` wrote; by default the index's own, else the book's model, "
+        "doodle-emoji."
+    ),
 ]
 
 
@@ -275,9 +278,9 @@ def index(
     Folders in the folder are searched through; only what is new or has changed is read. If it is
     interrupted, the same command goes on where it stopped.
     """
-    from ssgn.gallery import BOOK, Gallery, printable
+    from ssgn.gallery import Gallery, printable
 
-    gallery = Gallery.build(folder, out, model=model or BOOK, device=device, precision=precision)
+    gallery = Gallery.build(folder, out, model=model, device=device, precision=precision)
     typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
     for path, reason in list(gallery.unreadable.items())[:20]:
         typer.echo(f"not readable: {printable(path)}: {reason}", err=True)

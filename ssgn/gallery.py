@@ -137,9 +137,19 @@ class _File(NamedTuple):
 
 
 def _scan(root: Path) -> dict[str, _File]:
-    """The pictures below a folder, by path; without hidden ones, and folders that are links."""
+    """The pictures below a folder, by path; without hidden ones, and folders that are links.
+
+    A folder that cannot be opened is listed too, with the reason.
+    """
     found = {}
-    for folder, folders, names in os.walk(root):
+
+    def locked(error: OSError) -> None:
+        path = os.path.relpath(error.filename, root)
+        if path == os.curdir:
+            raise DataError(f"{root} cannot be opened: {_reason(error)}") from error
+        found[path] = _File(path, 0, 0, _reason(error))
+
+    for folder, folders, names in os.walk(root, onerror=locked):
         folders[:] = sorted(
             n for n in folders if not n.startswith(".") and not os.path.islink(f"{folder}/{n}")
         )
@@ -176,7 +186,7 @@ class _Pictures(ImageFiles):
     def load(self, i: int, size: int) -> np.ndarray:
         try:
             with Image.open(self.paths[i]) as image:
-                # A phone's photo is decoded at an eighth of its side, in a tenth of the time.
+                # A phone's photo is decoded at a fraction of its size, and sooner.
                 image.draft("RGB", (2 * size, 2 * size))
                 small = as_rgb(image).resize((size, size), Image.Resampling.BICUBIC)
             return np.asarray(small)
@@ -399,7 +409,7 @@ class Gallery:
         folder: Path | str,
         index: Path | str | None = None,
         *,
-        model: SSGN | Path | str = BOOK,
+        model: SSGN | Path | str | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
         progress: bool = True,
@@ -414,7 +424,8 @@ class Gallery:
             folder: hidden files, other files than pictures, and links to folders are left out.
             index: a folder; by default ``<folder's name>.ssgn`` in the current one.
             model: whose backbone computes the features, and which searches if no other is named:
-                see :func:`model_of`. The book's own is not trained before it is needed.
+                see :func:`model_of`. By default the one that the index was built for before, or
+                else the book's own, which is not trained before it is needed.
             device, precision: of the backbone, see :func:`~ssgn.backbones.extract`.
 
         Raises:
@@ -428,6 +439,9 @@ class Gallery:
         index = Path(index).expanduser() if index else Path(f"{root.name or 'root'}.ssgn")
         if index.exists() and not index.is_dir():
             raise DataError(f"{index} is a file; an index is a folder. Give another name (--out)")
+        stored = _stored(index)
+        if model is None:
+            model = next((one.about["model"] for one in stored if one.about["model"]), BOOK)
         backbone, size, name = BOOK_BACKBONE, None, BOOK
         if isinstance(model, SSGN) or str(model) != BOOK:
             name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
@@ -440,7 +454,6 @@ class Gallery:
             "backbone": {"backbone": backbone, "weights": net.weights, "size": net.size},
             "model": name,
         }
-        stored = _stored(index)
         for one in stored:
             _check_same(index, one.about, about)
         options = dict(device=device, precision=precision, progress=progress)
@@ -536,8 +549,9 @@ class Gallery:
         return Found(hits, seen, self.root, self.note)
 
     def _drawing(self, picture: Image.Image) -> ImageList:
+        raster = rastered(picture)  # whatever the model: it refuses a blank sheet
         if self.model.provenance.get("dataset") in RASTERS:
-            return Drawings(rastered(picture)[None], ["the sketch"])
+            return Drawings(raster[None], ["the sketch"])
         side = max(picture.size)
         square = Image.new("RGB", (side, side), "white")
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
@@ -590,22 +604,34 @@ def _check_same(index: Path, old: dict, new: dict) -> None:
 
 def _update(index: Path, root: Path, stored: list[_Stored], about, net, options) -> dict[str, int]:
     """Bring the files of an index up to date; what changed."""
-    known = {f.path: (one, row) for one in stored for row, f in enumerate(one.files)}
-    failed = {f.path: f for one in stored for f in one.unreadable}
-    before = {path: one.files[row] for path, (one, row) in known.items()}
-    before |= {path: f for path, f in failed.items() if path not in before}
     there = _scan(root)
+    # What lies in a folder that cannot be opened is not gone: it stays as it was.
+    locked = tuple(path + os.sep for path, f in there.items() if f.reason)
+    for f in (f for one in stored for f in (*one.files, *one.unreadable)):
+        if f.path.startswith(locked):
+            there.setdefault(f.path, f._replace(reason=""))
+    before = {f.path for one in stored for f in (*one.files, *one.unreadable)}
+    known: dict[str, tuple[_Stored, int]] = {}
+    failed = {f.path: f for f in there.values() if f.reason}
 
-    def same(file: _File) -> bool:
-        old = before.get(file.path)
-        return old is not None and (old.size, old.changed) == (file.size, file.changed)
+    def take(one: _Stored) -> None:
+        """What a file of the index knows of pictures as they are now."""
+        for row, f in enumerate(one.files):
+            if f == there.get(f.path):
+                known[f.path] = one, row
+        for f in one.unreadable:
+            if f._replace(reason="") == there.get(f.path):
+                failed[f.path] = f
 
-    todo = [f for f in there.values() if not f.reason and not same(f)]
+    for one in stored:
+        take(one)
+    todo = [f for path, f in there.items() if path not in known and path not in failed]
+    changed = sum(f.path in before for f in todo)
     changes = {
-        "new": sum(f.path not in before for f in there.values()),
-        "changed": sum(f.path in before for f in todo),
-        "unchanged": sum(map(same, there.values())),
-        "removed": len(before.keys() - there.keys()),
+        "new": len(there.keys() - before),
+        "changed": changed,
+        "unchanged": len(there.keys() & before) - changed,
+        "removed": len(before - there.keys()),
     }
     made = []
     silent = not (todo and options["progress"])
@@ -613,18 +639,10 @@ def _update(index: Path, root: Path, stored: list[_Stored], about, net, options)
         for start in range(0, len(todo), CHUNK):
             chunk = todo[start : start + CHUNK]
             made.append(_chunk(index, root, chunk, about, net, options))
+            take(made[-1])
             bar.update(len(chunk))
-
-    for one in made:
-        for row, f in enumerate(one.files):
-            known[f.path] = one, row
-            failed.pop(f.path, None)
-        for f in one.unreadable:
-            failed[f.path] = f
-            known.pop(f.path, None)
-    failed |= {f.path: f for f in there.values() if f.reason}
-    unreadable = [failed[path] for path in there if path in failed]
-    kept = [known[path] for path in sorted(known) if path in there and path not in failed]
+    unreadable = [failed[path] for path in there if path in failed and path not in known]
+    kept = [known[path] for path in sorted(known)]
     if not kept:
         said = "; ".join(f"{printable(f.path)}: {f.reason}" for f in unreadable[:5])
         raise DataError(

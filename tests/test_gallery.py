@@ -217,6 +217,56 @@ def test_what_cannot_be_read_is_left_out_and_reported(pictures, model, read):
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable
 
 
+def test_what_was_mended_before_an_interruption_is_found_after_it(pictures, model, monkeypatch):
+    """The index still says that it is unreadable, a part of the interrupted run has it."""
+    (pictures / "x.png").write_text("broken")
+    build(pictures, model)
+    paint(pictures / "x.png", 9)
+    (pictures / "a.png").write_text("broken now")
+    monkeypatch.setattr(gallery._Stored, "write", interrupted_at_the_end(gallery._Stored.write))
+    with pytest.raises(KeyboardInterrupt):
+        build(pictures, model)
+    monkeypatch.undo()
+    monkeypatch.setattr(gallery, "load_backbone", load_backbone)
+    made = build(pictures, model)
+    assert made.paths == sorted({*ALL, "x.png"} - {"a.png"}) and set(made.unreadable) == {"a.png"}
+
+
+def interrupted_at_the_end(write):
+    def stops(path, *content):
+        if path.name == "gallery.safetensors":
+            raise KeyboardInterrupt
+        write(path, *content)
+
+    return staticmethod(stops)
+
+
+def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(pictures, model, monkeypatch):
+    build(pictures, model)
+    scandir = os.scandir
+
+    def shut(name):
+        def scan(path):
+            if str(path).endswith(f"/{name}"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        return scan
+
+    monkeypatch.setattr(os, "scandir", shut("sub"))
+    made = build(pictures, model)
+    assert made.unreadable == {"sub": "Permission denied"} and made.paths == sorted(ALL)
+    assert made.changes["removed"] == 0
+    monkeypatch.setattr(os, "scandir", scandir)
+    (pictures / "sub/d.png").unlink()
+    opened = build(pictures, model)
+    assert not opened.unreadable and opened.paths == sorted(set(ALL) - {"sub/d.png"})
+
+    monkeypatch.setattr(os, "scandir", shut("pictures"))
+    with pytest.raises(ssgn.DataError, match="cannot be opened: Permission denied"):
+        build(pictures, model)
+
+
 def test_a_picture_of_too_many_pixels_is_left_out(pictures, model, monkeypatch):
     monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
     paint(pictures / "huge.png", 1, (60, 50))
@@ -353,12 +403,17 @@ def test_a_sketch_may_come_as_file_picture_or_array(pictures, model, sketch):
     assert len({tuple(made.search(s)) for s in shapes}) == 1
 
 
+@pytest.mark.parametrize("dataset", ["doodle-emoji", "sketchy"])
+def test_a_blank_sketch_is_refused_whatever_the_model(pictures, dataset):
+    made = build(pictures, model_like(dataset))
+    with pytest.raises(ValueError, match="the sketch is blank"):
+        made.search(np.full((50, 50), 255, np.uint8))
+
+
 def test_a_sketch_that_is_none(pictures, model, tmp_path):
     made = build(pictures, model)
     with pytest.raises(ssgn.DataError, match="the sketch .*gone.png cannot be read: No such file"):
         made.search(tmp_path / "gone.png")
-    with pytest.raises(ValueError, match="the sketch is blank"):
-        made.search(np.full((50, 50), 255, np.uint8))
     with pytest.raises(ValueError, match="k is 0"):
         made.search(np.eye(50, dtype=np.uint8) * 255, k=0)
 
@@ -394,6 +449,12 @@ def test_the_model_that_an_index_was_made_for_searches_it(pictures, checkpoint, 
     with pytest.raises(ssgn.CheckpointError, match="no model"):
         Gallery.open(index).search(sketch)
     assert len(Gallery.open(index, checkpoint.with_name("away")).search(sketch)) == 7
+
+
+def test_bringing_an_index_up_to_date_keeps_its_model(pictures, checkpoint, monkeypatch):
+    index = build(pictures, checkpoint).index
+    assert ssgn_command(monkeypatch, "index", pictures, "--out", index) == 0
+    assert Gallery.open(index)._given == str(checkpoint)
 
 
 # The book's model ----------------------------------------------------------------------------
