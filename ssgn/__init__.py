@@ -9,6 +9,7 @@ from .model import SSGN, CheckpointError, SSGNConfig
 from .retrieval import Index, embed, evaluate_unseen, rank, synthesize
 from .semantics import MissingWordError, class_vectors
 from .train import DivergedError, History, fit, fit_cached, fit_seeds, study
+from .zero_shot import ZeroShotError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "MissingWordError",
     "SSGNConfig",
     "Split",
+    "ZeroShotError",
     "class_vectors",
     "embed",
     "evaluate",

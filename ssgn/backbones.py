@@ -9,6 +9,7 @@ interruption loses at most what was not yet written, and several processes share
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -22,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import safetensors.torch
 import timm
 import torch
 import torch.distributed as dist
@@ -256,7 +258,7 @@ def write_tensors(path: Path, about: dict, tensors: Mapping[str, Pieces]) -> Non
     for name in order:
         shape, dtype, _ = tensors[name]
         start, end = end, end + math.prod(shape) * dtype.itemsize
-        kind = {torch.float32: "F32", torch.int64: "I64"}[dtype]
+        kind = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}[dtype]
         entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -290,16 +292,35 @@ def check_seal(path: Path) -> None:
     A file without a seal, of an older version, is taken as it is.
     """
     with open(path, "rb") as file:
-        length = file.read(8)
-        header = file.read(min(int.from_bytes(length, "little"), 2**30))
-        said = json.loads(header)["__metadata__"].get(SEAL)
-        if said is None:
-            return
-        found = hashlib.sha256(length + header.replace(_sealed(said), _sealed(_NO_SEAL), 1))
-        while chunk := file.read(2**22):
-            found.update(chunk)
+        _check_seal(file)
+
+
+def _check_seal(file: BinaryIO) -> None:
+    length = file.read(8)
+    header = file.read(min(int.from_bytes(length, "little"), 2**30))
+    said = json.loads(header)["__metadata__"].get(SEAL)
+    if said is None:
+        return
+    found = hashlib.sha256(length + header.replace(_sealed(said), _sealed(_NO_SEAL), 1))
+    while chunk := file.read(2**22):
+        found.update(chunk)
     if said != found.hexdigest():
         raise ValueError("it is not what was written: its checksum differs")
+
+
+def read_tensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What :func:`write_tensors` wrote, in memory.
+
+    Read in one go: another process may put another file there at any time, and what maps a file
+    opens it more than once.
+
+    Raises:
+        Exception: of any kind, where the file is damaged.
+    """
+    data = path.read_bytes()
+    _check_seal(io.BytesIO(data))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(header["__metadata__"]["ssgn"]), safetensors.torch.load(data)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -34,7 +34,8 @@ from . import losses
 from .backbones import FeatureError, Features, pick_device
 from .model import Standardise, mlp
 from .retrieval import evaluate_classes
-from .train import DivergedError, History, Step, _check, device_name, run_epoch
+from .train import DivergedError, History, Step, _check, device_name, run_epoch, selection_rows
+from .zero_shot import classes_for, rows_for
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def eszsl(
 
     def prepare(train: Tensor):
         inputs = _Inputs(feats, taps, train, True, device)
-        s = _class_vectors(sem, train, inputs.device)
+        s = _class_vectors(feats, sem, train, inputs.device)
 
         def solver(x: Tensor, labels: Tensor):
             own = F.one_hot(labels, len(train))[:, train.to(labels.device)]
@@ -226,7 +227,7 @@ def sae(
 
     def prepare(train: Tensor):
         inputs = _Inputs(feats, taps, train, True, device)
-        s = _class_vectors(sem, train, inputs.device)
+        s = _class_vectors(feats, sem, train, inputs.device)
         of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
         of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
 
@@ -575,7 +576,9 @@ class _Inputs:
     def __init__(self, feats: Features, taps, train: Tensor, standardised: bool, device):
         self.device, self.columns = pick_device(device), feats.columns(taps)
         self.width = feats.sketch.shape[1]
-        rows, photos = train[feats.sketch_labels], train[feats.photo_labels]
+        rows, photos = (
+            rows_for("refitting", feats, domain, train) for domain in ("sketch", "photo")
+        )
         self.x_scale, self.v_scale = (
             Standardise(part[:, self.columns]).to(self.device) if standardised else nn.Identity()
             for part in (feats.sketch[rows], feats.photo[photos])
@@ -613,12 +616,12 @@ class _Inputs:
 
 
 def _train_classes(feats: Features) -> Tensor:
-    return ~(feats.unseen | feats.validation)
+    return classes_for("training", feats, ~(feats.unseen | feats.validation))
 
 
-def _class_vectors(sem: Tensor, train: Tensor, device: torch.device) -> Tensor:
+def _class_vectors(feats: Features, sem: Tensor, train: Tensor, device: torch.device) -> Tensor:
     """All classes' word vectors, standardised over the training classes."""
-    return Standardise(sem[train]).to(device)(sem.to(device))
+    return Standardise(sem[classes_for("refitting", feats, train)]).to(device)(sem.to(device))
 
 
 def _begin(feats: Features, sem: Tensor | None) -> None:
@@ -629,7 +632,7 @@ def _begin(feats: Features, sem: Tensor | None) -> None:
 
 def _validation(model: Baseline, feats: Features) -> float | None:
     """``mAP@all`` on the pseudo-unseen classes; None if there are none."""
-    masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+    masks = selection_rows(feats)
     return evaluate_classes(model, feats, masks, ())["mAP@all"] if masks[0].any() else None
 
 
@@ -659,7 +662,7 @@ def _choose(
     # With no pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
     best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
     if refit:
-        at = prepare(~feats.unseen)
+        at = prepare(classes_for("refitting", feats, ~feats.unseen))
     model = at(**trials[best])
     history.seconds = time.perf_counter() - started
     return model, history

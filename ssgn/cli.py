@@ -152,7 +152,10 @@ def train(
     precision: Precision = "float32",
     device: Device = None,
 ):
-    """Train on the seen classes, then evaluate once on the unseen ones."""
+    """Train on the seen classes, then evaluate once on the unseen ones.
+
+    If it is interrupted, the same command goes on where it stopped.
+    """
     from dataclasses import asdict
 
     import ssgn
@@ -163,8 +166,9 @@ def train(
     names = taps.split(",") if "," in taps else taps
     config = ssgn.SSGNConfig(taps=names, decoder=decoder, precision=precision, **chosen)
     sem = ssgn.class_vectors(ds.classes)
-    model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
-    model.save(out, history=asdict(history))
+    with ssgn.train.resumable(feats, sem, config, [seed], device=device) as how:
+        model, history = ssgn.fit(feats, sem, config, seed=seed, **how)
+        model.save(out, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
     typer.echo(json.dumps(ssgn.evaluate_unseen(model, feats), indent=1))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .backbones import FeatureError, Features, check_finite
-from .data import atomic_path, file_digest, read_json, write_json
+from .data import atomic_path, file_digest, read_json, settle, write_json
 
 FORMAT = 2  # of checkpoints; raise it when weights or their meaning change
 DECODERS = ("coarse-to-fine", "single-stage")
@@ -435,7 +435,7 @@ class SSGN(nn.Module):
             made.mkdir()
             tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
             weights = made / "weights.safetensors"
-            safetensors.torch.save_file(tensors, weights)
+            weights.write_bytes(safetensors.torch.save(tensors))  # says it where the disk is full
             about = {
                 "format": FORMAT,
                 "config": asdict(self.config),
@@ -457,6 +457,7 @@ class SSGN(nn.Module):
                 fit; it says which.
         """
         folder = Path(folder)
+        settle(folder)
         for name in ("config.json", "weights.safetensors"):
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")

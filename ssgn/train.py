@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,8 +18,17 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
 
-from .backbones import Features, check_finite, pick_device
-from .data import Split, cache_dir, digest, package_digest, read_json, write_json
+from .backbones import Features, Pieces, check_finite, pick_device, read_tensors, write_tensors
+from .data import (
+    Split,
+    atomic_path,
+    cache_dir,
+    digest,
+    package_digest,
+    read_json,
+    settle,
+    write_json,
+)
 from .leaks import leaked_unseen
 from .model import (
     LOSSES,
@@ -30,6 +40,7 @@ from .model import (
     drawing_from,
 )
 from .retrieval import evaluate_classes, evaluate_unseen
+from .zero_shot import classes_for, rows_for
 
 
 class DivergedError(RuntimeError):
@@ -69,6 +80,7 @@ def fit(
     device: str | torch.device | None = None,
     progress: bool = True,
     graph: bool = False,
+    resume: Path | str | None = None,
 ) -> tuple[SSGN, History]:
     """Train a model on the seen classes.
 
@@ -85,6 +97,11 @@ def fit(
         device: by default a GPU where there is one.
         graph: on an NVIDIA GPU, capture a step as a CUDA graph and replay it: the same result
             within rounding, without the time that Python takes to launch every kernel.
+        resume: a file for the training's state, written after the first epoch that ends
+            :data:`KEEP_EVERY` seconds after it was last written, and after the last. Where it is
+            there already, training goes on from it; on a CPU, with as many threads, the result is
+            bit for bit that of a training that was not interrupted. It is left there: delete it
+            once what is returned is saved.
 
     Returns:
         The model in evaluation mode, and its :class:`History`.
@@ -94,8 +111,10 @@ def fit(
         ValueError: word vectors that do not fit the classes, a training class without photos;
             ``graph`` or ``config.precision="tf32"`` without an NVIDIA GPU.
         DivergedError: a loss became NaN or infinite; it says which, and when.
+        CheckpointError: ``resume`` is the state of another training, or no such file. A damaged
+            one is not taken: a warning says so, and training starts anew.
     """
-    return _fit(feats, sem, config, [seed], device, progress, graph)[0]
+    return _fit(feats, sem, config, [seed], device, progress, graph, resume)[0]
 
 
 def fit_seeds(
@@ -107,6 +126,7 @@ def fit_seeds(
     device: str | torch.device | None = None,
     progress: bool = True,
     graph: bool = False,
+    resume: Path | str | None = None,
 ) -> list[tuple[SSGN, History]]:
     """:func:`fit` with every seed, all of them together: the same results, within rounding.
 
@@ -118,7 +138,7 @@ def fit_seeds(
 
     Args:
         seeds: of one training each.
-        sem, config, device, graph: as of :func:`fit`.
+        sem, config, device, graph, resume: as of :func:`fit`.
 
     Returns:
         The models and histories in the order of the seeds. ``seconds`` is each one's share: the
@@ -127,10 +147,10 @@ def fit_seeds(
     Raises:
         DivergedError: it also says which seed; no seed's model is returned then.
     """
-    return _fit(feats, sem, config, list(seeds), device, progress, graph)
+    return _fit(feats, sem, config, list(seeds), device, progress, graph, resume)
 
 
-def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN, History]]:
+def _fit(feats, sem, config, seeds, device, progress, graph, resume) -> list[tuple[SSGN, History]]:
     config, device = config or SSGNConfig(), pick_device(device)
     started = time.perf_counter()
     train = ~(feats.unseen | feats.validation)
@@ -140,15 +160,17 @@ def _fit(feats, sem, config, seeds, device, progress, graph) -> list[tuple[SSGN,
             f"SSGNConfig.aligned needs the photo that each sketch was drawn from, and "
             f"{feats.provenance.get('dataset', 'this dataset')} has no such pairs; Sketchy has"
         )
+    state = resume and _State(resume, _training_key(feats, sem, config, seeds, device, graph))
+    before = 0.0
     # torch's layers initialise and drop out from the global generators; fork them so that the
     # caller's own random numbers are left as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         learners = _learners(feats, sem, config, seeds, train, device)
         if learners:
-            _run(learners, feats, sem, config, device, progress, graph)
+            before = _run(learners, feats, sem, config, device, progress, graph, state)
     for learner in learners:
         history = learner.history
-        history.seconds = (time.perf_counter() - started) / len(learners)
+        history.seconds = (before + time.perf_counter() - started) / len(learners)
         history.device = device_name(device)
         learner.model.eval()
     return [(learner.model, learner.history) for learner in learners]
@@ -159,7 +181,11 @@ def _learners(feats, sem, config, seeds, train: Tensor, device) -> list["_Learne
 
     Leaves torch's global generator where the last seed's weights were drawn from it.
     """
-    sketch, photo = feats.sketch[train[feats.sketch_labels]], feats.photo[train[feats.photo_labels]]
+    sketch, photo = (
+        getattr(feats, domain)[rows_for("standardisation", feats, domain, train)]
+        for domain in ("sketch", "photo")
+    )
+    words = sem[classes_for("standardisation", feats, train)]
     classes = [name for name, keep in zip(feats.classes, train.tolist(), strict=True) if keep]
     learners = []
     for seed in seeds:
@@ -170,7 +196,7 @@ def _learners(feats, sem, config, seeds, train: Tensor, device) -> list["_Learne
             feats.sketch.shape[1],
             sketch,
             photo,
-            sem[train],
+            words,
             classes,
             feats.provenance.get("backbone", ""),
         ).to(device)
@@ -206,7 +232,8 @@ class _Batches:
     def __init__(self, model: SSGN, feats: Features, sem: Tensor, train: Tensor, seed: int):
         device = model.columns.device
         local = (train.cumsum(0) - 1).to(device)  # class number -> training class number
-        sketch_rows, photo_rows = train[feats.sketch_labels], train[feats.photo_labels]
+        sketch_rows = rows_for("training", feats, "sketch", train)
+        photo_rows = rows_for("training", feats, "photo", train)
         with torch.no_grad():
             self.x = model.sketch_input(feats.sketch[sketch_rows])
             self.labels = local[feats.sketch_labels[sketch_rows].to(device)]
@@ -216,7 +243,8 @@ class _Batches:
             self.count = torch.bincount(photo_labels, minlength=len(model.classes))
             self.first = self.count.cumsum(0) - self.count
             self.own = self._own_photo(feats, sketch_rows, photo_rows, by_class, model.config)
-            self.s = model.standardise_semantics(sem[train].to(device))
+            words = sem[classes_for("training", feats, train)]
+            self.s = model.standardise_semantics(words.to(device))
             sums = torch.zeros(len(model.classes), self.v.shape[1], device=device)
             sums.index_add_(0, photo_labels[by_class], self.v)
             self.class_mean = sums / self.count[:, None]
@@ -291,7 +319,7 @@ class _Learner:
         losses = torch.cat([losses, torch.stack([*last.values()])[None]])
         record = _epoch_means([*last], losses, epoch, self.history.seed)
         record["validation"] = None
-        masks = feats.validation[feats.sketch_labels], feats.validation[feats.photo_labels]
+        masks = selection_rows(feats)
         if masks[0].any():
             figures = evaluate_classes(self.model, feats, masks, (), semantics=sem)
             record["validation"] = figures["mAP@all"]
@@ -302,6 +330,14 @@ class _Learner:
             self.best, self.history.best_epoch = score, epoch
             self.kept = copy.deepcopy(self.model.state_dict())
         return record
+
+
+def selection_rows(feats: Features) -> tuple[Tensor, Tensor]:
+    """Boolean ``[N]`` and ``[M]``: the rows of the pseudo-unseen classes, which epochs and options
+    are chosen by."""
+    return tuple(
+        rows_for("selection", feats, domain, feats.validation) for domain in ("sketch", "photo")
+    )
 
 
 class _Alone:
@@ -383,8 +419,14 @@ class _Together:
         return last
 
 
-def _run(learners, feats, sem, config, device, progress, graph) -> None:
-    """Train learners of one configuration, and leave each with the weights of its best epoch."""
+def _run(learners, feats, sem, config, device, progress, graph, state: "_State | None") -> float:
+    """Train learners of one configuration, and leave each with the weights of its best epoch.
+
+    Returns:
+        The seconds that an earlier process had trained before it was interrupted.
+    """
+    began = time.perf_counter()
+    resumed = state and state.read(learners)
     trained = _Alone(*learners) if len(learners) == 1 else _Together(learners)
     optimiser = torch.optim.AdamW(
         trained.parameters,
@@ -392,17 +434,30 @@ def _run(learners, feats, sem, config, device, progress, graph) -> None:
         weight_decay=config.weight_decay,
         fused=True,  # one pass over the weights: on two cores several times faster
     )
+    if resumed:
+        resumed.into_optimiser(optimiser)
     step = Step(trained.objective, optimiser, device, config.precision, graph)
     steps = config.epochs * len(learners[0].batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
+    if resumed:
+        resumed.into_schedule(schedule)
+    done = len(learners[0].history.epochs)
+    bar = tqdm(
+        total=steps,
+        initial=done * len(learners[0].batches),
+        desc="training",
+        unit="step",
+        disable=not progress,
+    )
+    before = resumed.seconds if resumed else 0.0
+    with bar:
 
         def after_step():
             schedule.step()
             bar.update()
 
-        for _ in range(config.epochs):
-            began = time.perf_counter()
+        for epoch in range(done + 1, config.epochs + 1):
+            epoch_began = time.perf_counter()
             for learner in learners:
                 learner.model.train()
             losses, batch = run_epoch(step, trained, after_step)
@@ -410,11 +465,161 @@ def _run(learners, feats, sem, config, device, progress, graph) -> None:
             each = losses.view(*losses.shape[:2], -1).unbind(2)
             for learner, own, last in zip(learners, each, trained.look_back(batch), strict=True):
                 record = learner.close_epoch(own, last, feats, sem)
+            now = time.perf_counter()
             for learner in learners:
-                learner.history.epochs[-1]["seconds"] = (time.perf_counter() - began) / len(each)
+                learner.history.epochs[-1]["seconds"] = (now - epoch_began) / len(each)
             bar.set_postfix(loss=record["total"], validation=record["validation"])
+            if state and (epoch == config.epochs or state.is_due()):
+                state.write(learners, optimiser, schedule, before + now - began)
     for learner in learners:
         learner.model.load_state_dict(learner.kept)
+    return before
+
+
+# A training's state on disk ----------------------------------------------------------------
+
+KEEP_EVERY = 60.0  # seconds; an interrupted training loses no more than that and an epoch
+
+
+class _State:
+    """The file that a training goes on from: all that the next epoch depends on.
+
+    Args:
+        key: of the training, so that the file is not taken for another's.
+    """
+
+    def __init__(self, path: Path | str, key: str):
+        self.path, self.key, self.written = Path(path), key, time.perf_counter()
+
+    def is_due(self) -> bool:
+        return time.perf_counter() - self.written >= KEEP_EVERY
+
+    def write(self, learners, optimiser, schedule, seconds: float) -> None:
+        """Everything as it is after an epoch, in one sealed file."""
+        self.written = time.perf_counter()
+        device = learners[0].model.columns.device
+        tensors = {"random": _random_state(device)}
+        for i, learner in enumerate(learners):
+            for part, weights in (("now", learner.model.state_dict()), ("kept", learner.kept)):
+                tensors |= {f"{i}.{part}.{name}": t for name, t in weights.items()}
+            tensors[f"{i}.batches"] = learner.batches.generator.get_state()
+            tensors[f"{i}.random"] = learner.generator.get_state()
+        for i, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{i}.{name}": t for name, t in moments.items()}
+        about = {
+            "training": self.key,
+            "seconds": seconds,
+            "learners": [[learner.best, asdict(learner.history)] for learner in learners],
+            "rates": [float(group["lr"]) for group in optimiser.param_groups],
+            "schedule": {
+                name: schedule.state_dict()[name] for name in ("last_epoch", "_step_count")
+            },
+        }
+        pieces = {name: Pieces.of(t.detach().cpu().contiguous()) for name, t in tensors.items()}
+        with atomic_path(self.path) as made:
+            write_tensors(made, about, pieces)
+
+    def read(self, learners) -> "_Resumed | None":
+        """Put the learners into the state that was written, if one was.
+
+        Raises:
+            CheckpointError: it is another training's.
+        """
+        settle(self.path)
+        if not self.path.exists():
+            return None
+        try:
+            about, tensors = read_tensors(self.path)
+            key = about["training"]
+        except Exception as error:  # a flipped bit can break anything
+            warnings.warn(
+                f"{self.path} is no training's state, or damaged ({error!r}): it is not used, and "
+                "training starts anew",
+                stacklevel=2,
+            )
+            return None
+        if key != self.key:
+            raise CheckpointError(
+                f"{self.path} is the state of another training: other data, configuration, seeds, "
+                "device, or version of this library or of torch. Name another file, or delete it."
+            )
+        for i, (learner, (best, history)) in enumerate(
+            zip(learners, about["learners"], strict=True)
+        ):
+            learner.model.load_state_dict(_below(tensors, f"{i}.now."))
+            learner.kept = {
+                name: t.to(learner.model.columns.device)
+                for name, t in _below(tensors, f"{i}.kept.").items()
+            }
+            learner.best, learner.history = best, History(**history)
+            learner.batches.generator.set_state(tensors[f"{i}.batches"])
+            learner.generator.set_state(tensors[f"{i}.random"])
+        _set_random_state(learners[0].model.columns.device, tensors["random"])
+        return _Resumed(about, tensors)
+
+
+class _Resumed:
+    """What a state file holds beside the learners'."""
+
+    def __init__(self, about: Mapping, tensors: Mapping[str, Tensor]):
+        self.about, self.seconds = about, about["seconds"]
+        self.moments = _below(tensors, "optimiser.")
+
+    def into_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+        state = {}
+        for name, t in self.moments.items():
+            number, _, moment = name.partition(".")
+            state.setdefault(int(number), {})[moment] = t
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+    def into_schedule(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+        schedule.load_state_dict(self.about["schedule"])
+        for group, rate in zip(schedule.optimizer.param_groups, self.about["rates"], strict=True):
+            if isinstance(group["lr"], Tensor):  # that a captured step reads
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+
+def _below(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Of torch's global generator, which drops out on this device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def _training_key(feats: Features, sem: Tensor, config, seeds: Sequence[int], device, graph) -> str:
+    how = [device_name(device), torch.__version__, graph]
+    return _key(feats, sem, config, list(seeds), "training", *how)
+
+
+@contextmanager
+def resumable(
+    feats: Features, sem: Tensor, config: SSGNConfig, seeds: Sequence[int], **options
+) -> Iterator[dict]:
+    """For a block that trains and saves: the options of :func:`fit`, or :func:`fit_seeds`, with
+    which it goes on where an earlier one was interrupted.
+
+    The training's state lies in the cache folder, and is deleted at the end of the block.
+
+    Args:
+        options: of :func:`fit`.
+    """
+    device, graph = pick_device(options.get("device")), options.get("graph", False)
+    key = _training_key(feats, sem, config, seeds, device, graph)
+    path = cache_dir() / "training" / f"{key}.safetensors"
+    settle(path)
+    yield {**options, "resume": path}
+    path.unlink(missing_ok=True)
 
 
 # A step -----------------------------------------------------------------------------------
@@ -605,8 +810,9 @@ def fit_cached(
         model = SSGN.load(folder)
         return model, History(**read_json(folder / "config.json")["history"])
     except (CheckpointError, KeyError, TypeError):
-        model, history = fit(feats, sem, config, seed=seed, **options)
-        model.save(folder, history=asdict(history))
+        with resumable(feats, sem, config, [seed], **options) as how:
+            model, history = fit(feats, sem, config, seed=seed, **how)
+            model.save(folder, history=asdict(history))
         return model.cpu(), history
 
 
@@ -728,34 +934,25 @@ def select(
     rows = []
     for name, sem, config, fold, seed in tqdm(jobs, desc="folds", unit="run", disable=not progress):
         held_out = feats.with_split(splits[fold])
-        run = partial(_fold_run, held_out, sem, config, seed, options)
-        row = _kept(_key(held_out, sem, config, seed, "fold"), run)
-        rows.append({"variant": name, "fold": fold, "seed": seed, **row})
+        key = _key(held_out, sem, config, seed, "fold")
+        if _known(key) is None:
+            with resumable(held_out, sem, config, [seed], progress=False, **options) as how:
+                write_json(_run_path(key), _fold_run(held_out, sem, config, seed, how))
+        rows.append({"variant": name, "fold": fold, "seed": seed, **_known(key)})
     return rows
 
 
 def _fold_run(held_out: Features, sem: Tensor, config: SSGNConfig, seed: int, options) -> dict:
-    model, history = fit(held_out, sem, config, seed=seed, progress=False, **options)
+    model, history = fit(held_out, sem, config, seed=seed, **options)
     row = {
         "seconds": round(history.seconds, 2),
         "mAP@all": history.column("validation")[-1],
         "coarse": None,
     }
     if config.decoder == "coarse-to-fine":
-        of = held_out.validation
-        masks = of[held_out.sketch_labels], of[held_out.photo_labels]
-        row["coarse"] = evaluate_classes(model, held_out, masks, (), semantics=sem, stage="coarse")[
-            "mAP@all"
-        ]
-    return row
-
-
-def _kept(key: str, run: Callable[[], dict]) -> dict:
-    """A run's figures from the cache folder; or run it, and keep them there."""
-    row = _known(key)
-    if row is None:
-        row = run()
-        write_json(_run_path(key), row)
+        coarse = dict(semantics=sem, stage="coarse")
+        figures = evaluate_classes(model, held_out, selection_rows(held_out), (), **coarse)
+        row["coarse"] = figures["mAP@all"]
     return row
 
 
@@ -820,12 +1017,19 @@ def study(
 
 def _study_runs(feats: Features, sem: Tensor, config, keys: Mapping[int, str], ks, options) -> None:
     """Train seeds, together where there are several, and keep each one's figures under its key."""
-    how = {**options, "progress": False}
-    if len(keys) > 1:
-        trained = fit_seeds(feats, sem, config, list(keys), **how)
-    else:
-        fit_one = partial(fit, config=config) if isinstance(config, SSGNConfig) else config.fit
-        trained = [fit_one(feats, sem, seed=seed, **how) for seed in keys]
+    options = {**options, "progress": False}
+    if not isinstance(config, SSGNConfig):  # none of these trains for long
+        trained = [config.fit(feats, sem, seed=seed, **options) for seed in keys]
+        return _keep_figures(trained, feats, sem, keys, ks)
+    with resumable(feats, sem, config, list(keys), **options) as how:
+        if len(keys) > 1:
+            trained = fit_seeds(feats, sem, config, list(keys), **how)
+        else:
+            trained = [fit(feats, sem, config, seed=seed, **how) for seed in keys]
+        _keep_figures(trained, feats, sem, keys, ks)
+
+
+def _keep_figures(trained, feats: Features, sem: Tensor, keys: Mapping[int, str], ks) -> None:
     for (model, history), (seed, key) in zip(trained, keys.items(), strict=True):
         scores, best = history.column("validation"), history.best_epoch
         row = {

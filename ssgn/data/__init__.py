@@ -13,6 +13,7 @@ from .files import (
     package_digest,
     read_json,
     sealed,
+    settle,
     unsealed,
     write_json,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "rastered",
     "read_json",
     "sealed",
+    "settle",
     "sketchy",
     "tuberlin",
     "unsealed",

