@@ -34,7 +34,16 @@ from . import losses
 from .backbones import FeatureError, Features, pick_device
 from .model import Standardise, mlp
 from .retrieval import evaluate_classes
-from .train import DivergedError, History, Step, _check, device_name, run_epoch, selection_rows
+from .train import (
+    DivergedError,
+    History,
+    Step,
+    _check,
+    check_losses,
+    device_name,
+    run_epoch,
+    selection_rows,
+)
 from .zero_shot import classes_for, rows_for
 
 
@@ -713,11 +722,12 @@ def _descend(
             began = time.perf_counter()
             net.train()
             steps, _ = run_epoch(step, inputs.pairs(batch_size, generator))
+            check_losses(["total"], steps, len(steps), epoch, seed)
             total = float(steps.mean())
-            if not (math.isfinite(total) and all(p.isfinite().all() for p in net.parameters())):
+            if not all(p.isfinite().all() for p in net.parameters()):
                 raise DivergedError(
-                    f"the loss is {total} in epoch {epoch}, or the weights became infinite after "
-                    "it. Lower learning_rate."
+                    f"the weights became infinite in the last of the {len(steps)} steps of epoch "
+                    f"{epoch} of seed {seed}. Lower learning_rate."
                 )
             net.eval()
             score = _validation(model, feats)

@@ -783,17 +783,26 @@ def _epoch_means(names: list[str], values: Tensor, epoch: int, seed: int) -> dic
         values: ``[steps + 1, names]``; the last row is a look back that is checked but not counted.
     """
     values = values.double().cpu()
-    broken = ~values.isfinite()
-    if broken.any():
-        # After the first bad step every loss is NaN: only that step says which one it was.
-        step = int(broken.any(1).nonzero()[0])
-        which = int(broken[step].nonzero()[0])
-        raise DivergedError(
-            f"the loss {names[which]!r} is {float(values[step, which])} in epoch {epoch} of seed "
-            f"{seed}, after {step} of {len(values) - 1} steps. Lower learning_rate, or that loss's "
-            "weight."
-        )
+    check_losses(names, values, len(values) - 1, epoch, seed)
     return dict(zip(names, values[:-1].mean(0).tolist(), strict=True))
+
+
+def check_losses(names: list[str], values: Tensor, steps: int, epoch: int, seed: int) -> None:
+    """Raise a :class:`DivergedError` that names the step and the loss, if one is not finite.
+
+    Args:
+        values: ``[steps, names]``, or one row more that looks back on the last.
+    """
+    broken = ~values.isfinite()
+    if not broken.any():
+        return
+    # After the first bad step every loss is NaN: only that step says which one it was.
+    step = int(broken.any(1).nonzero()[0])
+    which = int(broken[step].nonzero()[0])
+    raise DivergedError(
+        f"the loss {names[which]!r} is {float(values[step, which])} in epoch {epoch} of seed "
+        f"{seed}, after {step} of {steps} steps. Lower learning_rate, or that loss's weight."
+    )
 
 
 def fit_cached(
