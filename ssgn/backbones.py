@@ -35,7 +35,17 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
-from .data import DataError, Dataset, ImageList, Split, atomic_path, cache_dir, digest
+from .data import (
+    DataError,
+    Dataset,
+    ImageList,
+    Split,
+    atomic_path,
+    cache_dir,
+    digest,
+    file_name,
+    reason,
+)
 from .data.files import SEAL
 
 FORMAT = 1  # of the features file; raise it when what the columns mean changes
@@ -497,7 +507,10 @@ class _Pixels(TorchDataset):
             try:
                 rows[i - run.start] = images.load(i, self.size)
             except Exception as error:
-                raise FeatureError(f"image {images.names[i]} cannot be read: {error}") from error
+                raise FeatureError(
+                    f"image {images.where(i)} cannot be read: {reason(error)}. Mend it; or leave "
+                    "out what cannot be read: --skip-unreadable, in Python ssgn.data.readable(ds)"
+                ) from error
 
         try:
             deque(self.each(read, range(run.start, run.stop)), maxlen=0)
@@ -691,7 +704,8 @@ def extract(
     Raises:
         ValueError: an unknown backbone or precision, or a batch of no images.
         DataError: its weights cannot be fetched.
-        FeatureError: an image that cannot be read, named; or features that are not finite.
+        FeatureError: an image that cannot be read, named; or features that are not finite. To go
+            on without such images, take :func:`ssgn.data.readable` of the dataset.
     """
     options = _options(batch_size, workers, device, precision)
     net = load_backbone(backbone, size=size, pretrained=pretrained)
@@ -714,7 +728,8 @@ def extract(
             return Features.load(path, ds.split)  # mapped: it outlives the file's name
 
     key = digest(json.dumps(provenance, sort_keys=True))[:16]
-    path = cache_dir() / "features" / f"{ds.name}-{backbone}-{net.size}-{key}.safetensors"
+    name = file_name(f"{ds.name}-{backbone}")
+    path = cache_dir() / "features" / f"{name}-{net.size}-{key}.safetensors"
     extraction = _Extraction(ds, net, path, provenance, options, progress)
     shared = dist.is_available() and dist.is_initialized()
     features = extraction.cached()

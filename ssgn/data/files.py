@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,10 +54,32 @@ def digest(*parts: bytes | memoryview | str) -> str:
     """
     h = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+def printable(text: Path | str) -> str:
+    """A name for people to read: what would move a terminal's cursor, end the line or turn the
+    direction of writing is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in one line and without its path, which is said beside it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error) or type(error).__name__
+    return "not a picture that Pillow knows" if "cannot identify" in text else printable(text)
+
+
+def file_name(text: str) -> str:
+    """A name from data as part of a file's name: one that is plain stays as it is.
+
+    Anything else may stand for the same as another's: use it beside a hash.
+    """
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:100]
 
 
 SEAL = "sha256"
