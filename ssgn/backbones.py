@@ -188,6 +188,17 @@ class Features:
     def _check(self) -> None:
         """Raise a ValueError where the parts do not fit each other."""
         width = max(r.stop for r in self.taps.values())
+        starts = [0, *(r.stop for r in self.taps.values())]
+        if any(
+            r.start != start or r.stop <= start
+            for start, r in zip(starts, self.taps.values(), strict=False)
+        ):
+            raise ValueError(f"taps {self.taps} do not follow one another")
+        if not set().union(*self.presets.values()) <= set(self.taps):
+            raise ValueError("presets name a tap that is not there")
+        given = [self.provenance.get(key, "") for key in ("dataset", "backbone", "weights")]
+        if not all(isinstance(name, str) for name in (*self.classes, *given)):
+            raise ValueError("what should be a name is none")
         for domain in ("sketch", "photo"):
             x, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
             if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != width:

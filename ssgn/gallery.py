@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +120,7 @@ def trained_on(model: SSGN) -> str:
     """What a model is and what it was trained on, in a sentence."""
     given, taps = model.provenance, model.config.taps
     layers = {"single": "single layer"}.get(taps, taps) if isinstance(taps, str) else "+".join(taps)
-    name = given.get("dataset")
+    name = str(given.get("dataset") or "")
     shows = f"{name}: {SHOWS[name]}" if name in SHOWS else name or "data that it does not name"
     return (
         f"SSGN ({layers}, {model.config.decoder}), trained on {len(model.classes)} classes of "
@@ -216,8 +216,14 @@ class _Stored:
             files, unreadable = ([_File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
             if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
                 raise ValueError(f"{len(files)} pictures, but features {x.dtype} {tuple(x.shape)}")
-            if not {"root", "backbone", "model"} <= set(about):
-                raise ValueError("its description lacks something")
+            backbone = about["backbone"]
+            texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
+            texts += [text for f in (*files, *unreadable) for text in (f.path, f.reason)]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("what should be a text is none")
+            for inside in (PurePath(f.path) for f in (*files, *unreadable)):
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise ValueError(f"{str(inside)!r} leads out of the folder of pictures")
         except FeatureError:
             raise
         except Exception as error:  # a flipped bit in the header can break anything

@@ -193,8 +193,18 @@ class Split:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in SPLITS.glob("*.json")))
             raise ValueError(f"no stored split {name!r}; there are: {known}")
-        content = json.loads(path.read_text())
-        return cls(tuple(content["unseen"]), tuple(content["validation"]), name=name)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            parts = [content[role] for role in ("unseen", "validation")]
+            if not all(isinstance(part, list) for part in parts):
+                raise ValueError("unseen and validation are no lists")
+            if not all(isinstance(name, str) for part in parts for name in part):
+                raise ValueError("a class name is no text")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is no split, or it is damaged ({error!r}). Install ssgn again."
+            ) from error
+        return cls(*map(tuple, parts), name=name)
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":

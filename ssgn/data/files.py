@@ -87,7 +87,8 @@ SEAL = "sha256"
 
 def sealed(content: dict) -> dict:
     """A description with a hash of itself, which :func:`unsealed` looks at."""
-    return {**content, SEAL: digest(json.dumps(content, sort_keys=True))}
+    # First, so that no cut that leaves valid JSON leaves it without its seal.
+    return {SEAL: digest(json.dumps(content, sort_keys=True)), **content}
 
 
 def unsealed(content: dict) -> dict:
@@ -121,7 +122,7 @@ def read_json(path: Path | str) -> dict:
     """
     try:
         return unsealed(json.loads(Path(path).read_text()))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged, or was changed by hand ({error}). Get it again from where it "
             "came, or delete it and run what wrote it again."

@@ -157,7 +157,7 @@ def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, byt
                 _check_member(member, seen)
                 if member.isfile() and (wanted is None or member.name in wanted):
                     found[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError, zlib.error) as error:
         raise DataError(
             f"{archive} is truncated or damaged ({error}). Delete it and run again."
         ) from error
