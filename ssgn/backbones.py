@@ -44,6 +44,7 @@ from .data import (
     cache_dir,
     digest,
     file_name,
+    printable,
     reason,
 )
 from .data.files import SEAL
@@ -188,17 +189,6 @@ class Features:
     def _check(self) -> None:
         """Raise a ValueError where the parts do not fit each other."""
         width = max(r.stop for r in self.taps.values())
-        starts = [0, *(r.stop for r in self.taps.values())]
-        if any(
-            r.start != start or r.stop <= start
-            for start, r in zip(starts, self.taps.values(), strict=False)
-        ):
-            raise ValueError(f"taps {self.taps} do not follow one another")
-        if not set().union(*self.presets.values()) <= set(self.taps):
-            raise ValueError("presets name a tap that is not there")
-        given = [self.provenance.get(key, "") for key in ("dataset", "backbone", "weights")]
-        if not all(isinstance(name, str) for name in (*self.classes, *given)):
-            raise ValueError("what should be a name is none")
         for domain in ("sketch", "photo"):
             x, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
             if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != width:
@@ -213,6 +203,17 @@ class Features:
             or not -1 <= int(self.pairs.min()) <= int(self.pairs.max()) < len(self.photo)
         ):
             raise ValueError("pairs do not name one photo, or -1, a sketch")
+        starts = [0, *(r.stop for r in self.taps.values())]
+        if any(
+            r.start != start or r.stop <= start
+            for start, r in zip(starts, self.taps.values(), strict=False)
+        ):
+            raise ValueError(f"taps {self.taps} do not follow one another")
+        if not set().union(*self.presets.values()) <= set(self.taps):
+            raise ValueError("presets name a tap that is not there")
+        given = [self.provenance.get(key, "") for key in ("dataset", "backbone", "weights")]
+        if not all(isinstance(name, str) for name in (*self.classes, *given)):
+            raise ValueError("what should be a name is none")
 
 
 _TENSORS = ("sketch", "photo", "sketch_labels", "photo_labels")
@@ -313,8 +314,11 @@ def check_seal(path: Path) -> None:
     with open(path, "rb") as file:
         length = file.read(8)
         header = file.read(min(int.from_bytes(length, "little"), 2**30))
-        said = json.loads(header)["__metadata__"].get(SEAL)
+        told = json.loads(header)["__metadata__"]
+        said = told.get(SEAL)
         if said is None:
+            if set(told) != {"ssgn"}:  # the seal's own name was harmed
+                raise ValueError("it is not what was written: its checksum is damaged")
             return
         found = hashlib.sha256(length + header.replace(_sealed(said), _sealed(_NO_SEAL), 1))
         while chunk := file.read(2**22):
@@ -827,7 +831,7 @@ class _Extraction:
             return
         bar = tqdm(
             total=sum(map(len, todo)),
-            desc=f"{self.net.name}: {self.ds.name}",
+            desc=printable(f"{self.net.name}: {self.ds.name}"),
             unit="image",
             disable=not self.progress,
         )

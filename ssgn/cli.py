@@ -312,13 +312,15 @@ def index(
     Folders in the folder are searched through; only what is new or has changed is read. If it is
     interrupted, the same command goes on where it stopped.
     """
+    from ssgn.data import printable
     from ssgn.gallery import Gallery
 
     gallery = Gallery.build(folder, out, model=model, device=device, precision=precision)
     typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
     _say_unreadable("not readable", gallery.unreadable)
-    typer.echo(f"{len(gallery)} pictures in {gallery.index}. To search them:")
-    typer.echo(f"  ssgn search {shlex.quote(str(gallery.index))} SKETCH.png --out page.html")
+    typer.echo(f"{len(gallery)} pictures in {printable(gallery.index)}. To search them:")
+    quoted = printable(shlex.quote(str(gallery.index)))
+    typer.echo(f"  ssgn search {quoted} SKETCH.png --out page.html")
 
 
 @app.command()

@@ -120,7 +120,7 @@ def trained_on(model: SSGN) -> str:
     """What a model is and what it was trained on, in a sentence."""
     given, taps = model.provenance, model.config.taps
     layers = {"single": "single layer"}.get(taps, taps) if isinstance(taps, str) else "+".join(taps)
-    name = str(given.get("dataset") or "")
+    name = printable(given.get("dataset") or "")
     shows = f"{name}: {SHOWS[name]}" if name in SHOWS else name or "data that it does not name"
     return (
         f"SSGN ({layers}, {model.config.decoder}), trained on {len(model.classes)} classes of "

@@ -189,10 +189,10 @@ class Split:
     @classmethod
     def stored(cls, name: str) -> "Split":
         """A split shipped with the package; its file is plain JSON in ``ssgn/data/splits``."""
-        path = SPLITS / f"{name}.json"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in SPLITS.glob("*.json")))
-            raise ValueError(f"no stored split {name!r}; there are: {known}")
+        known = {p.stem: p for p in sorted(SPLITS.glob("*.json"))}
+        if name not in known:  # looked up, not looked for: it may be a path to somewhere else
+            raise ValueError(f"no stored split {name!r}; there are: {', '.join(known)}")
+        path = known[name]
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             parts = [content[role] for role in ("unseen", "validation")]

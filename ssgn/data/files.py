@@ -102,6 +102,9 @@ def unsealed(content: dict) -> dict:
     if not isinstance(content, dict):
         raise ValueError("it is no list of names and values")
     rest = {key: value for key, value in content.items() if key != SEAL}
+    first = str(next(iter(rest.values()), ""))
+    if SEAL not in content and re.fullmatch("[0-9a-f]{64}", first):  # the seal's name was harmed
+        raise ValueError("it is not what was written: its checksum is damaged")
     if SEAL in content and content[SEAL] != sealed(rest)[SEAL]:
         raise ValueError("it is not what was written: its checksum differs")
     return rest

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,12 @@ class Package:
     name: str
     version: str
     integrity: str
+
+    def __post_init__(self):
+        # It becomes an argument of npm's, and a file's name.
+        spec = f"{self.name}@{self.version}"
+        if not re.fullmatch(r"(@\w[\w.-]*/)?\w[\w.-]*@\w[\w.+-]*", spec, re.ASCII):
+            raise ValueError(f"{spec!r} is no name and version of a package")
 
     @property
     def filename(self) -> str:
