@@ -38,6 +38,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ from bad_pictures import good, saved
 from PIL import Image
 
 import ssgn
-from ssgn.backbones import Pieces
+from ssgn.backbones import Pieces, _Extraction, _Run, write_tensors
 from ssgn.data import (
     DataError,
     ImageFiles,
@@ -336,6 +337,23 @@ def features(folder: Path, again: bool = False) -> Kind:
     return Kind(seeds, read, (ssgn.FeatureError,), mutate, tuple.__eq__, sealed=not again)
 
 
+def parts(folder: Path) -> Kind:
+    """A part of an extraction, which is computed again where it is not what was written."""
+    extraction = object.__new__(_Extraction)
+    extraction.net = SimpleNamespace(taps=("low", "high"))
+    about = {"taps": {"low": [0, 2], "high": [2, 6]}}
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    write_tensors(folder / "seed", about, {"x": Pieces.of(x)})
+
+    def read(path: Path) -> tuple:
+        extraction.file = lambda part: path
+        if (found := extraction.read(_Run("sketch", 0, 16))) is None:
+            raise ValueError(path)
+        return found[0].numpy().tobytes(), found[1]
+
+    return Kind([(folder / "seed").read_bytes()], read, (ValueError,), damaged, tuple.__eq__)
+
+
 def checkpoints(folder: Path, file: str, again: bool = False) -> Kind:
     """A checkpoint of which one file is a case; ``x`` is its folder."""
     whole = folder / "whole"
@@ -501,6 +519,7 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "drawings of an archive": quickdraws,
     "features": features,
     "features, sealed again": partial(features, again=True),
+    "part of an extraction": parts,
     "checkpoint's description": partial(checkpoints, file="config.json"),
     "checkpoint's description, sealed again": partial(checkpoints, file="config.json", again=True),
     "checkpoint's weights": partial(checkpoints, file="weights.safetensors"),
@@ -595,12 +614,12 @@ def work(name: str, seed: int, first: int, cases: float, seconds: float, pipe, k
                 (keep / f"{stem}.txt").write_text(traceback.format_exc())
             pipe.send((number, ended, said))
             number += 1
-    pipe.send((number, "done", None))
+    pipe.send((number, "done", kind.sealed))
 
 
 def fuzz(name: str, seed: int, cases: float, seconds: float, keep: Path) -> dict:
     """The figures of one kind. A process that dies or hangs is a finding; another goes on."""
-    count, findings, started, first = Counter(), [], time.monotonic(), 0
+    count, findings, started, first, sealed = Counter(), [], time.monotonic(), 0, None
     context = multiprocessing.get_context("fork")
     while True:
         ours, theirs = context.Pipe()
@@ -627,10 +646,13 @@ def fuzz(name: str, seed: int, cases: float, seconds: float, keep: Path) -> dict
             count["finding"] += 1
         process.join()
         first = number + 1
+        if ended == "done":
+            sealed = said
         if ended == "done" or len(findings) > LATEST or first >= cases:
             break
     return {
         "kind": name,
+        "sealed": sealed,
         "cases": sum(count.values()),
         "same": count["same"],
         "other": count["other"],

@@ -1,6 +1,7 @@
 """Whether a dataset that was downloaded by hand is all there and can be read."""
 
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -152,9 +153,12 @@ def _unreadable(images: ImageList, what: str, progress: bool) -> dict[int, str]:
 
     found = {}
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        warnings.catch_warnings(),
+        # Not one a core: the largest picture that is read takes a gigabyte while it is.
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=len(images), desc=what, unit="image", disable=not progress) as bar,
     ):
+        warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
         # Some at a time: what waits in a pool takes memory too.
         for start in range(0, len(images), 1024):
             run = range(start, min(start + 1024, len(images)))
