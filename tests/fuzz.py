@@ -7,7 +7,8 @@ or made up, or with numbers written where lengths stand. Some kinds are sealed a
 that what lies behind the checksum is tried too. A case may end in one of three ways:
 
 - *same*: what was read is what the whole file holds;
-- *other*: it is not, and nobody could tell: the format has no checksum, or it was sealed again;
+- *other*: it is not, and nobody could tell: the format has no checksum, or it was sealed again, or
+  every trace of the seal is gone, as in a file of an older version, which had none;
 - *refused*: with one of the errors that the reader documents, in which the file is named.
 
 Everything else is a *finding*: another error, other content in spite of a checksum, more than
@@ -58,6 +59,7 @@ from ssgn.data import (
     reason,
     write_json,
 )
+from ssgn.data.files import MARK, SEAL
 from ssgn.data.packages import read_members
 from ssgn.data.quickdraw import drawings
 from ssgn.gallery import _File, _Stored, trained_on
@@ -83,7 +85,8 @@ class Kind:
         mutate: makes a case of the seeds.
         put: writes a case to where ``read`` looks for it.
         same: whether something that was read is what a seed holds.
-        sealed: whether *other* content is a finding.
+        sealed: whether *other* content is a finding, unless ``old`` says of the file that nothing of
+            its seal is left.
         named: whether an error must name the file.
     """
 
@@ -95,6 +98,7 @@ class Kind:
     put: Callable[[Path, object], None] = lambda path, content: path.write_bytes(content)
     sealed: bool = True
     named: bool = True
+    old: Callable[[Path], bool] = lambda path: False
 
 
 # Mutations ---------------------------------------------------------------------------------------
@@ -391,7 +395,11 @@ def checkpoints(folder: Path, file: str, again: bool = False) -> Kind:
     if again and file == "config.json":
         seeds, mutate = [read_json(whole / file)], retold
     errors = (ssgn.CheckpointError,)
-    return Kind(seeds, read, errors, mutate, tuple.__eq__, put, sealed=not again)
+
+    def old(path: Path) -> bool:
+        return no_seal(path / "config.json")
+
+    return Kind(seeds, read, errors, mutate, tuple.__eq__, put, sealed=not again, old=old)
 
 
 def galleries(folder: Path, again: bool = False) -> Kind:
@@ -425,11 +433,11 @@ def ledgers(folder: Path) -> Kind:
         write_json(folder / "seed", content)
         seeds.append((folder / "seed").read_bytes())
 
-    def same(found: dict, right: dict) -> bool:
-        # Where the seal's own name is harmed, the file is one of an older version, with a key more.
-        return {k: v for k, v in found.items() if k in right} == right
+    return Kind(seeds, read_json, (ValueError,), damaged, dict.__eq__, old=no_seal)
 
-    return Kind(seeds, read_json, (ValueError,), damaged, same)
+
+def no_seal(path: Path) -> bool:
+    return not {SEAL, MARK} & set(json.loads(path.read_text()))
 
 
 def splits(folder: Path) -> Kind:
@@ -571,7 +579,7 @@ def attempt(kind: Kind, path: Path, content, right: Sequence) -> str:
         ended = "refused"
     else:
         ended = "same" if any(kind.same(found, one) for one in right) else "other"
-        if ended == "other" and kind.sealed:
+        if ended == "other" and kind.sealed and not kind.old(path):
             raise Finding("it was read, with other content, in spite of its checksum")
     seconds, grown = time.monotonic() - started, peak() - before
     if seconds > SECONDS:

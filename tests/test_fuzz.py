@@ -27,7 +27,7 @@ def test_a_short_run_finds_nothing(tmp_path):
     for row in ledger["kinds"]:
         assert row["findings"] == [] and 0 < row["cases"] <= 20, row
         assert row["cases"] == row["same"] + row["other"] + row["refused"], row
-        assert row["other"] == 0 or not row["sealed"], row
+        assert row["other"] == 0 or not row["sealed"] or row["kind"] == "ledger", row
     assert f"| in all | {sum(row['cases'] for row in ledger['kinds']):,} |" in done.stdout
 
 
