@@ -85,8 +85,8 @@ class Kind:
         mutate: makes a case of the seeds.
         put: writes a case to where ``read`` looks for it.
         same: whether something that was read is what a seed holds.
-        sealed: whether *other* content is a finding, unless ``old`` says of the file that nothing of
-            its seal is left.
+        sealed: whether *other* content is a finding, unless ``old`` says of the file that nothing
+            of its seal is left.
         named: whether an error must name the file.
     """
 
