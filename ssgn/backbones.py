@@ -37,7 +37,18 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.models.feature_extraction import create_feature_extractor
 from tqdm import tqdm
 
-from .data import DataError, Dataset, ImageList, Split, atomic_path, cache_dir, digest
+from .data import (
+    DataError,
+    Dataset,
+    ImageList,
+    Split,
+    atomic_path,
+    cache_dir,
+    digest,
+    file_name,
+    printable,
+    reason,
+)
 from .data.files import SEAL
 
 FORMAT = 1  # of the features file; raise it when what the columns mean changes
@@ -194,6 +205,17 @@ class Features:
             or not -1 <= int(self.pairs.min()) <= int(self.pairs.max()) < len(self.photo)
         ):
             raise ValueError("pairs do not name one photo, or -1, a sketch")
+        starts = [0, *(r.stop for r in self.taps.values())]
+        if any(
+            r.start != start or r.stop <= start
+            for start, r in zip(starts, self.taps.values(), strict=False)
+        ):
+            raise ValueError(f"taps {self.taps} do not follow one another")
+        if not set().union(*self.presets.values()) <= set(self.taps):
+            raise ValueError("presets name a tap that is not there")
+        given = [self.provenance.get(key, "") for key in ("dataset", "backbone", "weights")]
+        if not all(isinstance(name, str) for name in (*self.classes, *given)):
+            raise ValueError("what should be a name is none")
 
 
 _TENSORS = ("sketch", "photo", "sketch_labels", "photo_labels")
@@ -298,8 +320,11 @@ def check_seal(path: Path) -> None:
 def _check_seal(file: BinaryIO) -> None:
     length = file.read(8)
     header = file.read(min(int.from_bytes(length, "little"), 2**30))
-    said = json.loads(header)["__metadata__"].get(SEAL)
+    told = json.loads(header)["__metadata__"]
+    said = told.get(SEAL)
     if said is None:
+        if set(told) != {"ssgn"}:  # the seal's own name was harmed
+            raise ValueError("it is not what was written: its checksum is damaged")
         return
     found = hashlib.sha256(length + header.replace(_sealed(said), _sealed(_NO_SEAL), 1))
     while chunk := file.read(2**22):
@@ -518,7 +543,10 @@ class _Pixels(TorchDataset):
             try:
                 rows[i - run.start] = images.load(i, self.size)
             except Exception as error:
-                raise FeatureError(f"image {images.names[i]} cannot be read: {error}") from error
+                raise FeatureError(
+                    f"image {images.where(i)} cannot be read: {reason(error)}. Mend it; or leave "
+                    "out what cannot be read: --skip-unreadable, in Python ssgn.data.readable(ds)"
+                ) from error
 
         try:
             deque(self.each(read, range(run.start, run.stop)), maxlen=0)
@@ -712,7 +740,8 @@ def extract(
     Raises:
         ValueError: an unknown backbone or precision, or a batch of no images.
         DataError: its weights cannot be fetched.
-        FeatureError: an image that cannot be read, named; or features that are not finite.
+        FeatureError: an image that cannot be read, named; or features that are not finite. To go
+            on without such images, take :func:`ssgn.data.readable` of the dataset.
     """
     options = _options(batch_size, workers, device, precision)
     net = load_backbone(backbone, size=size, pretrained=pretrained)
@@ -735,7 +764,8 @@ def extract(
             return Features.load(path, ds.split)  # mapped: it outlives the file's name
 
     key = digest(json.dumps(provenance, sort_keys=True))[:16]
-    path = cache_dir() / "features" / f"{ds.name}-{backbone}-{net.size}-{key}.safetensors"
+    name = file_name(f"{ds.name}-{backbone}")
+    path = cache_dir() / "features" / f"{name}-{net.size}-{key}.safetensors"
     extraction = _Extraction(ds, net, path, provenance, options, progress)
     shared = dist.is_available() and dist.is_initialized()
     features = extraction.cached()
@@ -822,7 +852,7 @@ class _Extraction:
             return
         bar = tqdm(
             total=sum(map(len, todo)),
-            desc=f"{self.net.name}: {self.ds.name}",
+            desc=printable(f"{self.net.name}: {self.ds.name}"),
             unit="image",
             disable=not self.progress,
         )

@@ -88,7 +88,7 @@ def nearest_neighbour(
         inputs = _Inputs(feats, taps, train, standardised, device)
         return lambda: Baseline(inputs.sketch, inputs.photo)
 
-    return _choose(feats, sem, prepare, [{}], seed, device)
+    return _choose("nearest neighbour", feats, sem, prepare, [{}], seed, device)
 
 
 def ridge(
@@ -124,7 +124,8 @@ def ridge(
 
         return at
 
-    return _choose(feats, sem, prepare, [{"strength": s} for s in strengths], seed, device, refit)
+    trials = [{"strength": s} for s in strengths]
+    return _choose("ridge", feats, sem, prepare, trials, seed, device, refit)
 
 
 def eszsl(
@@ -180,7 +181,7 @@ def eszsl(
         return at
 
     trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
-    return _choose(feats, sem, prepare, trials, seed, device, refit)
+    return _choose("eszsl", feats, sem, prepare, trials, seed, device, refit)
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
@@ -200,7 +201,10 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
     def at(gamma: float, lambda_: float) -> Tensor:
         shifted = (e + gamma * e.mean())[:, None] * (f + lambda_ * f.mean())
-        return u @ (right / shifted) @ t.T
+        w = u @ (right / shifted) @ t.T
+        if not w.isfinite().all():
+            raise torch.linalg.LinAlgError("the solution is not finite")
+        return w
 
     return at
 
@@ -249,7 +253,8 @@ def sae(
 
         return at
 
-    return _choose(feats, sem, prepare, [{"lambda_": k} for k in lambdas], seed, device, refit)
+    trials = [{"lambda_": k} for k in lambdas]
+    return _choose("sae", feats, sem, prepare, trials, seed, device, refit)
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
@@ -646,6 +651,7 @@ def _validation(model: Baseline, feats: Features) -> float | None:
 
 
 def _choose(
+    name: str,
     feats: Features,
     sem: Tensor | None,
     prepare: Callable[[Tensor], Callable[..., Baseline]],
@@ -657,22 +663,33 @@ def _choose(
     """The best of a closed form's trials on the pseudo-unseen classes.
 
     Args:
+        name: the method's, for messages.
         prepare: from a mask ``[C]`` of classes to fit to, a function from options to a baseline:
             what all options share is computed once.
         trials: the options of each.
+
+    Raises:
+        ValueError: its equations cannot be solved for these features.
     """
     started = time.perf_counter()
     _begin(feats, sem)
-    at = prepare(_train_classes(feats))
     history = History(device=device_name(pick_device(device)), seed=seed)
-    for options in trials:
-        history.epochs.append({**options, "validation": _validation(at(**options), feats)})
-    scores = history.column("validation")
-    # With no pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
-    best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
-    if refit:
-        at = prepare(classes_for("refitting", feats, ~feats.unseen))
-    model = at(**trials[best])
+    try:
+        at = prepare(_train_classes(feats))
+        for options in trials:
+            history.epochs.append({**options, "validation": _validation(at(**options), feats)})
+        scores = history.column("validation")
+        # With no pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
+        best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
+        if refit:
+            at = prepare(classes_for("refitting", feats, ~feats.unseen))
+        model = at(**trials[best])
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            f"{name}: its equations cannot be solved for these features ({error}). Are they "
+            "nearly the same for all images, or for all classes? Choose other taps or another "
+            "backbone, or look at the images."
+        ) from error
     history.seconds = time.perf_counter() - started
     return model, history
 

@@ -32,6 +32,14 @@ Precision = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out images that cannot be read, and say which; without it the first such ends "
+        "the run. Every image is read once more for that.",
+    ),
+]
 
 
 def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
@@ -44,6 +52,27 @@ def _load(name: str, root: Path | None, split: str | None, sketches_per_class: i
         split=int(split) if split and split.isdigit() else split,
         **{option: value for option, value in options.items() if value is not None},
     )
+
+
+def _readable(ds, skip: bool, quiet: bool = False):
+    """The dataset, without what cannot be read if that is to be skipped, and how much that is."""
+    import ssgn
+
+    if not skip:
+        return ds, 0
+    ds, left_out = ssgn.data.readable(ds, progress=not quiet)
+    if not quiet:
+        _say_unreadable("left out", left_out)
+    return ds, len(left_out)
+
+
+def _say_unreadable(what: str, reasons: dict[str, str]) -> None:
+    from ssgn.data import printable
+
+    for path, why in list(reasons.items())[:20]:
+        typer.echo(f"{what}: {printable(path)}: {why}", err=True)
+    if len(reasons) > 20:
+        typer.echo(f"{len(reasons)} files {what} in all", err=True)
 
 
 @data.command()
@@ -104,6 +133,7 @@ def extract(
         str | None,
         typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else 32."),
     ] = None,
+    skip_unreadable: SkipUnreadable = False,
 ):
     """Extract fused features into the cache.
 
@@ -119,6 +149,7 @@ def extract(
         ds = _load(name, root, split, sketches_per_class)
         if not rank:
             wait_for_all()
+        ds, _ = _readable(ds, skip_unreadable, quiet=rank > 0)
         feats = ssgn.extract(
             ds,
             backbone,
@@ -151,6 +182,7 @@ def train(
     sketches_per_class: PerClass = None,
     precision: Precision = "float32",
     device: Device = None,
+    skip_unreadable: SkipUnreadable = False,
 ):
     """Train on the seen classes, then evaluate once on the unseen ones.
 
@@ -160,7 +192,7 @@ def train(
 
     import ssgn
 
-    ds = _load(name, root, split, sketches_per_class)
+    ds, _ = _readable(_load(name, root, split, sketches_per_class), skip_unreadable)
     feats = ssgn.extract(ds, backbone, device=device)
     chosen = {"epochs": epochs} if epochs else {}
     names = taps.split(",") if "," in taps else taps
@@ -199,6 +231,7 @@ def study(
     ] = None,
     precision: Precision = "float32",
     device: Device = None,
+    skip_unreadable: SkipUnreadable = False,
 ):
     """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds;
     write them down with provenance.
@@ -215,7 +248,7 @@ def study(
 
     if what not in ("ablations", "baselines", "coarse-to-fine"):
         raise ValueError(f"--what is {what!r}; it can be ablations, baselines or coarse-to-fine")
-    ds = _load(name, root, split, sketches_per_class)
+    ds, left_out = _readable(_load(name, root, split, sketches_per_class), skip_unreadable)
     feats = ssgn.extract(ds, backbone, device=device)
     sem = ssgn.class_vectors(ds.classes)
     chosen = {"epochs": epochs} if epochs else {}
@@ -234,6 +267,7 @@ def study(
         # The mean, where classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "photos": len(feats.photo),
+        "left_out": left_out,  # images that could not be read
         "seen": int((~feats.unseen).sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
@@ -282,16 +316,15 @@ def index(
     Folders in the folder are searched through; only what is new or has changed is read. If it is
     interrupted, the same command goes on where it stopped.
     """
-    from ssgn.gallery import Gallery, printable
+    from ssgn.data import printable
+    from ssgn.gallery import Gallery
 
     gallery = Gallery.build(folder, out, model=model, device=device, precision=precision)
     typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
-    for path, reason in list(gallery.unreadable.items())[:20]:
-        typer.echo(f"not readable: {printable(path)}: {reason}", err=True)
-    if len(gallery.unreadable) > 20:
-        typer.echo(f"{len(gallery.unreadable)} files are not readable in all", err=True)
-    typer.echo(f"{len(gallery)} pictures in {gallery.index}. To search them:")
-    typer.echo(f"  ssgn search {shlex.quote(str(gallery.index))} SKETCH.png --out page.html")
+    _say_unreadable("not readable", gallery.unreadable)
+    typer.echo(f"{len(gallery)} pictures in {printable(gallery.index)}. To search them:")
+    quoted = printable(shlex.quote(str(gallery.index)))
+    typer.echo(f"  ssgn search {quoted} SKETCH.png --out page.html")
 
 
 @app.command()
@@ -318,9 +351,16 @@ def search(
 def main() -> None:
     """Run the command line; a user's mistake ends in its message, not in a traceback."""
     from . import CheckpointError, DataError, DivergedError
+    from .data import printable
 
     try:
         app()
     except (DataError, CheckpointError, DivergedError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+        said = str(error)
+    except OSError as error:
+        if error.filename is None:  # no file's fault
+            raise
+        said = f"{error.filename}: {error.strerror}"
+    # By line: a name from data may hold what would move the terminal's cursor.
+    typer.echo("\n".join(map(printable, f"error: {said}".split("\n"))), err=True)
+    raise SystemExit(1)

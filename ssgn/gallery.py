@@ -9,13 +9,14 @@ import html
 import io
 import json
 import os
+import stat
 import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -45,16 +46,19 @@ from .data import (
     atomic_path,
     cache_dir,
     load_dataset,
+    open_image,
     package_digest,
+    printable,
     rastered,
+    reason,
 )
+from .data.folders import SUFFIXES
 from .model import SSGN, CheckpointError, SSGNConfig
 from .retrieval import Index, embed, rank, synthesize
 from .semantics import class_vectors
 from .train import fit_cached
 
 FORMAT = 1  # of an index; raise it when what lies in it changes
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 CHUNK = 256  # pictures: what an interruption loses at most
 BOOK = "doodle-emoji"  # the model that is taken where none is named
 BOOK_PARAMETERS = dict(sketches_per_class=40, epochs=4, seed=0)  # of the book's chapter 5
@@ -116,7 +120,7 @@ def trained_on(model: SSGN) -> str:
     """What a model is and what it was trained on, in a sentence."""
     given, taps = model.provenance, model.config.taps
     layers = {"single": "single layer"}.get(taps, taps) if isinstance(taps, str) else "+".join(taps)
-    name = given.get("dataset")
+    name = printable(given.get("dataset") or "")
     shows = f"{name}: {SHOWS[name]}" if name in SHOWS else name or "data that it does not name"
     return (
         f"SSGN ({layers}, {model.config.decoder}), trained on {len(model.classes)} classes of "
@@ -146,8 +150,8 @@ def _scan(root: Path) -> dict[str, _File]:
     def locked(error: OSError) -> None:
         path = os.path.relpath(error.filename, root)
         if path == os.curdir:
-            raise DataError(f"{root} cannot be opened: {_reason(error)}") from error
-        found[path] = _File(path, 0, 0, _reason(error))
+            raise DataError(f"{root} cannot be opened: {reason(error)}") from error
+        found[path] = _File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
         folders[:] = sorted(
@@ -161,19 +165,11 @@ def _scan(root: Path) -> dict[str, _File]:
             try:
                 about = os.stat(path)
             except OSError as error:  # a link to nowhere, or in a loop
-                found[inside] = _File(inside, 0, 0, _reason(error))
+                found[inside] = _File(inside, 0, 0, reason(error))
                 continue
-            if os.path.isfile(path):
-                found[inside] = _File(inside, about.st_size, about.st_mtime_ns)
+            why = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
+            found[inside] = _File(inside, about.st_size, about.st_mtime_ns, why)
     return found
-
-
-def _reason(error: Exception) -> str:
-    """Why, without the path, which is said already."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error) or type(error).__name__
-    return "not a picture that Pillow knows" if "cannot identify" in text else text
 
 
 class _Pictures(ImageFiles):
@@ -185,13 +181,13 @@ class _Pictures(ImageFiles):
 
     def load(self, i: int, size: int) -> np.ndarray:
         try:
-            with Image.open(self.paths[i]) as image:
+            with open_image(self.paths[i]) as image:
                 # A phone's photo is decoded at a fraction of its size, and sooner.
                 image.draft("RGB", (2 * size, 2 * size))
                 small = as_rgb(image).resize((size, size), Image.Resampling.BICUBIC)
             return np.asarray(small)
         except Exception as error:  # a damaged file can break a decoder in any way
-            self.unreadable[i] = _reason(error)
+            self.unreadable[i] = reason(error)
             return np.zeros((size, size, 3), np.uint8)
 
 
@@ -220,8 +216,14 @@ class _Stored:
             files, unreadable = ([_File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
             if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
                 raise ValueError(f"{len(files)} pictures, but features {x.dtype} {tuple(x.shape)}")
-            if not {"root", "backbone", "model"} <= set(about):
-                raise ValueError("its description lacks something")
+            backbone = about["backbone"]
+            texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
+            texts += [text for f in (*files, *unreadable) for text in (f.path, f.reason)]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("what should be a text is none")
+            for inside in (PurePath(f.path) for f in (*files, *unreadable)):
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise ValueError(f"{str(inside)!r} leads out of the folder of pictures")
         except FeatureError:
             raise
         except Exception as error:  # a flipped bit in the header can break anything
@@ -308,13 +310,13 @@ class Found(Sequence):
         name = printable(os.path.relpath(hit.path, self.root))
         shown = html.escape(name)
         try:
-            with Image.open(hit.path) as image:
+            with open_image(hit.path) as image:
                 image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
                 small = as_rgb(image)
             small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             picture = f'<img src="{_data_uri(small, "JPEG")}" alt="{shown}">'
         except Exception as error:  # moved or damaged since it was indexed
-            picture = f'<span class="gone">{html.escape(_reason(error))}</span>'
+            picture = f'<span class="gone">{html.escape(reason(error))}</span>'
         link = html.escape(hit.path.absolute().as_uri())
         return (
             f'<li><a href="{link}">{picture}</a><span class="score">{hit.score:.3f}</span> '
@@ -351,11 +353,6 @@ def _data_uri(image: Image.Image, kind: str) -> str:
     out = io.BytesIO()
     image.save(out, kind, **({"quality": 82} if kind == "JPEG" else {}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def printable(path: Path | str) -> str:
-    """A path for people to read: what would move a terminal's cursor is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 class _One(ImageList):
@@ -569,10 +566,11 @@ def _picture(sketch) -> Image.Image:
     if isinstance(sketch, np.ndarray):
         return as_rgb(Image.fromarray(sketch))
     try:
-        with Image.open(Path(sketch).expanduser()) as image:
+        with open_image(Path(sketch).expanduser()) as image:
             return as_rgb(image)
     except Exception as error:
-        raise DataError(f"the sketch {sketch} cannot be read: {_reason(error)}") from error
+        said = f"the sketch {printable(sketch)} cannot be read: {reason(error)}"
+        raise DataError(said) from error
 
 
 def _open(index: Path) -> tuple[Path, _Stored]:

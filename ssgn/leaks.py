@@ -19,6 +19,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 
 from .backbones import Features
+from .data import printable
 
 TABLE = Path(__file__).parent / "data" / "tables" / "imagenet-1k.json"
 IMAGENET_1K = "ImageNet-1k"
@@ -143,7 +144,7 @@ def _warn(feats: Features, found: dict, seen: list[str]) -> None:
 
 def _few(names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more
 
 
 def key(name: str) -> str:

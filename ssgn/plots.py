@@ -32,7 +32,7 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from .backbones import pick_device
-from .data import Dataset, ImageList
+from .data import Dataset, ImageList, printable
 from .metrics import interval
 from .model import SSGN
 from .train import History, device_name
@@ -70,6 +70,7 @@ def use_style() -> None:
             "grid.color": RULE,
             "legend.facecolor": PAPER,
             "legend.edgecolor": RULE,
+            "text.parse_math": False,  # a class's name may have dollars in it
             "svg.hashsalt": "ssgn",  # or every build's SVG would differ from the last one's
         }
     )
@@ -152,11 +153,13 @@ def class_rows(
             _bare(ax)
             if image is not None:
                 ax.imshow(image)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(printable(name), rotation=0, ha="right", va="center")
     axes[0, 0].set_title("sketches")
     axes[0, sketches + 1].set_title("pictures")
     return describe(
-        fig, f"Up to {sketches} sketches and {photos} pictures of each class: {', '.join(names)}."
+        fig,
+        f"Up to {sketches} sketches and {photos} pictures of each class: "
+        f"{', '.join(map(printable, names))}.",
     )
 
 
@@ -189,7 +192,7 @@ def retrieval_panel(
         gridspec_kw={"width_ratios": [1, 0.25] + [1] * k},
         squeeze=False,
     )
-    told = []
+    told, classes = [], list(map(printable, classes))
     for r, (query, row) in enumerate(zip(queries, axes, strict=True)):
         label = int(sketch_labels[query])
         for ax in row:
@@ -466,7 +469,7 @@ def embedding(
     Raises:
         ValueError: with more groups than colours.
     """
-    groups, kinds = np.asarray(groups), np.asarray(kinds)
+    groups, kinds = (np.asarray(list(map(printable, given))) for given in (groups, kinds))
     colours = _group_colours(list(dict.fromkeys(groups.tolist())))
     shown = list(dict.fromkeys(kinds.tolist()))
     rows = -(-len(shown) // 2)
@@ -554,6 +557,7 @@ def hover_embedding(
             f"{len(points)} points, {len(groups)} groups, {len(kinds)} kinds and {len(pictures)} "
             "pictures: a point needs one of each"
         )
+    groups, kinds = (list(map(printable, given)) for given in (groups, kinds))
     colours = _group_colours(list(dict.fromkeys(groups)))
     markers = dict(
         zip(dict.fromkeys(kinds), ("star", "circle", "triangle", "square"), strict=False)
@@ -660,7 +664,7 @@ def architecture(model: SSGN) -> Figure:
 
     def box(name, at, text, colour):
         boxes[name] = ax.annotate(
-            text, at, ha="center", va="center", color=INK, zorder=3,
+            text, at, ha="center", va="center", color=INK, zorder=3, parse_math=True,
             bbox={"boxstyle": "round,pad=0.45", "fc": PAPER, "ec": colour, "lw": 2.2},
         )  # fmt: skip
 

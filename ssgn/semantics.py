@@ -139,6 +139,8 @@ def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     found = {}
     with path.open("rb") as file:
         count, width = map(int, file.readline().split())
+        if not 0 < 4 * count * width <= path.stat().st_size:
+            raise ValueError(f"it is shorter than its first line promises: {count} x {width}")
         for i in range(count):
             word = bytearray()
             while (byte := file.read(1)) != b" ":

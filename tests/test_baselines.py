@@ -472,3 +472,34 @@ def test_the_table_has_every_method_with_one_layer_and_with_several():
     assert lower == set(ITERATIVE)
     with pytest.raises(ValueError, match="siamese"):
         baselines.Method("siamese")
+
+
+@pytest.mark.parametrize("spread", [0, 1e-7, 1e-30])
+@pytest.mark.parametrize(
+    "method", [baselines.nearest_neighbour, baselines.ridge, baselines.eszsl, baselines.sae]
+)
+def test_nearly_identical_features_are_solved_or_refused_by_name(world, method, spread):
+    feats = replace(
+        world.feats,
+        sketch=torch.ones_like(world.feats.sketch) + spread * world.feats.sketch,
+        photo=torch.ones_like(world.feats.photo) + spread * world.feats.photo,
+    )
+    for sem in (world.sem, torch.zeros_like(world.sem)):
+        try:
+            model, _ = method(feats, sem, device="cpu")
+        except ValueError as error:
+            assert str(error).startswith(f"{method.__name__}: its equations"), error
+        else:
+            assert model.synthesize(feats.sketch).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["eszsl", "sae"])
+def test_what_linear_algebra_cannot_solve_names_the_method(world, monkeypatch, name):
+    def fail(_):
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    with pytest.raises(
+        ValueError, match=f"^{name}: its equations .*failed to converge.*other taps"
+    ):
+        getattr(baselines, name)(world.feats, world.sem, device="cpu")

@@ -354,7 +354,7 @@ def test_two_processes_write_the_file_that_one_writes_and_go_on_after_a_failure(
     picture = bad.read_bytes()
     bad.write_bytes(bytes(len(picture)))
     two = command(tmp_path / "two", own, *TWO)
-    assert two.returncode and "error: image thing 3/1.jpg cannot be read" in two.stderr
+    assert two.returncode and "thing 3/1.jpg cannot be read" in two.stderr
     (part,) = (tmp_path / "two").rglob("*.safetensors")
     assert part.name == "sketch-0.safetensors"
 

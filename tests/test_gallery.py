@@ -580,7 +580,7 @@ def test_many_unreadable_files_are_counted(pictures, checkpoint, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     ssgn_command(monkeypatch, "index", pictures, "--model", checkpoint, "--out", "my index")
     said = capsys.readouterr()
-    assert said.err.count("not readable:") == 20 and "25 files are not readable in all" in said.err
+    assert said.err.count("not readable:") == 20 and "25 files not readable in all" in said.err
     assert "ssgn search 'my index' SKETCH.png" in said.out
 
 

@@ -142,7 +142,7 @@ def test_an_extraction_names_the_picture_and_a_gallery_goes_on(tmp_path, tiny_da
     assert set(gallery.paths) == set(GOOD) and set(gallery.unreadable) == set(BAD)
     assert all(gallery.unreadable.values())
     tiny_dataset.photo.paths[3].write_bytes(BAD["cut.png"])
-    with pytest.raises(ssgn.FeatureError, match=f"image {tiny_dataset.photo.names[3]} cannot be"):
+    with pytest.raises(ssgn.FeatureError, match=f"image {tiny_dataset.photo.paths[3]} cannot be"):
         ssgn.extract(tiny_dataset, size=32, pretrained=False, progress=False)
 
 

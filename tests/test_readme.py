@@ -50,6 +50,12 @@ def test_readme_shows_the_benchmarks(pictures):
     assert pictures.speed(entries["cpu"]) in (ROOT / "README.md").read_text()
 
 
+def test_readme_shows_the_fuzz_run_and_its_command(pictures):
+    readme = (ROOT / "README.md").read_text()
+    assert pictures.fuzzed() in readme
+    assert pictures.read_json(ROOT / "book/results/fuzz.json")["command"] in readme
+
+
 def test_recorded_benchmarks_are_whole_and_of_a_known_state(pictures):
     for name, entry in pictures.speeds().items():
         assert not entry["small"] and entry["repeats"] >= 5, name

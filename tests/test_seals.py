@@ -67,8 +67,7 @@ def test_every_bit_of_a_ledger_matters(tmp_path):
         for bit in range(8):
             path.write_bytes(flipped(whole, at, bit))
             try:
-                # What can be harmed without a word is white space, or the word "sha256" itself.
-                assert {k: v for k, v in read_json(path).items() if k in content} == content
+                assert read_json(path) == content  # what can be harmed is white space
             except ValueError as error:
                 refused += 1
                 assert str(path) in str(error)

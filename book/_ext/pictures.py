@@ -113,6 +113,25 @@ def speeds() -> dict[str, dict]:
     return {path.stem: read_json(path) for path in found}
 
 
+def fuzzed() -> str:
+    """The figures of the recorded fuzz run; formats of pictures that have no checksum are one."""
+    rows = {}
+    for row in read_json(BOOK / "results" / "fuzz.json")["kinds"]:
+        kind = row["kind"]
+        if kind.startswith("picture "):
+            kind = "pictures: PNG" if row["sealed"] else "pictures: six formats without checksums"
+        figures = [row[key] for key in ("cases", "same", "other", "refused")]
+        figures.append(len(row["findings"]))
+        rows[kind] = [a + b for a, b in zip(rows.get(kind, [0] * 5), figures, strict=True)]
+    rows["in all"] = [sum(figures) for figures in zip(*rows.values(), strict=True)]
+    lines = ["| files | cases | same | other | refused | findings |", "|---" * 6 + "|"]
+    for kind, figures in rows.items():
+        lines.append(f"| {kind} | " + " | ".join(f"{figure:,}" for figure in figures) + " |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     copy_pictures()
-    print(headline(ledger()), claims(ledger()), *map(speed, speeds().values()), sep="\n\n")
+    print(
+        headline(ledger()), claims(ledger()), *map(speed, speeds().values()), fuzzed(), sep="\n\n"
+    )

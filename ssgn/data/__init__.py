@@ -3,15 +3,18 @@
 import inspect
 
 from . import doodle_emoji, doodle_photo
-from .check import Report, check_dataset
-from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, as_rgb, draw
+from .check import Report, check_dataset, readable
+from .dataset import Dataset, Drawings, ImageFiles, ImageList, Split, as_rgb, draw, open_image
 from .files import (
     atomic_path,
     cache_dir,
     digest,
     file_digest,
+    file_name,
     package_digest,
+    printable,
     read_json,
+    reason,
     sealed,
     settle,
     unsealed,
@@ -36,14 +39,19 @@ __all__ = [
     "check_dataset",
     "data_root",
     "digest",
-    "file_digest",
     "draw",
+    "file_digest",
+    "file_name",
     "folder",
     "load_dataset",
+    "open_image",
     "package_digest",
+    "printable",
     "quickdraw_ext",
     "rastered",
     "read_json",
+    "readable",
+    "reason",
     "sealed",
     "settle",
     "sketchy",

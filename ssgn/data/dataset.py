@@ -1,6 +1,8 @@
 """What a dataset is: two lists of images, their classes, and which classes are unseen."""
 
 import json
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
+
+from .files import printable
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), in fingerprints; set it to ".2", ".3", ... when its pixels change
@@ -35,6 +39,10 @@ class ImageList(Sequence):
     def load(self, i: int, size: int) -> np.ndarray:
         return np.asarray(self[i].resize((size, size), Image.Resampling.BICUBIC))
 
+    def where(self, i: int) -> str:
+        """Where image ``i`` lies, for messages."""
+        return printable(self.names[i])
+
     def _image(self, i: int) -> Image.Image:
         raise NotImplementedError
 
@@ -45,9 +53,32 @@ class ImageFiles(ImageList):
     def __init__(self, paths: Sequence[Path], names: Sequence[str]):
         self.paths, self.names = list(paths), list(names)
 
+    def where(self, i: int) -> str:
+        return printable(self.paths[i])
+
     def _image(self, i: int) -> Image.Image:
-        with Image.open(self.paths[i]) as image:
+        with open_image(self.paths[i]) as image:
             return as_rgb(image)
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """A picture file, opened and not yet decoded.
+
+    A PNG's checksums are looked at. JPEG, WebP, BMP and most others have none: where their bits
+    are changed and can still be decoded, nobody can tell.
+
+    Raises:
+        OSError: it is not there, no regular file (a pipe would be waited for, without end), or
+            not a picture; and whatever else a decoder raises.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    image = Image.open(path)
+    if image.format == "PNG":
+        with image:
+            image.verify()  # decoding does not look at the pixels' checksums
+        image = Image.open(path)
+    return image
 
 
 MAX_PIXELS = 2**26  # 8192 x 8192; a small file can claim to be larger, and fill the memory
@@ -158,12 +189,22 @@ class Split:
     @classmethod
     def stored(cls, name: str) -> "Split":
         """A split shipped with the package; its file is plain JSON in ``ssgn/data/splits``."""
-        path = SPLITS / f"{name}.json"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in SPLITS.glob("*.json")))
-            raise ValueError(f"no stored split {name!r}; there are: {known}")
-        content = json.loads(path.read_text())
-        return cls(tuple(content["unseen"]), tuple(content["validation"]), name=name)
+        known = {p.stem: p for p in sorted(SPLITS.glob("*.json"))}
+        if name not in known:  # looked up, not looked for: it may be a path to somewhere else
+            raise ValueError(f"no stored split {name!r}; there are: {', '.join(known)}")
+        path = known[name]
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            parts = [content[role] for role in ("unseen", "validation")]
+            if not all(isinstance(part, list) for part in parts):
+                raise ValueError("unseen and validation are no lists")
+            if not all(isinstance(name, str) for part in parts for name in part):
+                raise ValueError("a class name is no text")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is no split, or it is damaged ({error!r}). Install ssgn again."
+            ) from error
+        return cls(*map(tuple, parts), name=name)
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":

@@ -6,7 +6,7 @@ The class table ``tables/quickdraw-to-emoji.json`` was checked by eye, class by 
 
 import io
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import resvg_py
@@ -90,32 +90,37 @@ def load(split: Split | str | int | None = None, sketches_per_class: int = PER_C
     table = json.loads(TABLE.read_text())
     folder = prepared(table)
     classes = tuple(table["classes"])
+    where = {name: i for i, name in enumerate(classes)}
+    names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
     try:
         index = json.loads((folder / "index.json").read_text())
         ink = np.load(folder / "drawings.npy")
         if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
             raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
-    except (OSError, EOFError, ValueError) as error:
+        photos = [(e["class"], e["family"], PurePosixPath(e["file"])) for e in index["photos"]]
+        for _, _, file in photos:
+            if file.is_absolute() or ".." in file.parts:
+                raise ValueError(f"{str(file)!r} leads out of it")
+        photo_labels = torch.tensor([where[name] for name, _, _ in photos])
+        licences = dict(index["licences"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
-            f"the prepared dataset {folder} is damaged ({error}). Delete that folder and run again."
+            f"the prepared dataset {folder} is damaged ({error!r}). Delete that folder and run "
+            "again."
         ) from error
-    where = {name: i for i, name in enumerate(classes)}
-
-    names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
-    photos = index["photos"]
     dataset = Dataset(
         name="doodle-emoji",
         classes=classes,
         sketch=Drawings(ink[:, :sketches_per_class].reshape(-1, SIDE, SIDE), names),
         photo=ImageFiles(
-            [folder / entry["file"] for entry in photos],
-            [f"{entry['class']}/{entry['family']}" for entry in photos],
+            [folder / file for _, _, file in photos],
+            [f"{name}/{family}" for name, family, _ in photos],
         ),
         sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
-        photo_labels=torch.tensor([where[entry["class"]] for entry in photos]),
+        photo_labels=photo_labels,
         split=Split.stored("doodle-emoji-default"),
         fingerprint=digest(folder.name, f"{sketches_per_class}{DRAW_VERSION}"),
-        licences=index["licences"],
+        licences=licences,
     )
     return dataset if split is None else dataset.with_split(split)
 
@@ -220,7 +225,7 @@ def _icons(archive: Path) -> tuple[dict, dict]:
     members = read_members(archive, {"package/icons.json", "package/info.json"})
     try:
         return json.loads(members["package/icons.json"]), json.loads(members["package/info.json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{archive}: {error}. Delete it and run again.") from error
 
 

