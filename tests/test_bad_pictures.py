@@ -341,7 +341,7 @@ def test_a_training_goes_on_without_what_cannot_be_read(run, own, tmp_path, monk
     (own / "sketch" / "thing 3" / "bad.png").write_bytes(b"bad")
     asked = []
     monkeypatch.setattr(ssgn, "fit", lambda feats, *_, **__: asked.append(feats) or 1 / 0)
-    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: None)
+    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: torch.zeros(len(classes), 2))
     words = ("train", tmp_path / "m", "--data", "folder", "--root", own)
     assert run(*words)[0] == 1 and not asked
     with pytest.raises(ZeroDivisionError):  # a mistake in the program keeps its traceback

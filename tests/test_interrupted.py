@@ -361,7 +361,9 @@ def test_a_full_disk(whole, tmp_path, may_mount, work, sizes):
     for size in sizes:
         code, said = after(size)
         assert code == "1", f"{size} was enough"
-        assert re.search(r"no space is left on the disk\. What was complete .*: '\S*cache", said), said
+        assert re.search(r"no space is left on the disk\. What was complete .*: '\S*cache", said), (
+            said
+        )
         check_nothing_half(tmp_path, expected)
         assert not list((tmp_path / "cache").rglob("*.unfinished"))
     assert after("100m")[0] == "0"

@@ -403,6 +403,16 @@ def test_a_kernel_that_dies_names_the_last_cell_begun(book, monkeypatch):
     assert book.one.with_suffix(".failed.ipynb").exists() and not book.notebook.exists()
 
 
+def test_a_kernel_that_dies_while_another_build_takes_its_notebook_away(book, monkeypatch):
+    def dies(input_path, output_path, **kwargs):
+        Path(output_path).unlink()
+        raise RuntimeError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", dies)
+    with pytest.raises(pc.ChapterError, match=r"01_one failed in cell \[0\]\n.*Kernel died"):
+        pc.run_chapter(book.one, "quick", book.package)
+
+
 def test_an_edit_during_the_run_makes_the_chapter_stale_again(book, monkeypatch):
     def edited_meanwhile(input_path, output_path, **kwargs):
         book.write("pkg/__init__.py", "x = 2\n")

@@ -114,8 +114,12 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
 
 def read_notebook(chapter: Path) -> dict:
     """The executed notebook as plain JSON; {} where there is none, or half of one."""
+    return read_json(chapter.with_suffix(".ipynb"))
+
+
+def read_json(path: Path) -> dict:
     try:
-        return json.loads(chapter.with_suffix(".ipynb").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -211,7 +215,8 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
             )
         except Exception as exc:
             message = _explain(exc, chapter, running, profile)
-            os.replace(running, failed)
+            if running.exists():  # another build of the same checkout may have taken it away
+                os.replace(running, failed)
             raise ChapterError(message) from exc
         stamp["seconds"] = seconds = round(time.perf_counter() - start, 1)
         stamp["executed_at"] = nb.metadata.papermill.end_time
@@ -235,7 +240,7 @@ def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
     if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
         number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
     else:  # The kernel died or never came up: the last cell that papermill began is the one.
-        cells = json.loads(running.read_text(encoding="utf-8"))["cells"]
+        cells = read_json(running).get("cells", [])
         begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
         code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
         number, source = len(code), code[-1] if code else ""

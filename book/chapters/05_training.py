@@ -61,7 +61,8 @@ plots.show_source(train._Batches.__iter__)
 #
 # The optimiser is AdamW {cite}`loshchilov2019adamw` with a learning rate that falls along a
 # cosine. After every epoch, the model retrieves the pictures of the pseudo-unseen classes; the
-# weights of the best epoch are kept.
+# weights of the best epoch are kept. Were an unseen class among the rows that train, standardise
+# or select, `ssgn.zero_shot` would stop the program.
 
 # %%
 model, history = ssgn.fit_cached(feats, sem, config, seed=seed)
