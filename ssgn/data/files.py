@@ -125,8 +125,8 @@ def _full_disk_named(target: Path) -> Iterator[None]:
         raise OSError(
             error.errno,
             "no space is left on the disk. What was complete is kept, and nothing of this was: "
-            "make room (the cache folder can lie elsewhere: set SSGN_CACHE) and run the same again, "
-            "which goes on from there",
+            "make room (the cache folder can lie elsewhere: set SSGN_CACHE) and run the same "
+            "again, which goes on from there",
             str(target),
         ) from error
 
