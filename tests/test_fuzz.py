@@ -55,12 +55,12 @@ def refuse(error):
         (lambda path: refuse(RecursionError(path)), "RecursionError"),
         (lambda path: refuse(ValueError("somewhere")), "not named"),
         (lambda path: b"other", "other content"),
-        (lambda path: time.sleep(0.2) or b"whole", "it took 0.2 s"),
+        (lambda path: time.sleep(0.2) or b"whole", "it took 0."),
         (lambda path: np.ones(2**23).sum() and b"whole", "MiB"),
     ],
 )
 def test_what_must_not_be_is_found(tmp_path, monkeypatch, read, said):
-    monkeypatch.setattr(fuzz, "SECONDS", 0.15)
+    monkeypatch.setattr(fuzz, "SECONDS", 0.15 if "took" in said else 60)
     monkeypatch.setattr(fuzz, "MEMORY", 2**24)
     with pytest.raises(Exception) as found:
         fuzz.attempt(kind(read), tmp_path / "case", b"hole", [b"whole"])

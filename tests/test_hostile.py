@@ -243,3 +243,97 @@ def test_no_pickle_is_ever_loaded():
         assert "allow_pickle=True" not in source, path
         for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", source):
             assert "weights_only=True" in call, f"{path}: {call}"
+
+
+def test_a_member_of_impossible_size(tmp_path):
+    info = member("package/a")
+    raw = bytearray(info.tobuf(tarfile.GNU_FORMAT) + b"xxx".ljust(1536, b"\0"))
+    raw[124:136] = b"\x80" + b"\0" * 3 + (2**63).to_bytes(8, "big")  # base 256, as GNU tar has it
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw[:512])
+    path = put(tmp_path, "p.tgz", gzip.compress(bytes(raw)))
+    with pytest.raises(DataError, match=r"p\.tgz is truncated or damaged"):
+        read_members(path)
+
+
+# Descriptions ------------------------------------------------------------------------------------
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"[]", b"null", b"{}", b'{"unseen": ["a"]}', DEEP,
+        b'{"unseen": "abc", "validation": []}', b'{"unseen": [1], "validation": []}',
+    ],
+)  # fmt: skip
+def test_a_damaged_split_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(ssgn.data.dataset, "SPLITS", tmp_path)
+    put(tmp_path, "mine.json", content)
+    with pytest.raises(ValueError, match=r"mine\.json is no split"):
+        ssgn.data.Split.stored("mine")
+
+
+def test_a_stored_split_is_no_path():
+    with pytest.raises(ValueError, match="no stored split '../tables/words'; there are: doodle"):
+        ssgn.data.Split.stored("../tables/words")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"", b"{}", b"[]", DEEP, b'{"photos": 3}', b'{"photos": [{"class": "cat"}]}',
+        b'{"photos": [{"class": "cat", "family": "x", "file": "../../secret.png"}]}',
+        b'{"photos": [{"class": "cat", "family": "x", "file": "/etc/secret.png"}]}',
+        b'{"photos": [{"class": "no class", "family": "x", "file": "a.png"}], "licences": {}}',
+        b'{"photos": [{"class": ["cat"], "family": "x", "file": "a.png"}], "licences": {}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_prepared_dataset_is_named(tmp_path, monkeypatch, index):
+    from ssgn.data import doodle_emoji
+
+    monkeypatch.setattr(doodle_emoji, "prepared", lambda table: tmp_path)
+    np.save(tmp_path / "drawings.npy", np.zeros((243, 100, 28, 28), np.uint8))
+    put(tmp_path, "index.json", index)
+    with pytest.raises(DataError, match=f"{tmp_path} is damaged .*Delete that folder"):
+        doodle_emoji.load()
+
+
+@pytest.mark.parametrize("path", ["../../secret.png", "/etc/secret.png", "a/../../secret.png", 7])
+def test_an_index_does_not_lead_out_of_its_folder_of_pictures(tmp_path, path):
+    """Or whoever makes it could put any picture of its reader's into the reader's page."""
+    import torch
+
+    from ssgn.backbones import Pieces
+    from ssgn.gallery import _File, _Stored
+
+    backbone = {"backbone": "made-up", "weights": "w", "size": 32}
+    about = {"format": 1, "root": str(tmp_path), "model": "", "backbone": backbone}
+    whole = tmp_path / "gallery.safetensors"
+    _Stored.write(whole, about, [_File(path, 1, 1)], [], Pieces.of(torch.ones(1, 4)))
+    with pytest.raises(ssgn.FeatureError, match=r"gallery\.safetensors is damaged .*(leads|text)"):
+        ssgn.Gallery.open(tmp_path)
+
+
+@pytest.mark.parametrize("first", [b"4 99999999999\n", b"99999999999 4\n", b"-1 4\n", b"0 0\n"])
+def test_word_vectors_that_promise_more_than_they_hold(tmp_path, first):
+    path = put(tmp_path, "w.bin", first + b"cat " + bytes(16))
+    with pytest.raises(ValueError, match=r"w\.bin is no file of word vectors: it is shorter"):
+        ssgn.class_vectors(["cat"], path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e9", "-1", "2"])
+def test_drawings_that_are_no_drawings(tmp_path, number):
+    from ssgn.data.quickdraw import drawings
+
+    line = str([[0] * 28] * 27 + [[0] * 28]).replace("0", number, 1)
+    lines = gzip.compress("\n".join([line] * 100).encode())
+    info = tarfile.TarInfo("package/src/drawings/cat.ndjson.gz")
+    info.size = len(lines)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        tar.addfile(info, io.BytesIO(lines))
+    path = put(tmp_path, "p.tgz", out.getvalue())
+    with pytest.raises(DataError, match=r"p\.tgz: cat: not 100 drawings .*from 0 to 1"):
+        drawings(path, ["cat"])

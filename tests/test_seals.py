@@ -78,6 +78,30 @@ def test_every_bit_of_a_ledger_matters(tmp_path):
             read_json(path)
 
 
+@pytest.mark.parametrize("harmed", ['"sha256":', '"sha256 above":'])
+def test_one_harmed_mark_of_a_seal_does_not_let_other_content_pass(tmp_path, harmed):
+    path = tmp_path / "ledger.json"
+    write_json(path, {"mAP": 0.5})
+    text = path.read_text()
+    for other in (text.replace(harmed, '"x":'), text.replace(harmed, '"x":').replace("0.5", "0.9")):
+        path.write_text(other)
+        with pytest.raises(ValueError, match="checksum differs"):
+            read_json(path)
+
+
+def test_a_harmed_name_of_a_features_file_s_seal(stored, world, tmp_path):
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(stored.read_bytes().replace(b'"sha256":', b'"sha257":'))
+    with pytest.raises(ssgn.FeatureError, match="checksum is damaged"):
+        ssgn.Features.load(path, world.feats.split)
+
+
+def test_a_description_nested_without_end(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json is damaged"):
+        read_json(tmp_path / "deep.json")
+
+
 def test_what_was_written_without_a_seal_is_read(tmp_path):
     (tmp_path / "old.json").write_text('{"seed": 1}')
     assert read_json(tmp_path / "old.json") == {"seed": 1}
