@@ -1,6 +1,7 @@
 """Small worlds for every test: a dataset of scribbles, features with a known structure."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import ssgn
+from ssgn import cli
 from ssgn.data import Dataset, Drawings, ImageFiles, Split
 
 USERS_CACHE = os.environ.get("SSGN_CACHE")  # before any test points it elsewhere
@@ -35,6 +37,20 @@ def doodle_emoji():
         yield ssgn.load_dataset("doodle-emoji")
 
 
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command line; returns exit code, output and errors."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ssgn", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return stopped.value.code or 0, said.out, said.err
+
+    return call
+
+
 def left_in(folder):
     """Every file below a folder, hidden ones and the insides of temporary folders included."""
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -59,6 +75,17 @@ def tiny_dataset(tmp_path):
         split=Split(("sun",), ("car",)),
         fingerprint="tiny-1",
     )
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Six classes of one's own."""
+    for half in ("sketch", "photo"):
+        for i in range(6):
+            path = tmp_path / "data" / half / f"thing {i}" / "a.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(path)
+    return tmp_path / "data"
 
 
 @dataclass

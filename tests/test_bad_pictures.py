@@ -219,16 +219,6 @@ def test_drawings_are_in_memory_and_stay(tiny_dataset):
 # Folders -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(tmp_path):
-    for half in ("sketch", "photo"):
-        for i in range(5):
-            path = tmp_path / "data" / half / f"thing {i}" / "a.png"
-            path.parent.mkdir(parents=True)
-            Image.new("RGB", (4, 4)).save(path)
-    return tmp_path / "data"
-
-
 @pytest.mark.parametrize("target", ["thing 9", "gone", "/proc/self/nonexistent"])
 def test_a_class_folder_that_is_a_link_to_nowhere_is_named(own, target):
     (own / "photo" / "thing 9").symlink_to(target)
@@ -239,16 +229,16 @@ def test_a_class_folder_that_is_a_link_to_nowhere_is_named(own, target):
 def test_a_link_to_a_folder_around_it_is_read_once(own):
     (own / "photo" / "thing 0" / "loop").symlink_to(own)
     (own / "photo" / "thing 0" / "loop.png").symlink_to(own)
-    assert len(load(own).photo) == 5
+    assert len(load(own).photo) == 6
 
 
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_what_only_has_a_pictures_name_is_no_file_and_nobody_waits(own, kind):
     path = own / "photo" / "thing 2" / "b.png"
     NO_FILES[kind](path)
-    assert len(load(own).photo) == 6
+    assert len(load(own).photo) == 7
     ds, left_out = readable(load(own), progress=False)
-    assert list(left_out) == [str(path)] and len(ds.photo) == 5
+    assert list(left_out) == [str(path)] and len(ds.photo) == 6
     gallery = ssgn.Gallery.build(own, own.parent / "index", progress=False)
     assert list(gallery.unreadable) == ["photo/thing 2/b.png"]
 
@@ -292,7 +282,7 @@ def test_a_file_that_may_not_be_opened_is_named(own, locked):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, cache):
+def run(monkeypatch, command, cache):
     real = ssgn.extract
     monkeypatch.setattr(
         ssgn,
@@ -300,14 +290,7 @@ def run(monkeypatch, capsys, cache):
         lambda ds, backbone, **kw: real(ds, **{**kw, "size": 32, "pretrained": False}),
     )
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ssgn", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        return stopped.value.code or 0, said.out, said.err
-
-    return call
+    return command
 
 
 def test_an_extraction_from_the_command_line_stops_or_goes_on(run, world, refused):
@@ -327,14 +310,14 @@ def test_a_study_writes_down_how_many_were_left_out(run, own, tmp_path, monkeypa
     monkeypatch.setattr(ssgn.train, "study", lambda *_, **__: [])
     monkeypatch.setattr(ssgn, "leaked_unseen", lambda feats: {})
     words = ("study", tmp_path / "r.json", "--data", "folder", "--root", own)
-    vectors = torch.rand(5, 4)
+    vectors = torch.rand(6, 4)
     monkeypatch.setattr(ssgn, "class_vectors", lambda classes: vectors)
     code, _, err = run(*words)
     assert code == 1 and "bad 0.png cannot be read" in err and not (tmp_path / "r.json").exists()
     code, _, err = run(*words, "--skip-unreadable")
     assert code == 0 and err.count("left out: ") == 3
     ledger = json.loads((tmp_path / "r.json").read_text())
-    assert ledger["left_out"] == 3 and ledger["photos"] == 5
+    assert ledger["left_out"] == 3 and ledger["photos"] == 6
 
 
 def test_a_training_goes_on_without_what_cannot_be_read(run, own, tmp_path, monkeypatch):
@@ -347,7 +330,7 @@ def test_a_training_goes_on_without_what_cannot_be_read(run, own, tmp_path, monk
     with pytest.raises(ZeroDivisionError):  # a mistake in the program keeps its traceback
         monkeypatch.setattr(sys, "argv", ["ssgn", *map(str, words), "--skip-unreadable"])
         cli.main()
-    assert len(asked[0].sketch) == 5
+    assert len(asked[0].sketch) == 6
 
 
 def test_a_file_that_may_not_be_written_ends_in_one_line(run, own, tmp_path, monkeypatch):

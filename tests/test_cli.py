@@ -1,18 +1,16 @@
 """The command line: what it prints, what it leaves, how it says no."""
 
 import json
-import sys
 
 import pytest
 import torch
-from PIL import Image
 
 import ssgn
-from ssgn import baselines, cli
+from ssgn import baselines
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, world):
+def run(monkeypatch, command, world):
     """Runs a command line over the small world; returns exit code, output and errors."""
     dataset = type("Tiny", (), {"classes": world.feats.classes})()
     load = ssgn.load_dataset
@@ -23,14 +21,7 @@ def run(monkeypatch, capsys, world):
     monkeypatch.setattr(ssgn, "class_vectors", lambda classes: world.sem)
     world.feats.provenance["size"] = 8
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ssgn", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        return stopped.value.code or 0, said.out, said.err
-
-    return call
+    return command
 
 
 def test_train_leaves_a_checkpoint_that_loads_and_reports_the_unseen_classes(run, tmp_path, world):
@@ -84,17 +75,6 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world)
     assert entry["photos"] == len(world.feats.photo)
 
 
-@pytest.fixture
-def own(tmp_path):
-    """Six classes of one's own."""
-    for half in ("sketch", "photo"):
-        for i in range(6):
-            path = tmp_path / "data" / half / f"thing {i}" / "a.png"
-            path.parent.mkdir(parents=True)
-            Image.new("RGB", (4, 4)).save(path)
-    return tmp_path / "data"
-
-
 def test_prepare_says_what_is_below_a_root_under_a_split(run, own):
     code, out, _ = run("data", "prepare", "folder", "--root", str(own), "--split", "7")
     assert code == 0
@@ -112,19 +92,19 @@ def test_check_ends_with_1_where_something_is_wrong(run, own):
     assert code == 1 and "There is no folder" in out and "Georgia Tech" in out
 
 
-@pytest.mark.parametrize("command", ["extract", "train", "study"])
-def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, command):
+@pytest.mark.parametrize("action", ["extract", "train", "study"])
+def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, action):
     asked = {}
     load = ssgn.load_dataset  # the fixture's
     monkeypatch.setattr(
         ssgn, "load_dataset", lambda name, **kw: (asked.update(kw), load("world"))[1]
     )
     target = {"extract": ["folder"], "train": [str(tmp_path / "m"), "--data", "folder"]}
-    words = target.get(command, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
-    if command != "extract":
+    words = target.get(action, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
+    if action != "extract":
         words += ["--epochs", "1"]
     monkeypatch.setattr(ssgn.train, "study", lambda *_, **__: [])
-    code, _, _ = run(command, *words, "--root", str(own), "--split", "sketchy-100-25")
+    code, _, _ = run(action, *words, "--root", str(own), "--split", "sketchy-100-25")
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
 
