@@ -13,7 +13,7 @@ SPEED := book/results/speed
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages pages-static links run bench bench-gpu lint clean
+.PHONY: help book test pages pages-static twice links run bench bench-gpu lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ pages: $(READY)  ## check the built book's pages; in Chromium too, where there i
 
 pages-static: $(READY)  ## the same without a browser: links, ids, headings, texts of pictures
 	$(BIN)/python -m pytest -q tests/test_built_*.py -k "not browser"
+
+# Twenty minutes on two cores: all chapters run twice, in the smoke profile.
+twice: $(READY)  ## build the book in two fresh copies and compare every file, apart from times
+	$(BIN)/python tests/same_book.py
 
 links: $(READY)  ## ask the network whether the book's external links still answer
 	$(BIN)/jupyter-book build book/ --builder linkcheck
