@@ -1,9 +1,10 @@
 # Every target works alone on a fresh clone: it makes .venv first, once.
 #   PYTHON=python3.12   the interpreter .venv is made with (3.11 or newer)
 #   VENV=$CONDA_PREFIX  use an existing environment instead of .venv
+#   CONSTRAINTS=constraints/lowest.txt   exact versions; makes .venv-lowest, unless VENV says otherwise
 #   BENCHFLAGS=--help   further options of `make bench`
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(CONSTRAINTS),-$(basename $(notdir $(CONSTRAINTS))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 BOOKFLAGS ?=
@@ -12,7 +13,7 @@ SPEED := book/results/speed
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages pages-static links run bench bench-gpu lint clean
+.PHONY: help book test pages pages-static twice links run bench bench-gpu lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFI
 	$(BIN)/jupyter-book build book/ $(BOOKFLAGS)
 
 # The built book is as old as the last build: `make pages` checks it.
-test: $(READY)  ## run the tests
+test: $(READY)  ## run the tests; CONSTRAINTS=constraints/lowest.txt: with the oldest packages
 	$(BIN)/python -m pytest -q --ignore-glob='tests/test_built_*.py'
 
 pages: $(READY)  ## check the built book's pages; in Chromium too, where there is one, on two screens
@@ -30,6 +31,10 @@ pages: $(READY)  ## check the built book's pages; in Chromium too, where there i
 
 pages-static: $(READY)  ## the same without a browser: links, ids, headings, texts of pictures
 	$(BIN)/python -m pytest -q tests/test_built_*.py -k "not browser"
+
+# Twenty minutes on two cores: all chapters run twice, in the smoke profile.
+twice: $(READY)  ## build the book in two fresh copies and compare every file, apart from times
+	$(BIN)/python tests/same_book.py
 
 links: $(READY)  ## ask the network whether the book's external links still answer
 	$(BIN)/jupyter-book build book/ --builder linkcheck
@@ -52,13 +57,13 @@ lint: $(READY)  ## check style
 
 clean:  ## remove the built book and caches; keeps .venv and executed notebooks, which cost hours
 	rm -rf book/_build .pytest_cache .ruff_cache
-	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted installation is taken up again.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "ssgn needs Python 3.11 or newer, and '$(PYTHON)' is not:" \
 	       "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e ".[book,test,lint]"
+	$(BIN)/python -m pip install -e ".[book,test,lint]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	@touch $@

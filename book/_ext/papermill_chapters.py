@@ -223,7 +223,9 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
         nb.metadata[STAMP] = stamp
         # Readers download this notebook; the author's home folder is none of their business.
         nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
-        for cell in nb.cells:  # Collapsed: readers may want the parameters, but never first.
+        for number, cell in enumerate(nb.cells):
+            cell.id = f"cell-{number}"  # drawn at random before: no two runs gave the same file
+            # Collapsed: readers may want the parameters, but never first.
             for tag in PROMPTS.keys() & set(cell.metadata.get("tags", [])):
                 cell.metadata.tags = sorted({*cell.metadata.tags, "hide-input"})
                 cell.metadata.mystnb = {"code_prompt_show": PROMPTS[tag].format(profile)}

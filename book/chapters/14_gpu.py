@@ -113,7 +113,7 @@ display(
 # Time of each stage here, so that you can tell what to expect. All times are wall-clock; features
 # that were in the cache already cost nothing.
 
-# %%
+# %% tags=["times"]
 ds = ssgn.load_dataset(
     "doodle-emoji", sketches_per_class=sketches_per_class
 )
@@ -149,7 +149,7 @@ _ = plots.bars(
     fmt=" %.1f",
 )
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "times"]
 display(
     Markdown(
         f"Extraction is reckoned from **{images_per_second:.0f} images a second** (EfficientNet-Lite0 at "

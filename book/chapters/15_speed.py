@@ -117,7 +117,7 @@ q1, g1 = F.normalize(q, dim=1), F.normalize(g, dim=1)
 floor_seconds, _ = clock(lambda: q1 @ g1.T)
 difference = float((plain["mAP@all"] - fast["mAP@all"]).abs().max())
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "times"]
 display(
     Markdown(
         f"{queries:,} queries, {gallery:,} items, 64 dimensions, medians of five:\n\n"

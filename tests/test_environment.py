@@ -1,0 +1,278 @@
+"""What the package asks for: the same in every file that says so; and its wheel needs nothing else.
+
+That the oldest and the newest packages work is for the tests to say when they run on them: ``make
+test CONSTRAINTS=constraints/lowest.txt``. Here the files of pins are held against pyproject.toml.
+"""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYTHONS = [Version(f"3.{minor}") for minor in range(30)]
+
+# A browser to look at pages with, and a formatter: no result can depend on these.
+UNPINNED = {"pages", "lint"}
+
+
+def asked_for(pyproject: dict, extras) -> dict[str, SpecifierSet]:
+    """What an installation with these extras asks for: name and versions, other extras unfolded."""
+    project, found = pyproject["project"], {}
+    lines = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    for requirement in map(Requirement, lines):
+        if requirement.name == project["name"]:
+            found |= asked_for(pyproject, requirement.extras)
+        else:
+            found[canonicalize_name(requirement.name)] = requirement.specifier
+    return found
+
+
+# Constraints ------------------------------------------------------------------------------
+
+
+def pins(name: str) -> dict[str, Version]:
+    lines = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if not line.startswith("#")]
+    assert len({canonicalize_name(package) for package, _ in found}) == len(found), "twice"
+    return {canonicalize_name(package): Version(version) for package, version in found}
+
+
+def pinned(pyproject: dict) -> dict[str, SpecifierSet]:
+    extras = set(pyproject["project"]["optional-dependencies"]) - UNPINNED
+    builds = map(Requirement, pyproject["build-system"]["requires"])
+    return asked_for(pyproject, extras) | {canonicalize_name(r.name): r.specifier for r in builds}
+
+
+def lower_bound(versions: SpecifierSet) -> Version:
+    [bound] = [Version(v.version) for v in versions if v.operator in (">=", "==")]
+    return bound
+
+
+def test_lowest_is_the_lower_bound_of_everything():
+    assert pins("lowest") == {name: lower_bound(v) for name, v in pinned(PYPROJECT).items()}
+
+
+def test_newest_is_what_may_be_installed_of_everything():
+    newest, lowest = pins("newest"), pins("lowest")
+    assert set(newest) == set(pinned(PYPROJECT))
+    for name, versions in pinned(PYPROJECT).items():
+        assert versions.contains(newest[name]) and newest[name] >= lowest[name], name
+
+
+def test_what_builds_the_wheel_is_the_same_here_as_for_everybody():
+    [builder] = map(Requirement, PYPROJECT["build-system"]["requires"])
+    assert asked_for(PYPROJECT, ["test"])[builder.name] == builder.specifier
+
+
+# conda and make ---------------------------------------------------------------------------
+
+TOOLS = {"pip", "make", "git"}
+
+
+def conda(environment: dict) -> dict[str, SpecifierSet]:
+    lines = [line for line in environment["dependencies"] if isinstance(line, str)]
+    return {r.name: r.specifier for r in map(Requirement, lines)}
+
+
+def asked_of_conda(environment: dict, pyproject: dict) -> dict[str, SpecifierSet]:
+    """What it installs besides Python and tools, the project's own dependencies included."""
+    found = {k: v for k, v in conda(environment).items() if k not in {"python", *TOOLS}}
+    [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    for line in pip:
+        if project := re.fullmatch(r"-e \.\[(.*)\]", line):
+            found |= asked_for(pyproject, project[1].split(","))
+        else:
+            found[canonicalize_name(Requirement(line).name)] = Requirement(line).specifier
+    return found
+
+
+def asked_of_make(makefile: str, pyproject: dict) -> dict[str, SpecifierSet]:
+    """What the rule that makes .venv installs; ``make pages`` adds to it."""
+    rule = makefile.partition("\n$(READY):")[2]
+    [extras] = re.findall(r'pip install -e "\.\[(.*?)\]"', rule)
+    return asked_for(pyproject, extras.split(","))
+
+
+def test_conda_and_make_ask_for_the_same():
+    assert asked_of_conda(ENVIRONMENT, PYPROJECT) == asked_of_make(MAKEFILE, PYPROJECT)
+    assert set(conda(ENVIRONMENT)) == {"python", *TOOLS}
+    assert ENVIRONMENT["name"] == PYPROJECT["project"]["name"]
+
+
+@pytest.mark.parametrize("line", ["polars>=1", "numpy>=2", "-e .[book,test]"])
+def test_a_line_more_or_less_for_conda_is_found(line):
+    environment = copy.deepcopy(ENVIRONMENT)
+    pip = environment["dependencies"][-1]["pip"]
+    if line.startswith("-e"):
+        pip.clear()
+    pip.append(line)
+    assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
+
+
+def test_a_package_of_conda_s_own_is_found():
+    environment = copy.deepcopy(ENVIRONMENT)
+    environment["dependencies"].insert(0, "pytorch>=2.6")
+    assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
+
+
+def test_an_extra_more_or_less_for_make_is_found():
+    for extras in ("book,test", "book,test,lint,pages"):
+        changed = MAKEFILE.replace('".[book,test,lint]"', f'".[{extras}]"')
+        assert asked_of_conda(ENVIRONMENT, PYPROJECT) != asked_of_make(changed, PYPROJECT)
+
+
+def test_a_dependency_more_is_found_in_the_pins_and_where_names_are_listed():
+    """environment.yml installs the project, so that a new dependency comes by itself. If it
+    listed names, one that is added to pyproject.toml alone would be missed."""
+    changed = copy.deepcopy(PYPROJECT)
+    changed["project"]["dependencies"].append("polars>=1")
+    assert set(pinned(changed)) - set(pins("lowest")) == {"polars"}
+    lines = [f"{name}{versions}" for name, versions in asked_of_make(MAKEFILE, PYPROJECT).items()]
+    environment = {"dependencies": [{"pip": lines}]}
+    assert asked_of_conda(environment, PYPROJECT) == asked_of_make(MAKEFILE, PYPROJECT)
+    assert asked_of_conda(environment, changed) != asked_of_make(MAKEFILE, changed)
+
+
+def test_every_file_names_the_same_pythons():
+    project = PYPROJECT["project"]
+    prefix = "Programming Language :: Python :: "
+    named = [Version(line.removeprefix(prefix)) for line in project["classifiers"]]
+    assert [v for v in PYTHONS if conda(ENVIRONMENT)["python"].contains(v)] == named
+    oldest = next(v for v in PYTHONS if v in SpecifierSet(project["requires-python"]))
+    assert oldest == named[0]
+    assert str(oldest.release) in MAKEFILE
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{oldest}".replace(".", "")
+
+
+# The wheel --------------------------------------------------------------------------------
+
+
+def run(*command, **options) -> str:
+    done = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """What git keeps: nothing that a build or an editor left here comes into the wheel."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of git's")
+    names = run("git", "ls-files", "-z", cwd=ROOT).split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def build(names: list[str], folder: Path) -> Path:
+    """Copy the sources and build a wheel of the copy; by what is installed here, so without a
+    network."""
+    for name in names:
+        (folder / "sources" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "sources" / name)
+    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation")
+    env = os.environ | {"SOURCE_DATE_EPOCH": "1600000000"}
+    run(*pip, "--wheel-dir", folder, folder / "sources", env=env, cwd=folder)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tracked, tmp_path_factory) -> Path:
+    return build(tracked, tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel, tracked):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    about = f"{wheel.name.rsplit('-', 3)[0]}.dist-info"
+    inside = {name for name in names if not name.startswith(f"{about}/")}
+    assert inside == {name for name in tracked if name.startswith("ssgn/")}
+    assert {f"{about}/licenses/LICENSE", f"{about}/entry_points.txt"} < set(names)
+    assert {"ssgn/data/splits/sketchy-104-21.json", "ssgn/data/tables/words.json"} < inside
+
+
+def test_the_same_sources_make_the_same_wheel(wheel, tracked, tmp_path):
+    again = build(tracked, tmp_path)
+    assert again.name == wheel.name and again.read_bytes() == wheel.read_bytes()
+
+
+USE = """
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import ssgn
+from ssgn.data.files import package_digest
+
+target, here = map(Path, sys.argv[1:])
+assert Path(ssgn.__file__).is_relative_to(target), ssgn.__file__
+for name in ("bench", "book", "tests", "conftest"):
+    assert importlib.util.find_spec(name) is None, name
+
+rng = np.random.default_rng(0)
+for half in ("sketch", "photo"):
+    for name in ("apple", "banana", "cat", "dog", "house"):
+        (here / half / name).mkdir(parents=True)
+        for i in range(3):
+            picture = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(picture).save(here / half / name / f"{i}.png")
+ds = ssgn.load_dataset("folder", root=here, split=ssgn.Split(("house",), ("dog",)))
+feats = ssgn.extract(ds, size=32, pretrained=False, device="cpu", progress=False)
+config = ssgn.SSGNConfig(epochs=1, hidden=16, latent=4, embedding=8)
+model, history = ssgn.fit(
+    feats, ssgn.class_vectors(ds.classes), config, device="cpu", progress=False
+)
+model.save(here / "model")
+again = ssgn.SSGN.load(here / "model")
+assert (ssgn.embed(again, feats.photo) == ssgn.embed(model, feats.photo)).all()
+
+splits = (target / "ssgn" / "data" / "splits").glob("*.json")
+print(*sorted(ssgn.Split.stored(path.stem).name for path in splits))
+print(package_digest())
+"""
+
+
+def test_the_wheel_works_without_the_repository(wheel, tmp_path):
+    """In another folder, with the packages that are installed here and no way to this repository:
+    Python looks into PYTHONPATH before it follows an editable installation."""
+    target, here = tmp_path / "installed", tmp_path / "elsewhere"
+    here.mkdir()
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target)
+    run(*pip, wheel, cwd=here)
+    shutil.rmtree(wheel.parent / "sources", ignore_errors=True)
+    env = os.environ | {"PYTHONPATH": str(target), "SSGN_CACHE": str(tmp_path / "cache")}
+    (here / "use.py").write_text(USE)
+    said = run(sys.executable, here / "use.py", target, here / "data", cwd=here, env=env)
+    splits, digest = said.splitlines()[-2:]
+    assert splits.split() == sorted(p.stem for p in (ROOT / "ssgn/data/splits").glob("*.json"))
+    assert digest == ssgn_digest()
+    assert "study" in run(sys.executable, "-m", "ssgn", "--help", cwd=here, env=env)
+    assert (target / "bin" / "ssgn").is_file()
+
+
+def ssgn_digest() -> str:
+    from ssgn.data.files import package_digest
+
+    return package_digest()
