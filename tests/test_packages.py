@@ -331,6 +331,17 @@ def test_a_prepared_dataset_needs_no_packages(shop, npm):
     assert second.fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("name", ["drawings.npy", "index.json"])
+def test_a_flipped_bit_in_a_prepared_dataset_is_refused(shop, cache, name):
+    ssgn.load_dataset("doodle-emoji")
+    (path,) = (cache / "datasets").glob(f"*/{name}")
+    data = bytearray(path.read_bytes())
+    data[-len(data) // 3] ^= 1  # a pixel; a letter
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="is damaged.*checksum(.|\n)*Delete that folder"):
+        ssgn.load_dataset("doodle-emoji")
+
+
 def test_the_table_decides_which_families_draw_a_class(shop):
     shop(exclude={"cat": ["two"]})
     names = ssgn.load_dataset("doodle-emoji").photo.names

