@@ -815,14 +815,15 @@ def fit_cached(
     """
     config = config or SSGNConfig()
     folder = cache_dir() / "models" / _key(feats, sem, config, seed)
-    try:
-        model = SSGN.load(folder)
-        return model, History(**read_json(folder / "config.json")["history"])
-    except (CheckpointError, KeyError, TypeError):
-        with resumable(feats, sem, config, [seed], **options) as how:
+    # Around both: who was killed between saving and deleting the state has left it.
+    with resumable(feats, sem, config, [seed], **options) as how:
+        try:
+            model = SSGN.load(folder)
+            return model, History(**read_json(folder / "config.json")["history"])
+        except (CheckpointError, KeyError, TypeError):
             model, history = fit(feats, sem, config, seed=seed, **how)
             model.save(folder, history=asdict(history))
-        return model.cpu(), history
+            return model.cpu(), history
 
 
 def _key(feats: Features, sem: Tensor, config, seed: int, *more) -> str:
@@ -933,6 +934,7 @@ def select(
         pseudo-unseen classes ``mAP@all`` after the last epoch, so that no choice of an epoch
         flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
     """
+    _end_all()
     splits = folds(feats.split, feats.classes, n)
     jobs = [
         (name, *variant, fold, seed)
@@ -946,7 +948,7 @@ def select(
         key = _key(held_out, sem, config, seed, "fold")
         if _known(key) is None:
             with resumable(held_out, sem, config, [seed], progress=False, **options) as how:
-                write_json(_run_path(key), _fold_run(held_out, sem, config, seed, how))
+                _keep({key: _fold_run(held_out, sem, config, seed, how)}, how["resume"])
         rows.append({"variant": name, "fold": fold, "seed": seed, **_known(key)})
     return rows
 
@@ -963,6 +965,34 @@ def _fold_run(held_out: Features, sem: Tensor, config: SSGNConfig, seed: int, op
         figures = evaluate_classes(model, held_out, selection_rows(held_out), (), **coarse)
         row["coarse"] = figures["mAP@all"]
     return row
+
+
+def _keep(rows: Mapping[str, dict], state: Path | None = None) -> None:
+    """Keep runs' figures under their keys, and delete the training's state that they come from.
+
+    All or none: whoever is killed amid that leaves a journal, by which the next one ends it.
+    """
+    journal = cache_dir() / "runs" / f"{digest(*rows)[:16]}.journal"
+    write_json(journal, {"runs": rows, "state": state and state.name})
+    _end(journal)
+
+
+def _end(journal: Path) -> None:
+    try:
+        content = read_json(journal)
+    except (OSError, ValueError):  # another process has ended it; or it is damaged: train again
+        content = {"runs": {}, "state": None}
+    for key, row in content["runs"].items():
+        write_json(_run_path(key), row)
+    if content["state"]:
+        (cache_dir() / "training" / content["state"]).unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
+
+
+def _end_all() -> None:
+    """End what was killed while it kept its figures."""
+    for journal in (cache_dir() / "runs").glob("*.journal"):
+        _end(journal)
 
 
 def _run_path(key: str) -> Path:
@@ -1008,6 +1038,7 @@ def study(
         :func:`~ssgn.metrics.evaluate`, each also without the classes that the backbone was
         pre-trained on, under its name and ``WITHOUT_LEAKS``.
     """
+    _end_all()
     seeds = list(seeds)
     if together is None:
         together = pick_device(options.get("device")).type == "cuda"
@@ -1029,19 +1060,21 @@ def _study_runs(feats: Features, sem: Tensor, config, keys: Mapping[int, str], k
     options = {**options, "progress": False}
     if not isinstance(config, SSGNConfig):  # none of these trains for long
         trained = [config.fit(feats, sem, seed=seed, **options) for seed in keys]
-        return _keep_figures(trained, feats, sem, keys, ks)
+        return _keep(_figures(trained, feats, sem, keys, ks))
     with resumable(feats, sem, config, list(keys), **options) as how:
         if len(keys) > 1:
             trained = fit_seeds(feats, sem, config, list(keys), **how)
         else:
             trained = [fit(feats, sem, config, seed=seed, **how) for seed in keys]
-        _keep_figures(trained, feats, sem, keys, ks)
+        _keep(_figures(trained, feats, sem, keys, ks), how["resume"])
 
 
-def _keep_figures(trained, feats: Features, sem: Tensor, keys: Mapping[int, str], ks) -> None:
+def _figures(trained, feats: Features, sem: Tensor, keys: Mapping[int, str], ks) -> dict[str, dict]:
+    """What is kept of each training, by key."""
+    rows = {}
     for (model, history), (seed, key) in zip(trained, keys.items(), strict=True):
         scores, best = history.column("validation"), history.best_epoch
-        row = {
+        rows[key] = {
             "seed": seed,
             "best_epoch": best,
             "seconds": round(history.seconds, 2),
@@ -1051,7 +1084,7 @@ def _keep_figures(trained, feats: Features, sem: Tensor, keys: Mapping[int, str]
             **evaluate_unseen(model, feats, ks, semantics=sem),
             **_without_leaks(model, feats, ks, sem),
         }
-        write_json(_run_path(key), row)
+    return rows
 
 
 def _without_leaks(model, feats: Features, ks: Sequence[int], sem: Tensor) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,6 +198,64 @@ def test_what_is_kept_in_the_cache_goes_on_by_itself(
     assert len(epochs) < 3 * trainings  # it did go on
     assert not state.exists()  # nothing is left that nobody needs
     assert not [name for name in left_in(tmp_path) if "training" in name]
+
+
+@pytest.mark.parametrize("run", [cached, studied_together, selected])
+@pytest.mark.parametrize("at", [1, 2])
+def test_killed_between_the_result_and_what_goes_with_it(
+    world, config, tmp_path, monkeypatch, run, at
+):
+    """The figures of all seeds are kept, or none; the training's state goes in the end."""
+    monkeypatch.setenv("SSGN_CACHE", str(tmp_path / "whole"))
+    whole = run(world, config())
+    monkeypatch.setenv("SSGN_CACHE", str(tmp_path / "killed"))
+    # Unlinked are, in this order: the state, the journal; of a cached model the state alone.
+    real, seen = Path.unlink, []
+
+    def unlink(self, *args, **kwargs):
+        seen.append(self)
+        if len(seen) == at:
+            raise Interrupted
+        real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        if at == 1 or run is not cached:
+            with pytest.raises(Interrupted):
+                run(world, config())
+        else:
+            run(world, config())
+    trained = []
+    real_epoch = train.run_epoch
+    monkeypatch.setattr(train, "run_epoch", lambda *a: trained.append(a) or real_epoch(*a))
+    assert run(world, config()) == whole
+    assert len(trained) <= (2 if run is selected else 0)  # of the other fold alone
+    assert left_in(tmp_path / "killed") == left_in(tmp_path / "whole")
+
+
+def test_figures_are_kept_all_or_none(world, config, cache, monkeypatch):
+    """Seeds that were trained together: killed when one's figures had been written."""
+    real, written = train.write_json, []
+
+    def write_json(path, content):
+        real(path, content)
+        written.append(path)
+        if len(written) == 2:  # the journal, and the first run
+            raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(train, "write_json", write_json)
+        studied_together(world, config())
+    monkeypatch.setattr(train, "run_epoch", None)  # nothing is trained again
+    assert len(studied_together(world, config())) == 2
+    assert all(name.endswith(".json") and "runs/" in name for name in left_in(cache))
+
+
+def test_a_damaged_journal_is_no_result(world, config, cache):
+    (cache / "runs").mkdir(parents=True)
+    (cache / "runs" / "x.journal").write_text('{"runs": {"a": {"mAP@all": 1}}, "sha256": "0"}')
+    assert len(studied(world, config())) == 2
+    assert len(left_in(cache)) == 2
 
 
 def test_a_run_that_ends_badly_keeps_its_state(world, config, cache, every_epoch, monkeypatch):
