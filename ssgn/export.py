@@ -205,10 +205,19 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
     finally:
         said.setLevel(level)
     model = program.model_proto
+    _leave_out_traces(model)
     if compact:
         _compact(model)
     with atomic_path(path) as made:
         onnx.save(model, made)
+
+
+def _leave_out_traces(model) -> None:
+    """PyTorch notes at every node which line of which file made it, with this machine's folders."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        part.ClearField("metadata_props")
 
 
 def _compact(model) -> None:

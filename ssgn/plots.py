@@ -613,7 +613,11 @@ def hover_embedding(
             text_font_style="bold",
         )  # fmt: skip
     )
-    page = file_html(plot, INLINE, title).replace("</body>", _FOLLOW_THEME + "</body>")
+    # Bokeh draws its ids at random. They are alone in their frame, and need not change each time.
+    head, start, body = file_html(plot, INLINE, title).rpartition("<body>")
+    for number, drawn in enumerate(dict.fromkeys(_UUID.findall(body))):
+        body = body.replace(drawn, f"plot-{number}")
+    page = f"{head}{start}{body}".replace("</body>", _FOLLOW_THEME + "</body>")
     # An iframe whose colour scheme is not its page's own gets an opaque white ground in dark mode.
     style = f"width:100%;height:{height}px;border:0;color-scheme:light"
     return HTML(
@@ -621,6 +625,8 @@ def hover_embedding(
         f'style="{style}" srcdoc="{html.escape(page)}"></iframe></div>'
     )
 
+
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 # Bokeh draws on a canvas, which no style sheet reaches: its text must be told the mode.
 _FOLLOW_THEME = """<script>

@@ -78,7 +78,7 @@ def index(data: bytes) -> bytes:
     head, content = data.decode().split("(", 1)
     words = json.loads(content.removesuffix(")"))
     for kind in ("terms", "titleterms"):
-        words[kind] = {w: pages for w, pages in words[kind].items() if not w[0].isdigit()}
+        words[kind] = {w: pages for w, pages in words[kind].items() if not w[:1].isdigit()}
     return f"{head}({json.dumps(words, indent=0)})".encode()
 
 

@@ -1,6 +1,7 @@
 """The exported pipeline ranks as the library does, and says what it cannot export."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,12 @@ def test_the_file_is_valid_and_needs_no_other(files):
     model = onnx.load(files / "compact.onnx", load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert sorted(p.name for p in files.iterdir()) == ["compact.onnx", "whole.onnx"]
+
+
+def test_the_file_tells_nothing_of_the_machine(files):
+    folder = str(Path(export.__file__).parent).encode()
+    for file in files.iterdir():
+        assert folder not in file.read_bytes()
 
 
 def test_what_cannot_be_exported(backbone, models, photo, world):

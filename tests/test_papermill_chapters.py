@@ -326,7 +326,8 @@ def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkey
     monkeypatch.setenv("MPLBACKEND", "agg")
     book.write("chapters/shown.txt", "beside the chapter")
     code = (
-        "import os, sys\nprint(sys.executable, os.environ['MPLBACKEND'], open('shown.txt').read())"
+        "import os, sys\nprint('noise', file=sys.stderr)\n"
+        "print(sys.executable, os.environ['MPLBACKEND'], open('shown.txt').read())"
     )
     book.write("chapters/01_one.py", CHAPTER + f"\n# %%\n{code}\n")
 

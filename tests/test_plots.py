@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import html
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -107,6 +108,11 @@ def test_the_interactive_embedding_needs_no_network_and_shows_the_pictures():
     assert 'title="Points &amp; pictures"' in page
     assert all(plots._data_uri(picture) in page for picture in pictures)
     assert not re.search(r"&lt;(script|link)[^&]*(src|href)=&quot;http", page)
+    # No id is drawn at random, and the one that the script looks for is there.
+    body = html.unescape(page).rpartition("<body>")[2]
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-4", body)
+    [script] = re.findall(r'<script type="application/json" id="(.*?)"', body)
+    assert f'getElementById("{script}")' in body or f"getElementById('{script}')" in body
     with pytest.raises(ValueError, match="16 points, 16 groups, 16 kinds and 15 pictures"):
         plots.hover_embedding(points, groups, kinds, pictures[1:], title="")
 

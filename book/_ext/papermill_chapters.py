@@ -225,6 +225,9 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
         nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
         for number, cell in enumerate(nb.cells):
             cell.id = f"cell-{number}"  # drawn at random before: no two runs gave the same file
+            # Progress bars and warnings with this machine's folders, which no page shows either.
+            if "outputs" in cell:
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             # Collapsed: readers may want the parameters, but never first.
             for tag in PROMPTS.keys() & set(cell.metadata.get("tags", [])):
                 cell.metadata.tags = sorted({*cell.metadata.tags, "hide-input"})

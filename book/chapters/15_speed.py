@@ -435,7 +435,7 @@ for probes in tried:
     times.append(seconds)
 exact_seconds, _ = clock(lambda: ssgn.rank(some, rest, 10))
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "times"]
 fig, ax = plt.subplots(figsize=(6, 3.4))
 ax.plot([1e3 * t for t in times], shares, "o-", color=plots.BLUE)
 for t, share, probes in zip(times, shares, tried, strict=True):
