@@ -22,6 +22,7 @@ from .data.quickdraw import SIDE
 from .model import SSGN
 
 OPSET = 18
+_OLD = torch.__version__.startswith("2.6.")  # PyTorch's first exporter of this kind
 SMALL = 40_000  # numbers: smaller tensors stay float32, they are few bytes
 _BITS = 22  # of Pillow's fixed-point resampling weights
 
@@ -65,7 +66,9 @@ class Draw(nn.Module):
         left, wide = self._extent(ink.amax(0))
         scale = self.room / torch.maximum(high, wide)
         rows, cols = self._weights(top, high, scale), self._weights(left, wide, scale)
-        return (255 - self._rounded(rows @ self._rounded(ink @ cols.T))).float()
+        # Not ink @ cols.T: some runtimes fuse that, and have no such product of float64.
+        across = (ink[:, None] * cols).sum(2)
+        return (255 - self._rounded(rows @ self._rounded(across))).float()
 
     def _extent(self, most: Tensor) -> tuple[Tensor, Tensor]:
         """The first row (or column) with ink, and how many there are up to the last."""
@@ -194,7 +197,7 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch about its own internals
             program = torch.onnx.export(
-                pipeline.eval(),
+                _exportable(pipeline.eval()),
                 (torch.zeros(SIDE, SIDE),),
                 input_names=["ink"],
                 output_names=["score", "item"],
@@ -204,20 +207,42 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
             )
     finally:
         said.setLevel(level)
+    if _OLD:
+        from onnx_ir.passes.common import NameFixPass
+
+        NameFixPass()(program.model)  # two results may have one name
     model = program.model_proto
-    _leave_out_traces(model)
+    _leave_out_traces(model.graph)
     if compact:
         _compact(model)
     with atomic_path(path) as made:
         onnx.save(model, made)
 
 
-def _leave_out_traces(model) -> None:
+def _exportable(pipeline: Pipeline):
+    """What PyTorch can export. Its version 2.6 cannot hand an operator with several outputs, as a
+    batch norm is one, to the ONNX Script of today: there each becomes a product and a sum."""
+    if not _OLD:
+        return pipeline
+
+    def norm(x, weight, bias, mean, variance, momentum, eps):
+        scale = weight * torch.rsqrt(variance + eps)
+        out = x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
+        return out, x.new_empty(0), x.new_empty(0)
+
+    program = torch.export.export(pipeline, (torch.zeros(SIDE, SIDE),), strict=False)
+    operator = torch.ops.aten._native_batch_norm_legit_no_training.default
+    return program.run_decompositions({operator: norm})
+
+
+def _leave_out_traces(graph) -> None:
     """PyTorch notes at every node which line of which file made it, with this machine's folders."""
-    graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
-    for part in (model, graph, *graph.node, *values):
+    for part in (graph, *graph.node, *values):
         part.ClearField("metadata_props")
+    for inner in (attribute.g for node in graph.node for attribute in node.attribute):
+        if inner.node:
+            _leave_out_traces(inner)
 
 
 def _compact(model) -> None:

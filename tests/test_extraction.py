@@ -412,7 +412,7 @@ RGB = NOISE.convert("RGB")
         (RGB, "a.webp", {}),
         (RGB, "a.bmp", {}),
         (NOISE.convert("LA"), "a.png", {}),
-        (RGB.convert("YCbCr"), "a.tiff", {}),
+        (RGB.convert("YCbCr"), "a.tiff", {"compression": "tiff_lzw"}),
         (RGB.convert("LAB"), "a.tiff", {}),
     ],
 )
