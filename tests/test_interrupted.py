@@ -113,7 +113,7 @@ def made(folder):
 
 
 WORKS_ON = re.compile(  # made on the way to the result, and taken away at its end
-    r"\.parts/|^cache/training/|\.unfinished/|\.running\.ipynb$"
+    r"\.parts/|^cache/training/|\.journal$|\.unfinished/|\.running\.ipynb$"
 )
 
 
