@@ -105,11 +105,17 @@ def made(folder):
     found = {}
     for part in ("cache", "ledger.json", "book/chapters", "book/_build/html"):
         below = folder / part
-        for path in [below] if below.is_file() else sorted(below.rglob("*")):
+        for path in [below] if below.is_file() else files_below(below):
             name = str(path.relative_to(folder))
-            if path.is_file() and not re.search(r"_sources/|/\.buildinfo|__pycache__", name):
-                found[name] = content(path)
+            if not re.search(r"_sources/|/\.buildinfo|__pycache__", name):
+                with contextlib.suppress(FileNotFoundError):  # another process ended its work on it
+                    found[name] = content(path)
     return found
+
+
+def files_below(folder):
+    """In the order of their names; unlike rglob, also where folders vanish meanwhile."""
+    return sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
 
 
 WORKS_ON = re.compile(  # made on the way to the result, and taken away at its end

