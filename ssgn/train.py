@@ -991,6 +991,7 @@ def _end(journal: Path) -> None:
 
 def _end_all() -> None:
     """End what was killed while it kept its figures."""
+    settle(_run_path("any"))  # where every run is known, nothing else looks at their folder
     for journal in (cache_dir() / "runs").glob("*.journal"):
         _end(journal)
 

@@ -258,6 +258,15 @@ def test_a_damaged_journal_is_no_result(world, config, cache):
     assert len(left_in(cache)) == 2
 
 
+def test_a_finished_study_sweeps_up_after_one_that_was_overtaken_and_killed(world, config, cache):
+    studied(world, config())
+    left = cache / "runs" / ".x.journal.abcd_123.unfinished"
+    left.mkdir()
+    (left / "x.journal").write_text("half")
+    studied(world, config())
+    assert not left.exists()
+
+
 def test_a_run_that_ends_badly_keeps_its_state(world, config, cache, every_epoch, monkeypatch):
     """What was trained for hours is not lost where it cannot be saved."""
     monkeypatch.setattr(
