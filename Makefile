@@ -6,52 +6,60 @@
 PYTHON ?= python3
 VENV ?= .venv$(if $(CONSTRAINTS),-$(basename $(notdir $(CONSTRAINTS))))
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
+# A stamp for each set of extras that was installed.
+BOOK := $(VENV)/.installed-book
+TEST := $(VENV)/.installed-test
+LINT := $(VENV)/.installed-lint
 BOOKFLAGS ?=
 BENCHFLAGS ?=
 SPEED := book/results/speed
+# Two workers, one thread each.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist worksteal
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test pages pages-static twice links run bench bench-gpu lint clean
+.PHONY: help book test test-all pages pages-static twice links run bench bench-gpu lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
-book: $(READY)  ## build book/_build/html; runs stale chapters first (SSGN_PROFILE=smoke|quick|full)
+book: $(BOOK)  ## build book/_build/html; runs stale chapters first (SSGN_PROFILE=smoke|quick|full)
 	$(BIN)/jupyter-book build book/ $(BOOKFLAGS)
 
 # The built book is as old as the last build: `make pages` checks it.
-test: $(READY)  ## run the tests; CONSTRAINTS=constraints/lowest.txt: with the oldest packages
-	$(BIN)/python -m pytest -q --ignore-glob='tests/test_built_*.py'
+test: $(TEST)  ## run the tests, in five minutes; CONSTRAINTS=constraints/lowest.txt: with the oldest packages
+	$(PYTEST) -m "not slow" --ignore-glob='tests/test_built_*.py'
 
-pages: $(READY)  ## check the built book's pages; in Chromium too, where there is one, on two screens
+test-all: test  ## run the slow tests too: all chapters, kills, the fuzz run, wheels, ONNX, Node
+	$(PYTEST) -m slow --ignore-glob='tests/test_built_*.py'
+
+pages: $(TEST)  ## check the built book's pages; in Chromium too, where there is one, on two screens
 	$(BIN)/python -m pip install -q -e ".[pages]"
 	$(BIN)/python -m pytest -v -rs tests/test_built_*.py
 
-pages-static: $(READY)  ## the same without a browser: links, ids, headings, texts of pictures
+pages-static: $(TEST)  ## the same without a browser: links, ids, headings, texts of images
 	$(BIN)/python -m pytest -q tests/test_built_*.py -k "not browser"
 
 # Twenty minutes on two cores: all chapters run twice, in the smoke profile.
-twice: $(READY)  ## build the book in two fresh copies and compare every file, apart from times
+twice: $(TEST)  ## build the book in two fresh copies and compare every file, apart from times
 	$(BIN)/python tests/same_book.py
 
-links: $(READY)  ## ask the network whether the book's external links still answer
+links: $(BOOK)  ## ask the network whether the book's external links still answer
 	$(BIN)/jupyter-book build book/ --builder linkcheck
 
-run: $(READY)  ## run stale chapters only: CHAPTER=08_ablations PROFILE=full FORCE=1 (each optional)
+run: $(BOOK)  ## run stale chapters only: CHAPTER=08_ablations PROFILE=full FORCE=1 (each optional)
 	$(BIN)/python book/_ext/papermill_chapters.py run $(CHAPTER) \
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
 
-bench: $(READY)  ## time everything against references on the CPU, about half an hour; into book/results/speed/
+bench: $(TEST)  ## time everything against references on the CPU, about half an hour; into book/results/speed/
 	$(BIN)/python -m bench --device cpu --out $(SPEED)/cpu.json $(BENCHFLAGS)
 
-# Both write as they go, so that nothing is lost when the time is up: the same command goes on.
-bench-gpu: $(READY)  ## the same on a GPU, then all ablations with five seeds: at most nine minutes
-	timeout 9m sh -c '$(BIN)/python -m bench --device cuda --minutes 6 --out $(SPEED)/gpu.json $(BENCHFLAGS) \
-	  && $(BIN)/ssgn study book/results/doodle-emoji-gpu.json --seeds 5'
+# The study comes first. Both write as they go: the same command goes on where it stopped.
+bench-gpu: $(TEST)  ## on a GPU: all ablations with five seeds, then the benchmarks for nine minutes
+	$(BIN)/ssgn study book/results/doodle-emoji-gpu.json --seeds 5
+	$(BIN)/python -m bench --device cuda --minutes 9 --out $(SPEED)/gpu.json $(BENCHFLAGS)
 
-lint: $(READY)  ## check style
+lint: $(LINT)  ## check style
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
@@ -60,10 +68,10 @@ clean:  ## remove the built book and caches; keeps .venv and executed notebooks,
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted installation is taken up again.
-$(READY): pyproject.toml $(CONSTRAINTS)
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "ssgn needs Python 3.11 or newer, and '$(PYTHON)' is not:" \
 	       "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e ".[book,test,lint]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+	$(BIN)/python -m pip install -e ".[$*]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	@touch $@

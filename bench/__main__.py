@@ -11,16 +11,14 @@ from typing import Annotated
 import torch
 import typer
 
-from ssgn.backbones import pick_device
-from ssgn.data import read_json, write_json
-from ssgn.train import provenance
+from ssgn.machine import check_free, pick_device, provenance, read_json, write_json
 
 from .evaluation import evaluation, growth
 from .extraction import extraction, memory
 from .machine import machine
 from .search import search
 from .timing import rounded
-from .training import precision, seeds, training
+from .training import training
 
 BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
     f.__name__: f
@@ -30,8 +28,6 @@ BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
         extraction,
         memory,
         training,
-        precision,
-        seeds,
         growth,
         search,
     )
@@ -43,17 +39,18 @@ ORDER = list(BENCHMARKS)
 
 def main(
     only: Annotated[
-        str, typer.Option(help=f"Some of them, with commas: {', '.join(BENCHMARKS)}.")
-    ] = ",".join(BENCHMARKS),
+        str | None,
+        typer.Option(help=f"Some of them, with commas, also if they are done: {', '.join(ORDER)}."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file for the ledger, in book/results/speed/; benchmarks that are not run "
-            "keep their records there, if the machine is the same."
+            help="JSON file for the ledger, in book/results/speed/. Records of this source on this "
+            "machine are kept, and their benchmarks are not run again."
         ),
     ] = None,
     small: Annotated[bool, typer.Option(help="Tiny sizes: shows that it runs.")] = False,
-    repeats: Annotated[int, typer.Option(help="Turns; figures are medians over them.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; numbers are medians over them.")] = 5,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU.")] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Begin no further benchmark after this time.")
@@ -61,11 +58,9 @@ def main(
 ) -> None:
     """Time the library against references, in turn in one process."""
     device = pick_device(device).type
-    chosen = only.split(",")
-    if strange := set(chosen) - set(BENCHMARKS):
-        raise typer.BadParameter(f"no benchmark {sorted(strange)}; there are {list(BENCHMARKS)}")
-    if repeats < 1:
-        raise typer.BadParameter(f"repeats is {repeats}; it must be at least 1")
+    chosen = only.split(",") if only else ORDER
+    if unknown := set(chosen) - set(BENCHMARKS):
+        raise typer.BadParameter(f"no benchmark {sorted(unknown)}; there are {ORDER}")
     started = time.perf_counter()
     about = {
         "what": "speed",
@@ -75,9 +70,13 @@ def main(
         **provenance(device),
         "threads": torch.get_num_threads(),
     }
-    records, left_out, failed = _kept(out, about, chosen), [], []
+    records, finished = _kept(out, about)
+    if only:
+        finished = [name for name in finished if name not in chosen]
+    records = [r for r in records if r["benchmark"] in finished or r["benchmark"] not in chosen]
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
-    for name in chosen:
+    left_out, failed = [], []
+    for name in [name for name in chosen if name not in finished]:
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
             left_out.append(name)
@@ -88,40 +87,51 @@ def main(
                 if name == "machine":
                     rates[record["name"]] = record["rate"]
                 record = {"benchmark": name, **record, **over_floor(record, rates)}
-                record |= {key: about[key] for key in ("date", "commit")}
+                record |= {key: about[key] for key in ("date", "commit", "source")}
                 typer.echo(json.dumps(record))
                 records = sorted([*records, record], key=lambda r: ORDER.index(r["benchmark"]))
-                if out:  # after every record: what was measured outlives an interruption
-                    write_json(out, {**about, "records": records})
+            finished.append(name)
+            if out:  # at once: what was measured outlives an interruption
+                write_json(out, {**about, "finished": finished, "records": records})
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
+            records = [r for r in records if r["benchmark"] != name]
     if left_out:
-        typer.echo(f"no time was left for {', '.join(left_out)}", err=True)
+        typer.echo(
+            f"no time was left for {', '.join(left_out)}: the same command goes on", err=True
+        )
     if out:
-        seconds = round(time.perf_counter() - started)
-        about |= {"seconds": seconds, "left_out": left_out, "failed": failed}
-        write_json(out, {**about, "records": records})
-        typer.echo(f"{len(records)} records in {seconds} s, written to {out}", err=True)
+        typer.echo(f"{len(records)} records are in {out}", err=True)
     if failed:
         typer.echo(f"failed, see above: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
-def _kept(out: Path | None, about: dict, chosen: list[str]) -> list[dict]:
-    """What the ledger has of other benchmarks on this machine; each says which commit it is of."""
-    if not (out and out.is_file()):
-        return []
+def _kept(out: Path | None, about: dict) -> tuple[list[dict], list[str]]:
+    """The ledger's records on this machine, and the benchmarks that are done with this source."""
+    if out is None:
+        return [], []
+    check_free(out, _differs)
+    if not (out.is_file() and out.stat().st_size):
+        return [], []
     ledger = read_json(out)
     same = ("small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
-        return []
-    made = {key: ledger[key] for key in ("date", "commit")}
-    return [made | r for r in ledger["records"] if r["benchmark"] not in chosen]
+        raise typer.BadParameter(f"{out} was recorded elsewhere or otherwise: give another name")
+    here = {r["benchmark"] for r in ledger["records"] if r.get("source") == about["source"]}
+    return ledger["records"], [name for name in ledger.get("finished", ()) if name in here]
+
+
+def _differs(out: Path) -> str | None:
+    try:
+        return None if read_json(out).get("what") == "speed" else "it is not a ledger of benchmarks"
+    except ValueError:
+        return "it is not a ledger of benchmarks"
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:
-    """The least time that the machine needs for a record's work, and how far it is from that.
+    """The least time that the machine needs for a record's work, and how far the record is from it.
 
     Args:
         record: with ``gflop``, the arithmetic of its matrix products, and ``gbyte``, what has to

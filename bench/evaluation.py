@@ -42,7 +42,7 @@ SMALL = Task(300, 500, 32, 5)
 
 
 def query_by_query(q, g, q_labels, g_labels, ks=(100, 200)) -> dict[str, float]:
-    """The figures as SEM-PCYC's published evaluation finds them, in its order.
+    """The metrics as SEM-PCYC's published evaluation finds them, in its order.
 
     scikit-learn's average precision of every query, on all cores; then the galleries sorted once
     more for precision and mAP at the cut-offs. (The published code sorts anew for each of these,
@@ -81,7 +81,7 @@ def evaluation(small: bool, repeats: int, device: str) -> Iterator[dict]:
     ours, theirs = ssgn.evaluate(*parts), query_by_query(*parts)  # joblib starts its processes
     difference = max(abs(ours[key] - theirs[key]) for key in ours.keys() & theirs.keys())
     if not difference < 1e-6:
-        raise AssertionError(f"the figures differ from scikit-learn's by {difference}")
+        raise AssertionError(f"the numbers differ from scikit-learn's by {difference}")
     q1, g1 = F.normalize(q, dim=1), F.normalize(g, dim=1)
     alone = []
     for record in compare(
@@ -101,7 +101,7 @@ def evaluation(small: bool, repeats: int, device: str) -> Iterator[dict]:
         difference=difference,
         **task.work(),
     ):
-        # For comparison: of the reference, what one figure alone takes.
+        # For comparison: of the reference, what one metric alone takes.
         yield {**record, "reference_seconds_of_map": rounded(median(alone))}
 
 

@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import ssgn
 from ssgn import backbones
+from ssgn import extraction as extracting
 from ssgn.data import Dataset, Drawings, ImageFiles, ImageList, Split
-from ssgn.train import device_name
+from ssgn.machine import device_name
 
 from .timing import Peak, compare, rounded
 
@@ -22,7 +23,7 @@ BATCH = 64
 
 
 def jpegs(folder: Path, n: int, side: int = 256) -> ImageFiles:
-    """Pictures of the size of Sketchy's photos, smooth enough to compress as photos do."""
+    """Images of the size of Sketchy's photos, smooth enough to compress as photos do."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(n):
@@ -90,7 +91,7 @@ def _contest(kind, name: str, images: ImageList, small: bool, repeats: int, devi
     x = x.contiguous(memory_format=torch.channels_last)
     ds = dataset(images, n // 2)
     # Building the network takes as long for ten images as for a million.
-    with mock.patch.object(backbones, "load_backbone", lambda *a, **k: net):
+    with mock.patch.object(extracting, "load_backbone", lambda *a, **k: net):
         for record in compare(
             f"extraction: {kind}, {name}",
             {"images": n, "input": net.size, "batch": BATCH},
@@ -124,7 +125,7 @@ def memory(small: bool, repeats: int, device: str) -> Iterator[dict]:
         "made-up", net, lambda x: [net(x)], taps, presets, (0.5,) * 3, (0.5,) * 3, 32, "random"
     )
     ds = dataset(drawings(n), n // 2)
-    with mock.patch.object(backbones, "load_backbone", lambda *a, **k: made_up), Peak() as peak:
+    with mock.patch.object(extracting, "load_backbone", lambda *a, **k: made_up), Peak() as peak:
         started = time.perf_counter()
         feats = ssgn.extract(ds, "made-up", pretrained=False, device=device, progress=False)
         seconds = time.perf_counter() - started

@@ -11,7 +11,7 @@ def gallery(n: int, d: int, queries: int, seed: int) -> tuple[Tensor, Tensor]:
 
     Plain Gaussian noise would be the worst case of an approximate search and unlike features;
     tight clusters would be the best. The constants here are those that gave the recall of the
-    11,046 standardised photo features of doodle-photo (EfficientNet-Lite0, all taps, 69 classes)
+    11,046 standardized photo features of doodle-photo (EfficientNet-Lite0, all taps, 69 classes)
     at the same size: of the 10 nearest, 78% (here 75%) in the best 4 and 95% (93%) in the best 16
     of 200 inverted lists. As there, classes are 18% of the variance and overlap, the variance
     falls off along the axes, and some items are more ordinary than others.

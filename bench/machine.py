@@ -1,4 +1,4 @@
-"""What the machine can do at best: the floors that every other figure is held against."""
+"""What the machine can do at best: the floors that every other number is held against."""
 
 import statistics
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ssgn.train import _products, device_name
+from ssgn.machine import device_name
 
-from .timing import rounded, synchronise
+from .timing import rounded, synchronize
 
 
 def machine(small: bool, repeats: int, device: str) -> Iterator[dict]:
@@ -24,8 +24,9 @@ def machine(small: bool, repeats: int, device: str) -> Iterator[dict]:
     for precision in asked:
         dtype = getattr(torch, precision, torch.float32)
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        with _products(precision):
-            seconds = best(lambda a=a, b=b: a @ b, repeats, device)
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        seconds = best(lambda a=a, b=b: a @ b, repeats, device)
+        torch.set_float32_matmul_precision("highest")
         name, rate = f"matrix product, {precision}", 2 * n**3 / seconds / 1e9
         yield record(name, {"n": n}, seconds, rate, "GFLOP/s", device)
 
@@ -35,11 +36,11 @@ def best(run: Callable[[], object], repeats: int, device: str) -> float:
     run()
     calls, times = 1, []
     while len(times) < max(repeats, 5):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         for _ in range(calls):
             run()
-        synchronise(device)
+        synchronize(device)
         taken = time.perf_counter() - started
         if taken < 0.05:
             calls *= 4  # too short to be trusted

@@ -1,9 +1,9 @@
-"""What a picture of a sketch loses on its way to a raster: ``python -m bench.sketch``.
+"""What an image of a sketch loses on its way to a raster: ``python -m bench.sketch``.
 
 The drawings of doodle-emoji's *pseudo-unseen* classes (never the unseen ones) are drawn again as
-pictures: with lines of several widths, dark on white, light on black, and as photographed paper.
+images: with lines of several widths, dark on white, light on black, and as photographed paper.
 Printed is mAP@all of the book's model with what :func:`ssgn.data.rastered` makes of them, after
-that with the drawings themselves, and beside that with the picture resized as a photo would be.
+that with the drawings themselves, and beside that with the image resized as a photo would be.
 """
 
 import numpy as np
@@ -12,17 +12,19 @@ from PIL import Image
 from scipy import ndimage
 
 import ssgn
-from ssgn.backbones import fused, load_backbone
+from ssgn.backbones import load_backbone
 from ssgn.data import draw, rastered
 from ssgn.data.dataset import ImageList
-from ssgn.gallery import BOOK, BOOK_PARAMETERS, book_model
+from ssgn.extraction import fused
+from ssgn.gallery import BOOK, book_model
+from ssgn.gallery.models import PARAMETERS
 
 EVERY = 3  # of the drawings one in so many, to be done in minutes
 LINES = ((200, 3), (512, 3), (512, 8), (512, 18), (1500, 6))  # pixels: the drawing's side, width
 
 
 class Made(ImageList):
-    """Pictures that a function of number and size makes."""
+    """Images that a function of number and size makes."""
 
     def __init__(self, n: int, make):
         self.names, self.make = [str(i) for i in range(n)], make
@@ -39,7 +41,7 @@ def lines(ink: np.ndarray, side: int, width: float) -> np.ndarray:
     return np.pad(ndimage.distance_transform_edt(~ridge) <= width / 2, side // 6)
 
 
-def picture(mask: np.ndarray, look: str, rng: np.random.Generator) -> Image.Image:
+def image(mask: np.ndarray, look: str, rng: np.random.Generator) -> Image.Image:
     if look == "photo":
         y, x = np.mgrid[: len(mask), : len(mask)] / len(mask)
         grey = 150 + 60 * x + 30 * y - 90 * mask + rng.normal(0, 6, mask.shape)
@@ -50,7 +52,7 @@ def picture(mask: np.ndarray, look: str, rng: np.random.Generator) -> Image.Imag
 
 
 def main() -> None:
-    ds = ssgn.load_dataset(BOOK, sketches_per_class=BOOK_PARAMETERS["sketches_per_class"])
+    ds = ssgn.load_dataset(BOOK, sketches_per_class=PARAMETERS["sketches_per_class"])
     feats, model = ssgn.extract(ds), book_model()
     net = load_backbone("efficientnet-lite0")
     rows = torch.nonzero(feats.validation[feats.sketch_labels]).flatten()[::EVERY]
@@ -59,7 +61,7 @@ def main() -> None:
     ink = ds.sketch.ink[rows.numpy()]
 
     def score(make) -> float:
-        x, _ = fused(net, Made(len(rows), make), device="cpu", progress=False)
+        x = fused(net, Made(len(rows), make), device="cpu", progress=False)
         labels = feats.sketch_labels[rows], feats.photo_labels[shown]
         return ssgn.evaluate(ssgn.synthesize(model, x), g, *labels, ())["mAP@all"]
 
@@ -69,7 +71,7 @@ def main() -> None:
         for side, width in LINES:
 
             def drawn(i: int, side=side, width=width, look=look) -> Image.Image:
-                return picture(lines(ink[i], side, width), look, np.random.default_rng(i))
+                return image(lines(ink[i], side, width), look, np.random.default_rng(i))
 
             with_raster = score(lambda i, size, drawn=drawn: draw(rastered(drawn(i)), size))
             resized = score(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ssgn.train import device_name
+from ssgn.machine import device_name
 
 
 def compare(
@@ -32,12 +32,12 @@ def compare(
         product: does the work once.
         references: by name, the least ratio that is asked for (0: none is), and what does the
             same work once.
-        repeats: turns; every figure is a median over them.
+        repeats: turns; every number is a median over them.
         warm_up: do everything once before the clock starts.
         more: goes into every record.
 
     Returns:
-        One record a reference. ``ratio`` is the reference's time over the product's: how many
+        One record per reference. ``ratio`` is the reference's time over the product's: how many
         times as fast as the reference the product is; its median over turns, in which both ran
         seconds apart. ``peak_memory_mib`` is what the product took beyond what was there before
         it ran; None where that cannot be read.
@@ -51,10 +51,10 @@ def compare(
     for _ in range(repeats):
         for key, run in contenders.items():
             with Peak(device) as peak:
-                synchronise(device)
+                synchronize(device)
                 started = time.perf_counter()
                 run()
-                synchronise(device)
+                synchronize(device)
                 times[key].append(time.perf_counter() - started)
             if key == "product":
                 peaks.append(peak.mib)
@@ -86,7 +86,7 @@ def rounded(x: float, digits: int = 4) -> float:
     return float(f"{x:.{digits}g}")
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -98,7 +98,7 @@ class Peak:
     file backs, for a mapped file's pages are given back when others need room.
 
     Attributes:
-        mib: the figure; None where it cannot be read (no Linux).
+        mib: the number; None where it cannot be read (no Linux).
     """
 
     def __init__(self, device: str = "cpu"):

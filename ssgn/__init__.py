@@ -1,45 +1,45 @@
-"""Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval, reproduced."""
+"""Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval, reproduced.
 
-from .backbones import FeatureError, Features, extract
-from .data import DataError, Dataset, Split, load_dataset
-from .gallery import Gallery
-from .leaks import LeakWarning, leaked, leaked_unseen
-from .metrics import evaluate
-from .model import SSGN, CheckpointError, SSGNConfig
-from .retrieval import Index, embed, evaluate_unseen, rank, synthesize
-from .semantics import MissingWordError, class_vectors
-from .train import DivergedError, History, fit, fit_cached, fit_seeds, study
-from .zero_shot import ZeroShotError
+Names are imported when they are first used (PEP 562).
+"""
 
-__version__ = "0.1.0"
-__all__ = [
-    "SSGN",
-    "CheckpointError",
-    "DataError",
-    "Dataset",
-    "DivergedError",
-    "FeatureError",
-    "Features",
-    "Gallery",
-    "History",
-    "Index",
-    "LeakWarning",
-    "MissingWordError",
-    "SSGNConfig",
-    "Split",
-    "ZeroShotError",
-    "class_vectors",
-    "embed",
-    "evaluate",
-    "evaluate_unseen",
-    "extract",
-    "fit",
-    "fit_cached",
-    "fit_seeds",
-    "leaked",
-    "leaked_unseen",
-    "load_dataset",
-    "rank",
-    "study",
-    "synthesize",
-]
+import importlib
+
+from . import moved
+
+__version__ = "0.2.0"
+
+_PLACES = {
+    "config": ("SSGNConfig",),
+    "data": ("DataError", "Dataset", "Split", "load_dataset"),
+    "extraction": ("extract",),
+    "features": ("FeatureError", "Features"),
+    "gallery": ("Gallery",),
+    "leaks": ("LeakWarning", "leaked", "leaked_unseen"),
+    "metrics": ("evaluate",),
+    "model": ("SSGN", "CheckpointError"),
+    "retrieval": ("Index", "embed", "evaluate_unseen", "rank", "synthesize"),
+    "semantics": ("MissingWordError", "class_vectors"),
+    "studies": ("LedgerError", "study"),
+    "train": ("DivergedError", "History", "fit", "fit_cached"),
+}
+_PLACE = {name: module for module, names in _PLACES.items() for name in names}
+_MODULES = (
+    *("baselines", "backbones", "config", "data", "export", "extraction", "features", "gallery"),
+    *("leaks", "losses", "machine", "metrics", "model", "plots", "retrieval", "semantics"),
+    *("studies", "train"),
+)
+__all__ = sorted(_PLACE)
+
+
+def _lazy(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACE[name]}"), name)
+
+
+__getattr__ = moved.moved(__name__, _lazy)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

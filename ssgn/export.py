@@ -1,9 +1,9 @@
-"""The whole of retrieval as one ONNX graph: a drawing's pixels in, a ranked gallery out.
+"""The whole of retrieval as one ONNX graph: a sketch's pixels in, a ranked gallery out.
 
-What :func:`~ssgn.data.draw`, :func:`~ssgn.backbones.fused`, :func:`~ssgn.retrieval.synthesize` and
-:func:`~ssgn.retrieval.rank` do one after the other for many drawings, :class:`Pipeline` does for
-one, in tensors of fixed shapes, so that any ONNX runtime can run it without PyTorch, Pillow or
-this library: the book's page *Draw and search* runs it in the reader's browser.
+:class:`Pipeline` does for one sketch, in tensors of fixed shapes, what :func:`~ssgn.data.draw`,
+:func:`~ssgn.extraction.fused`, :func:`~ssgn.retrieval.synthesize` and :func:`~ssgn.retrieval.rank`
+do one after the other for many. So any ONNX runtime can run it without PyTorch, Pillow or this
+library: the book's page *Draw and search* runs it in the reader's browser.
 """
 
 import logging
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import Backbone
-from .data import atomic_path
 from .data.dataset import INK_MARGIN
 from .data.quickdraw import SIDE
+from .machine import atomic, needs
 from .model import SSGN
 
 OPSET = 18
@@ -123,7 +123,7 @@ class Pipeline(nn.Module):
             raise ValueError("a pipeline needs at least one model, and none that is an oracle")
         if not 1 <= k <= len(photo):
             raise ValueError(f"k is {k}; the gallery has 1 to {len(photo)} items to return")
-        self.k, self._forward = k, backbone.forward
+        self.k, self._pooled = k, backbone.pooled
         self.draw = Draw(backbone.size)
         self.network = backbone.network.eval().cpu()
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
@@ -142,8 +142,7 @@ class Pipeline(nn.Module):
     def features(self, ink: Tensor) -> Tensor:
         """The fused features of one drawing, ``[1, D]``."""
         x = (self.draw(ink) / 255 - self.mean) / self.std
-        pooled = [t.mean((2, 3)) if t.ndim == 4 else t for t in self._forward(x[None])]
-        return torch.cat(pooled, 1)
+        return torch.cat(self._pooled(x[None]), 1)
 
     def forward(self, ink: Tensor) -> tuple[Tensor, Tensor]:
         """Rank the gallery for one drawing.
@@ -163,11 +162,11 @@ class Pipeline(nn.Module):
         """The cosines ``[G]`` of one model. Not through ``sketch_input``: it looks for NaN, and
         what is done depending on a value cannot be exported."""
         model, z = self.models[m], self.get_buffer(f"z{m}")
-        x = model.standardise_sketch(features[:, model.columns])
-        s = model.condition(x) if model.config.decoder == "coarse-to-fine" else None
+        x = model.standardize_sketch(features[:, model.columns])
+        s = model.condition(x) if model.config.two_stage else None
         f = [model.decode(z[i : i + 1], x, s)[0] for i in range(len(z))]
         q = F.normalize(sum(f) / len(f), dim=1)
-        g = model.standardise_photo(self.gallery[model.columns].T)
+        g = model.standardize_photo(self.gallery[model.columns].T)
         return (F.normalize(g, dim=1) @ q.T)[:, 0]
 
 
@@ -182,14 +181,9 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
     Raises:
         ImportError: ONNX is not installed.
     """
-    try:
+    with needs("onnx", "export"):
         import onnx
         import onnxscript  # noqa: F401  (torch needs it, and says so less plainly)
-    except ImportError as error:
-        raise ImportError(
-            "export needs ONNX, which is not installed. Install it with: "
-            f"pip install 'ssgn[onnx]' ({error})"
-        ) from error
     said = logging.getLogger("torch.onnx")
     level = said.level
     said.setLevel(logging.ERROR)
@@ -215,7 +209,7 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
     _leave_out_traces(model.graph)
     if compact:
         _compact(model)
-    with atomic_path(path) as made:
+    with atomic(path) as made:
         onnx.save(model, made)
 
 

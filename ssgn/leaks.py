@@ -1,10 +1,10 @@
-"""Which unseen classes the backbone has seen all the same, because it was pre-trained on them.
+"""Which unseen classes the backbone has already seen, because it was pre-trained on them.
 
 "Unseen" means that no sketch and no photo of a class was used in training *here*. The backbone was
-trained before, mostly to tell the 1,000 classes of ImageNet-1k apart, and where one of those shows
-an unseen class, retrieving that class is not zero-shot. The table
-``ssgn/data/tables/imagenet-1k.json`` judges every class name of the datasets that this package
-knows; it says how, and gives a reason for whatever WordNet does not say by itself.
+trained before, mostly to classify the 1,000 classes of ImageNet-1k. If one of those shows an unseen
+class, retrieving that class is not zero-shot. The table ``ssgn/data/tables/imagenet-1k.json``
+judges every class name of the datasets that this package knows, with a reason for each judgment
+that WordNet does not imply. The chapter *What the backbone has already seen* measures the effect.
 """
 
 import json
@@ -14,39 +14,37 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import timm
-from timm.data import ImageNetInfo
 from torch import Tensor
 
-from .backbones import Features
-from .data import printable
+from .features import Features
+from .machine import printable
 
 TABLE = Path(__file__).parent / "data" / "tables" / "imagenet-1k.json"
 IMAGENET_1K = "ImageNet-1k"
 
-# In the tag of timm's weights: fine-tuned, or taught by a network that was, on something else.
+# Parts of timm's tags of weights that were fine-tuned from, or distilled from, other data.
 _MORE_THAN_1K = re.compile(r"ft|dist|distilled|ssld|swag|jft|in(?!1k$)\d+k")
 _warned = set()
 
 
 class LeakWarning(UserWarning):
-    """Unseen classes that the backbone was pre-trained on."""
+    """Warns of unseen classes that the backbone was pre-trained on."""
 
 
 def leaked(classes: Iterable[str], backbone: str) -> dict[str, list[str] | None]:
-    """What a pre-trained backbone has seen of some classes.
+    """Which of some classes a pre-trained backbone has seen.
 
-    A class that the table does not judge, one of a user's own folder, is compared by name with
-    the 1,000 classes and their synonyms.
+    A class that the table does not judge, such as one of your own folder, is compared by name with
+    the 1,000 classes and their synonyms. Weights that have seen more than ImageNet-1k are presumed
+    to have seen every class. The chapter *What the backbone has already seen* explains it.
 
     Args:
+        classes: class names.
         backbone: see :func:`~ssgn.backbones.load_backbone`.
 
     Returns:
-        For each class the names of the ImageNet-1k classes that show it: none, and the class is
-        unseen indeed. ``None`` where nothing is known: a class that neither table nor name finds,
-        or a backbone that :func:`pretrained_on` does not know. Weights that have seen more than
-        ImageNet-1k are presumed to have seen every class.
+        For each class, the names of the ImageNet-1k classes that show it; an empty list for a class
+        that is truly unseen; ``None`` if nothing is known about the class or the backbone.
     """
     classes, source = list(classes), pretrained_on(backbone)
     if source is None:
@@ -66,11 +64,13 @@ def pretrained_on(backbone: str) -> str | None:
     """What a backbone's weights were trained on.
 
     Returns:
-        ``"ImageNet-1k"``; or ``"more than ImageNet-1k"`` with the tag of timm's weights, where
-        that tag does not say ImageNet-1k alone; or None for a name that is no backbone.
+        ``"ImageNet-1k"``; or ``"more than ImageNet-1k"`` and the tag of timm's weights, if the tag
+        does not say ImageNet-1k alone; or None for an unknown backbone.
     """
     if backbone in ("efficientnet-lite0", "vgg16"):
         return IMAGENET_1K
+    import timm
+
     if not timm.is_model(backbone):
         return None
     tag = getattr(timm.get_pretrained_cfg(backbone), "tag", None) or "none"
@@ -81,7 +81,7 @@ def pretrained_on(backbone: str) -> str | None:
 
 
 def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
-    """:func:`leaked` of the unseen classes of features; random weights have seen nothing."""
+    """:func:`leaked` of the unseen classes of features. Random weights have seen nothing."""
     unseen = [name for name, out in zip(feats.classes, feats.unseen, strict=True) if out]
     if str(feats.provenance.get("weights", "")).startswith("random"):
         return {name: [] for name in unseen}
@@ -89,11 +89,14 @@ def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
 
 
 def evaluated(feats: Features, leaked: bool = True) -> Tensor:
-    """Boolean ``[C]``: the unseen classes to evaluate on.
+    """The unseen classes to evaluate on.
 
     Args:
-        leaked: True keeps all of them and issues a :class:`LeakWarning`, once for each features
-            and split, where the backbone has seen some; False leaves those out.
+        leaked: keep the classes that the backbone has seen, with one :class:`LeakWarning` per
+            features and split; False leaves them out.
+
+    Returns:
+        Boolean ``[C]``.
 
     Raises:
         ValueError: no class would be left.
@@ -105,9 +108,9 @@ def evaluated(feats: Features, leaked: bool = True) -> Tensor:
         return feats.unseen
     if len(seen) == len(found):
         raise ValueError(
-            f"all {len(found)} unseen classes are among those that the backbone "
-            f"{feats.provenance.get('backbone')} was pre-trained on: leaving them out leaves "
-            "nothing to evaluate. Choose another split (with_split) or another backbone."
+            f"all {len(found)} unseen classes were part of the pre-training of the backbone "
+            f"{feats.provenance.get('backbone')}: without them, nothing is left to evaluate. "
+            "Choose another split (with_split) or another backbone"
         )
     mask = feats.unseen.clone()
     for name in seen:
@@ -127,8 +130,8 @@ def _warn(feats: Features, found: dict, seen: list[str]) -> None:
     parts = []
     if seen:
         parts.append(
-            f"{len(seen)} of {len(found)} unseen classes are among those that the backbone "
-            f"{backbone} was pre-trained on: {_few(seen)}."
+            f"the backbone {backbone} was pre-trained on {len(seen)} of {len(found)} unseen "
+            f"classes: {_few(seen)}."
         )
     if unknown:
         parts.append(
@@ -136,27 +139,30 @@ def _warn(feats: Features, found: dict, seen: list[str]) -> None:
         )
     warnings.warn(
         f"{' '.join(parts)} See ssgn.leaked_unseen and ssgn/data/tables/{TABLE.name}; "
-        "evaluate_unseen(..., leaked=False) leaves out what is known to be leaked.",
+        "evaluate_unseen(..., leaked=False) leaves leaked classes out.",
         LeakWarning,
         stacklevel=4,  # the caller of evaluate_unseen
     )
 
 
-def _few(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(printable, names[:most])) + more
+def _few(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(printable, names[:limit])) + more
 
 
 def key(name: str) -> str:
-    """A class name as the table looks it up: ``hot-air_balloon`` is ``Hot Air Balloon``."""
+    """A class name as the table's key: ``hot-air_balloon`` is ``Hot Air Balloon``."""
     return re.sub(r"[\s_()-]", "", name.lower())
 
 
 @cache
 def table() -> dict[str, dict]:
-    """The table's entries by :func:`key`, each with its class ``name`` and, under ``leaked``, the
-    ImageNet-1k classes that show it (names by WordNet id): what WordNet relates and what was added
-    by hand, less what was removed."""
+    """The table's entries by :func:`key`.
+
+    Each also holds the class's ``name`` and, as ``leaked``, the ImageNet-1k classes that show it
+    (names by WordNet id): those that WordNet relates or that were added by hand, except those that
+    were removed by hand.
+    """
     out = {}
     for name, entry in json.loads(TABLE.read_text())["classes"].items():
         added = {wnid: title for wnid, (title, _) in entry.get("added", {}).items()}
@@ -169,7 +175,9 @@ def table() -> dict[str, dict]:
 
 @cache
 def _by_name() -> dict[str, list[str]]:
-    """The ImageNet-1k classes that have a name among their synonyms, by its :func:`key`."""
+    """The ImageNet-1k classes of each name or synonym, by :func:`key`."""
+    from timm.data import ImageNetInfo
+
     out = {}
     for synonyms in ImageNetInfo("imagenet-1k").label_descriptions():
         names = synonyms.split(", ")

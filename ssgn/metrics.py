@@ -1,6 +1,7 @@
 """mAP and precision, in every definition of the literature.
 
-Published tables mix four definitions under the name "mAP@k"; each has its own key here.
+Published tables mix four definitions under the name "mAP@k"; each has its own key here. The chapter
+*Four numbers called mAP@200* explains them.
 """
 
 import math
@@ -10,13 +11,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
-from .backbones import check_finite
+from .features import check_finite
 
-_HELD = 2**26  # similarities held at a time: a chunk of queries against the whole gallery
-_CELLS = 2**24  # of which so many are ranked at a time
+_HELD = 2**26  # similarities that are held at a time: some queries against the whole gallery
+_CELLS = 2**24  # of which this many are ranked at a time
 _FEW = 32  # tied relevant items of a query that are looked at one by one
 
 
@@ -32,7 +32,7 @@ def evaluate(
 ) -> dict[str, float] | dict[str, Tensor]:
     """Rank the gallery for each query by cosine and measure the rankings.
 
-    With rel(i) = 1 where rank i is relevant, P(i) the precision at rank i, and R the number of
+    With rel(i) = 1 if rank i is relevant, P(i) the precision at rank i, and R the number of
     relevant gallery items:
 
     - ``mAP@all``: the sum of P(i) rel(i) over the whole ranking, / R (scikit-learn, SEM-PCYC);
@@ -50,16 +50,17 @@ def evaluate(
         q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device.
         q_labels, g_labels: int64 ``[Q]`` and ``[G]``.
         ks: cut-offs.
-        per_query: return float64 ``[Q]`` tensors, one value a query, instead of means.
+        per_query: return float64 ``[Q]`` tensors, one value per query, instead of means.
 
     Returns:
-        The figures by key, in 0..1.
+        The metrics by key, in 0..1.
 
     Raises:
         ValueError: an empty gallery or no query, a query whose class the gallery lacks, shapes
             that do not fit, a cut-off below 1.
         FeatureError: NaN or infinity.
     """
+    ks = tuple(ks)
     _check(q, g, q_labels, g_labels, ks)
     q_labels, g_labels = q_labels.to(q.device), g_labels.to(q.device)
     gallery = F.normalize(g.float(), dim=1)
@@ -67,11 +68,10 @@ def evaluate(
     out: dict[str, Tensor] = {}
     # Queries of one class share their relevant items, so they are measured together.
     by_class = q_labels.argsort(stable=True)
-    # A matrix product begins by rearranging the gallery, so it should serve many queries. And fresh
+    # A matrix product begins by rearranging the gallery, so it should serve many queries. And new
     # memory of this size is paid for page by page, so all chunks use the same.
     chunk, piece = (max(1, cells // len(g)) for cells in (_HELD, _CELLS))
     held = gallery.new_empty(min(chunk, len(q)), len(g))
-    ascending = torch.empty_like(held[:piece]) if q.device.type == "cpu" else None
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for rows in by_class.split(chunk):
             whole = held[: len(rows)]
@@ -81,9 +81,8 @@ def evaluate(
                 labels, rows.split(counts), whole.split(counts), strict=True
             ):
                 for some, part in zip(of_class.split(piece), similarity.split(piece), strict=True):
-                    in_order = None if ascending is None else ascending[: len(some)]
-                    ranks = _ranks(part, items[label], in_order, pool)
-                    for key, value in _figures(ranks, len(g), ks).items():
+                    ranks = _ranks(part, items[label], pool)
+                    for key, value in from_ranks(ranks, len(g), ks).items():
                         out.setdefault(key, value.new_empty(len(q)))[some] = value
     return out if per_query else {key: float(value.mean()) for key, value in out.items()}
 
@@ -101,29 +100,21 @@ def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
     return names.tolist(), counts.tolist()
 
 
-def _ranks(
-    similarity: Tensor, relevant: Tensor, ascending: Tensor | None, pool: Executor
-) -> Tensor:
+def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
     """The ranks, from 1, of the relevant items in the rankings of some queries of one class.
 
-    A ranking is never made: an item's rank is one more than the number of items before it, and
+    A ranking is never made: an item's rank is one more than the number of items above it, and
     those are counted.
 
     Args:
         similarity: ``[Q, G]``.
         relevant: int64 ``[R]``, ascending: the items of the queries' class.
-        ascending: ``[Q, G]``, room for sorted rows; None counts without sorting.
 
     Returns:
         int64 ``[Q, R]``, rows ascending.
     """
-    own = similarity[:, relevant]
-    if ascending is None:
-        own = own.sort(dim=1, descending=True).values
-    else:
-        _sort_rows(similarity, ascending, pool)
-        _sort_rows(own, own, pool)
-        own = own.flip(1)
+    ascending = _sorted_rows(similarity, pool)
+    own = _sorted_rows(similarity[:, relevant], pool).flip(1)  # the best one first
     # Equal relevant items are a run in ``own``, from ``first`` to before ``end``.
     i = torch.arange(own.shape[1], device=own.device).expand_as(own)
     edge = own[:, 1:] != own[:, :-1]
@@ -134,13 +125,12 @@ def _ranks(
     end[:, :-1] = torch.where(edge, i[:, 1:], own.shape[1])
     end = end.flip(1).cummin(1).values.flip(1)
 
-    if ascending is None:
-        above, tied = _count_by_histogram(similarity, own, end - first)
-    else:
-        above, tied = _count_by_search(ascending, own, end - first)
-    ranks = 1 + i + above - first
+    at_or_below = torch.searchsorted(ascending, own, right=True)
+    ranks = 1 + i + similarity.shape[1] - at_or_below - first
+    next_below = at_or_below - (end - first) - 1
+    tied = (ascending.gather(1, next_below.clamp_min(0)) == own) & (next_below >= 0)
 
-    # Among equals the gallery's order decides. Float32 cosines tie by chance, the oftener the
+    # Among equals the gallery's order decides. Float32 cosines tie by chance, and more often the
     # larger the gallery, so that has to be cheap; many ties are a sign of codes or copies.
     many = tied.sum(1) > _FEW
     row = (tied.any(1) & ~many).nonzero().flatten()
@@ -164,56 +154,30 @@ def _ranks(
     return ranks
 
 
-def _sort_rows(x: Tensor, out: Tensor, pool: Executor) -> None:
-    """Write the rows of ``x``, each in ascending order, to ``out``.
+def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
+    """A copy of ``x`` with each row in ascending order.
 
-    Values without their indices are what NumPy sorts with vector instructions, several times
-    faster than any sort that has to move indices along.
+    On a CPU NumPy does it with vector instructions, on one core: values without their indices are
+    sorted several times faster than by any sort that has to move indices along.
     """
-
-    def copy_and_sort(block: tuple[np.ndarray, np.ndarray]) -> None:
-        block[1][:] = block[0]
-        block[1].sort(axis=1)
-
-    count = -(-len(x) // 8)  # of a size that stays in a core's cache between copying and sorting
-    blocks = zip(*(np.array_split(t.numpy(), count) for t in (x, out)), strict=True)
-    list(pool.map(copy_and_sort, blocks))
+    if x.device.type != "cpu":
+        return x.sort(dim=1).values
+    out = x.clone(memory_format=torch.contiguous_format)
+    # Blocks of a few rows stay in a core's cache.
+    list(pool.map(lambda rows: rows.sort(axis=1), np.array_split(out.numpy(), -(-len(x) // 8))))
+    return out
 
 
-def _count_by_search(ascending: Tensor, own: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of a row's ``own`` values: how many values of the row are above it, and whether
-    more than the ``equal`` own ones are equal to it.
+def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
+    """The metrics of :func:`evaluate` from the ranks of all relevant items.
 
     Args:
-        ascending: ``[Q, G]``, sorted rows.
-        own, equal: ``[Q, R]``.
+        ranks: int64 ``[Q, R]``, from 1, rows ascending.
+        n: the gallery's size.
+
+    Returns:
+        float64 ``[Q]`` by key.
     """
-    at_or_below = torch.searchsorted(ascending, own, right=True)
-    next_below = at_or_below - equal - 1
-    tied = (ascending.gather(1, next_below.clamp_min(0)) == own) & (next_below >= 0)
-    return ascending.shape[1] - at_or_below, tied
-
-
-def _count_by_histogram(values: Tensor, own: Tensor, equal: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`_count_by_search` returns, from rows in any order: a GPU's way.
-
-    Every value looks up its place among the few own ones; nothing long is sorted.
-    """
-    bounds = own.flip(1).contiguous()
-
-    def from_the_top(right: bool) -> Tensor:
-        """``[Q, R]``: the values that are above (or, with ``right``, not below) each bound."""
-        place = torch.searchsorted(bounds, values, right=right)
-        found = place.new_zeros(len(own), own.shape[1] + 1)
-        found.scatter_add_(1, place, torch.ones_like(place))
-        return found.flip(1).cumsum(1)[:, :-1]
-
-    above = from_the_top(False)
-    return above, from_the_top(True) - above > equal
-
-
-def _figures(ranks: Tensor, n: int, ks: Sequence[int]) -> dict[str, Tensor]:
-    """The figures of :func:`evaluate` from the ranks ``[Q, R]`` of all relevant items."""
     total = ranks.shape[1]
     position = torch.arange(1, total + 1, dtype=torch.float64, device=ranks.device)
     precision = position / ranks
@@ -233,7 +197,7 @@ def _figures(ranks: Tensor, n: int, ks: Sequence[int]) -> dict[str, Tensor]:
 
 
 def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
-    """The figures of :func:`evaluate` for rankings that are already there.
+    """The metrics of :func:`evaluate` for rankings that are already there.
 
     Args:
         relevant: boolean ``[Q, G]``: is the item at each rank relevant? All items are ranked.
@@ -294,6 +258,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
     One value has no interval: its half-width is NaN.
     """
+    from scipy import stats
+
     x = torch.as_tensor(list(values), dtype=torch.float64)
     if not len(x):
         raise ValueError("no values")
@@ -305,12 +271,11 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
 
 def verdict(values: Sequence[float], threshold: float) -> str:
-    """Whether a figure is above a threshold, over independent runs.
+    """Whether a number is above a threshold, over independent runs.
 
     Returns:
-        ``"holds"`` where the whole 95% interval of the mean is above it, ``"does not hold"`` where
-        the whole interval is below, else ``"open"``; so too for a single run, which has no
-        interval.
+        ``"holds"`` if the whole 95% interval of the mean is above it, ``"does not hold"`` if the
+        whole interval is below, else ``"open"``; so too for a single run, which has no interval.
     """
     mean, half = interval(values)
     if mean - half > threshold:

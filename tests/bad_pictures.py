@@ -1,4 +1,4 @@
-"""Pictures as bad as they come, each with what is to be read from it: the tests' and the fuzz's."""
+"""Unusual and damaged image files, with the pixels to be read from each, for tests and fuzzing."""
 
 import io
 import os
@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 SIDE = 24
-# A class is known by how light its pictures' right half is, so that it survives grey and 1 bit.
-COLOURS = ((60, 20, 30), (30, 110, 60), (200, 90, 110), (120, 200, 190), (240, 230, 200))
+# The lightness of an image's right half tells its class, so that it survives gray and 1 bit.
+COLORS = ((60, 20, 30), (30, 110, 60), (200, 90, 110), (120, 200, 190), (240, 230, 200))
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -29,23 +29,23 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
 
-def png(width: int, height: int, data: bytes, bits: int = 8, colour: int = 2, interlace: int = 0):
-    """A PNG of compressed scanlines, whether they fit its header or not."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+def png(width: int, height: int, data: bytes, bits: int = 8, color: int = 2, interlace: int = 0):
+    """A PNG of compressed scanlines, which need not fit its header."""
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlace)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def bomb(side: int = 20_000) -> bytes:
-    """A whole PNG of 20,000 x 20,000 pixels in 50 kB; as RGB it would take 1.2 GB."""
+    """A valid PNG of 20,000 x 20,000 pixels in 50 kB; as RGB it would take 1.2 GB."""
     line = b"\0" * (1 + -(-side // 8))
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(line * 1000) for _ in range(side // 1000)) + packer.flush()
-    return png(side, side, data, bits=1, colour=0)
+    return png(side, side, data, bits=1, color=0)
 
 
 def adam7(pixels: np.ndarray) -> bytes:
-    """An interlaced PNG, which Pillow reads and does not write."""
+    """An interlaced PNG, which Pillow can read but not write."""
     grid = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
     lines = b""
     for y, x, dy, dx in (*grid, (1, 0, 2, 1)):
@@ -54,34 +54,33 @@ def adam7(pixels: np.ndarray) -> bytes:
     return png(pixels.shape[1], pixels.shape[0], zlib.compress(lines), interlace=1)
 
 
-def picture(label: int, rng: np.random.Generator) -> np.ndarray:
-    """``[SIDE, SIDE, 3]``: the class's colour, a little noise, and a mark at the upper left that
-    says which way up it is."""
-    pixels = np.array(COLOURS[label]) + rng.integers(-4, 5, (SIDE, SIDE, 3))
+def image_of(label: int, rng: np.random.Generator) -> np.ndarray:
+    """``[SIDE, SIDE, 3]``: the class's color, a little noise, and a mark at the upper left."""
+    pixels = np.array(COLORS[label]) + rng.integers(-4, 5, (SIDE, SIDE, 3))
     pixels[: SIDE // 4, : SIDE // 3] = (250, 10, 10)
     return pixels.clip(0, 255).astype(np.uint8)
 
 
 def lightness(pixels: np.ndarray) -> float:
-    """Of the right half, as grey."""
+    """The mean gray of the right half."""
     right = np.asarray(pixels, float)[:, -max(1, pixels.shape[1] // 2) :]
     return float((right @ (0.299, 0.587, 0.114)).mean())
 
 
 def seen_class(pixels: np.ndarray) -> int:
-    """The class that a picture shows."""
-    levels = [lightness(np.full((1, 1, 3), colour)) for colour in COLOURS]
+    """The class that an image shows."""
+    levels = [lightness(np.full((1, 1, 3), color)) for color in COLORS]
     return int(np.abs(np.array(levels) - lightness(pixels)).argmin())
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture file.
+    """An image file.
 
     Attributes:
         put: writes it to a path.
-        right: the pixels that are to be read, ``[h, w, 3]``; None where it must be refused.
-        off: how far the pixels may be off, on average: what is lossy is.
+        right: the pixels to be read, ``[h, w, 3]``; None if the file must be refused.
+        off: tolerated mean error of the pixels, for lossy formats.
     """
 
     kind: str
@@ -93,18 +92,18 @@ class Case:
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
-    """With the left half gone."""
+    """The left half replaced by white."""
     white = pixels.copy()
     white[:, : SIDE // 2] = 255
     return white
 
 
-def grey(pixels: np.ndarray) -> np.ndarray:
+def gray(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
 
 
 def palette(image: Image.Image) -> Image.Image:
-    """Thirteen colours at most, the last of which fills the left half and is not in the right."""
+    """At most thirteen colors, the last of which fills the left half only."""
     found = image.quantize(12)
     numbers = np.asarray(found).copy()
     numbers[:, : SIDE // 2] = 12
@@ -121,10 +120,10 @@ def alpha(image: Image.Image) -> Image.Image:
 
 
 def good(label: int, rng: np.random.Generator) -> dict[str, tuple]:
-    """What can be read: suffix, content, pixels, and how far these may be off."""
-    x = picture(label, rng)
+    """Readable files by kind: suffix, content, pixels, and their tolerated error."""
+    x = image_of(label, rng)
     image = Image.fromarray(x)
-    other = Image.fromarray(picture((label + 1) % len(COLOURS), rng))
+    other = Image.fromarray(image_of((label + 1) % len(COLORS), rng))
     exif = Image.Exif()
     exif[0x0112] = turned = int(rng.integers(2, 9))
     back = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
@@ -134,7 +133,7 @@ def good(label: int, rng: np.random.Generator) -> dict[str, tuple]:
     p = palette(image)
     shown = on_white(np.asarray(p.convert("RGB")))
     dot = image.crop((SIDE - 1, 0, SIDE, 1))
-    level = grey(x)[..., 0]
+    level = gray(x)[..., 0]
     bits = image.convert("1")
     return {
         "jpg that is a png": (".jpg", saved(image, "PNG"), x, 0),
@@ -144,9 +143,9 @@ def good(label: int, rng: np.random.Generator) -> dict[str, tuple]:
         "cmyk tiff": (".tif", saved(image.convert("CMYK"), "TIFF"), x, 0),
         "cmyk jpeg": (".jpg", saved(image.convert("CMYK"), "JPEG", quality=95), x, 6),
         "16-bit png": (".png", saved(Image.fromarray(level.astype(np.uint16) * 257), "PNG"),
-                       grey(x), 0),
+                       gray(x), 0),
         "16-bit tiff": (".tiff", saved(Image.fromarray(level.astype(np.uint16) * 257), "TIFF"),
-                        grey(x), 0),
+                        gray(x), 0),
         "transparent palette png": (".png", saved(p, "PNG", transparency=12), shown, 0),
         "transparent palette gif": (".gif", saved(p, "GIF", transparency=12), shown, 0),
         "exif png": (".png", saved(lying, "PNG", exif=exif), x, 0),
@@ -160,7 +159,7 @@ def good(label: int, rng: np.random.Generator) -> dict[str, tuple]:
         "rgba png": (".png", saved(alpha(image.convert("RGBA")), "PNG"), on_white(x), 0),
         "rgba webp": (".webp", saved(alpha(image.convert("RGBA")), "WEBP", lossless=True),
                       on_white(x), 0),
-        "la png": (".png", saved(alpha(image.convert("L")), "PNG"), on_white(grey(x)), 0),
+        "la png": (".png", saved(alpha(image.convert("L")), "PNG"), on_white(gray(x)), 0),
         "1-bit png": (".png", saved(bits, "PNG"), np.asarray(bits.convert("RGB")), 0),
         "1-bit tiff": (".tif", saved(bits, "TIFF", compression="group4"),
                        np.asarray(bits.convert("RGB")), 0),
@@ -169,14 +168,14 @@ def good(label: int, rng: np.random.Generator) -> dict[str, tuple]:
         "garbage profile png": (".png", saved(image, "PNG", icc_profile=rng.bytes(99)), x, 0),
         "garbage profile jpeg": (".jpg", saved(image, "JPEG", quality=95,
                                                icc_profile=rng.bytes(99)), x, 6),
-        "garbage behind a png": (".png", saved(image, "PNG") + rng.bytes(999), x, 0),
-        "garbage behind a jpeg": (".jpg", saved(image, "JPEG", quality=95) + rng.bytes(999), x, 6),
+        "garbage after a png": (".png", saved(image, "PNG") + rng.bytes(999), x, 0),
+        "garbage after a jpeg": (".jpg", saved(image, "JPEG", quality=95) + rng.bytes(999), x, 6),
     }  # fmt: skip
 
 
 def bad(label: int, rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
-    """What must be refused: suffix and content."""
-    image = Image.fromarray(picture(label, rng)).resize((64, 64))
+    """Files that must be refused, by kind: suffix and content."""
+    image = Image.fromarray(image_of(label, rng)).resize((64, 64))
     whole = {
         kind: saved(image, kind, **options)
         for kind, options in (
@@ -193,7 +192,7 @@ def bad(label: int, rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
         return whole[kind][: n // 2] + bytes(n - n // 2)
 
     def flipped(kind: bytes) -> bytes:
-        """With a bit changed in a chunk of that kind."""
+        """A PNG with a bit changed in a chunk of that kind."""
         content = bytearray(whole["PNG"])
         start = content.index(kind) + 4
         length = int.from_bytes(content[start - 8 : start - 4], "big")
@@ -218,6 +217,7 @@ def bad(label: int, rng: np.random.Generator) -> dict[str, tuple[str, bytes]]:
         "only a signature": (".png", b"\x89PNG\r\n\x1a\n"),
         "wrong header checksum": (".png", flipped(b"IHDR")),
         "wrong pixel checksum": (".png", flipped(b"IDAT")),
+        "only a header": (".png", png(64, 64, zlib.compress(bytes(1000)))),
         "no height png": (".png", png(8, 0, zlib.compress(b""))),
         "no height bmp": (".bmp", bytes(bmp)),
         "bomb png": (".png", _BOMB),
@@ -260,16 +260,16 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 
 
 def cases(n: int = 200, seed: int = 0) -> list[Case]:
-    """``n`` pictures of all kinds in turn, and of all classes."""
+    """``n`` files of all kinds in turn, and of all classes."""
     rng = np.random.default_rng(seed)
     made, turn = [], 0
     while len(made) < n:
         of_class = [
             {**good(label, rng), **{kind: (*what, None) for kind, what in bad(label, rng).items()}}
-            for label in range(len(COLOURS))
+            for label in range(len(COLORS))
         ]
         for i, kind in enumerate((*of_class[0], *NO_FILES)):
-            label = (i + turn) % len(COLOURS)
+            label = (i + turn) % len(COLORS)
             if kind in NO_FILES:
                 made.append(Case(kind, ".png", label, NO_FILES[kind], None))
                 continue

@@ -2,15 +2,15 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pretend_cuda
 import pytest
 import torch
 from PIL import Image
 
 import ssgn
-from ssgn import cli
 from ssgn.data import Dataset, Drawings, ImageFiles, Split
 
 USERS_CACHE = os.environ.get("SSGN_CACHE")  # before any test points it elsewhere
@@ -22,13 +22,13 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder; the user's own is not touched."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SSGN_CACHE", str(folder))
-    monkeypatch.delenv("SSGN_DATA", raising=False)  # where the user keeps data is no test's matter
+    monkeypatch.delenv("SSGN_DATA", raising=False)  # no test depends on where the user keeps data
     return folder
 
 
 @pytest.fixture(scope="session")
 def doodle_emoji():
-    """The real dataset, from the user's own cache: prepared once, not once a test run."""
+    """The real dataset from the user's own cache: prepared once, not once per test run."""
     with pytest.MonkeyPatch.context() as patch:
         if USERS_CACHE is None:
             patch.delenv("SSGN_CACHE", raising=False)
@@ -40,25 +40,47 @@ def doodle_emoji():
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs a command line; returns exit code, output and errors."""
+    from ssgn import cli
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["ssgn", *map(str, words)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        said = capsys.readouterr()
-        return stopped.value.code or 0, said.out, said.err
+        written = capsys.readouterr()
+        return stopped.value.code or 0, written.out, written.err
 
     return call
 
 
 def left_in(folder):
-    """Every file below a folder, hidden ones and the insides of temporary folders included."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """Every file below a folder, hidden ones included, but not the lock files of a cache."""
+    files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p) for p in files if p.suffix != ".lock")
+
+
+def same_weights(a, b):
+    """Whether two models have equal weights, bit for bit."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def without_times(history):
+    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
+
+
+def overwritten(feats, classes):
+    """The features with other, finite values in every row of some classes (boolean ``[C]``)."""
+    generator, changed = torch.Generator().manual_seed(0), {}
+    for domain in ("sketch", "photo"):
+        x, rows = getattr(feats, domain).clone(), classes[getattr(feats, f"{domain}_labels")]
+        x[rows] = 1000 * torch.randn(int(rows.sum()), x.shape[1], generator=generator)
+        changed[domain] = x
+    return replace(feats, **changed)
 
 
 @pytest.fixture
 def tiny_dataset(tmp_path):
-    """Four classes, three scribbles and two PNG pictures each; the last class is unseen."""
+    """Four classes with three scribbles and two PNG images each; the last class is unseen."""
     rng = np.random.default_rng(0)
     ink = (rng.random((12, 28, 28)) > 0.8).astype(np.uint8) * 255
     paths = []
@@ -79,7 +101,7 @@ def tiny_dataset(tmp_path):
 
 @pytest.fixture
 def own(tmp_path):
-    """Six classes of one's own."""
+    """A folder of the user's own images: six classes."""
     for half in ("sketch", "photo"):
         for i in range(6):
             path = tmp_path / "data" / half / f"thing {i}" / "a.png"
@@ -100,7 +122,7 @@ class World:
 def world():
     """32 classes in 4 dimensions: 20 to train on, 4 pseudo-unseen, 8 unseen (chance about 1/8).
 
-    Sketches and photos are different linear maps of the class's centre, plus noise, so comparing
+    Sketches and photos are different linear maps of the class's center, plus noise, so comparing
     them directly is no better than chance, and what is learned on some classes holds for others.
     """
     gen = torch.Generator().manual_seed(7)
@@ -109,15 +131,15 @@ def world():
         return torch.randn(*shape, generator=gen)
 
     n, d, inner = 32, 24, 4
-    centres = noise(n, inner)
+    centers = noise(n, inner)
     to_sketch, to_photo, to_words = noise(inner, d), noise(inner, d), noise(inner, 6)
     sketch_labels = torch.arange(n).repeat_interleave(12)
     photo_labels = torch.arange(n).repeat_interleave(5)
-    sketch = centres[sketch_labels] @ to_sketch + 0.3 * noise(len(sketch_labels), d)
-    photo = centres[photo_labels] @ to_photo + 0.3 * noise(len(photo_labels), d)
+    sketch = centers[sketch_labels] @ to_sketch + 0.3 * noise(len(sketch_labels), d)
+    photo = centers[photo_labels] @ to_photo + 0.3 * noise(len(photo_labels), d)
     classes = tuple(f"class{i:02}" for i in range(n))
     feats = ssgn.Features(
-        # Columns of very different scale and offset: nothing works without standardising.
+        # Columns of very different scale and offset: nothing works unless they are standardized.
         sketch * torch.linspace(0.1, 10, d) + 5,
         photo * torch.linspace(10, 0.1, d) - 3,
         sketch_labels,
@@ -128,7 +150,7 @@ def world():
         Split(classes[24:], classes[20:24]),
         {"dataset": "world", "backbone": "made-up", "format": 1},
     )
-    return World(feats, centres @ to_words)
+    return World(feats, centers @ to_words)
 
 
 @pytest.fixture(scope="session")
@@ -163,3 +185,13 @@ def fit(world, config):
 def trained(fit):
     """A briefly trained two-stage model; do not change it."""
     return fit()[0]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU: the real one if there is one, else a pretended one."""
+    if torch.cuda.is_available():
+        yield
+        return
+    with pretend_cuda.gpu(monkeypatch):
+        yield

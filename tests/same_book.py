@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from bs4 import BeautifulSoup
 
-from ssgn.data.files import cache_dir
+from ssgn.machine import cache_dir
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("one", "the-other")

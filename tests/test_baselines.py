@@ -1,28 +1,28 @@
 """Baselines against cases that can be worked out without them."""
 
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import solve_sylvester
+from conftest import overwritten
 
 import ssgn
-from ssgn import baselines
+from ssgn import FeatureError, baselines
+from ssgn.baselines.protocol import validation
 from ssgn.data import Split
 
 # Options with which each method trains on the world in a fraction of a second.
 QUICK = {
-    "nearest_neighbour": {},
+    "nearest_neighbor": {},
     "ridge": {},
     "eszsl": {},
     "sae": {},
     "direct_regression": dict(hidden=64, epochs=12, dropout=0.0, learning_rate=3e-3, batch_size=64),
     "cvae": dict(
         widths=(64, 32), latent=4, draws=12, epochs=20, batch_size=32, learning_rate=3e-3,
-        standardised=True,
+        standardized=True,
     ),
     "two_tower": dict(
         hidden=64, embedding=16, epochs=15, dropout=0.0, learning_rate=3e-3, batch_size=64
@@ -32,14 +32,19 @@ ITERATIVE = ("direct_regression", "cvae", "two_tower")
 every_method = pytest.mark.parametrize("name", list(QUICK))
 
 
+def epochs(name, n):
+    """The option for n epochs, for a method that has epochs."""
+    return {"epochs": n} if name in ITERATIVE else {}
+
+
 @pytest.fixture
 def learn(world):
     """Runs a method on the world; keyword arguments change its options."""
 
-    def run(name, feats=None, taps="fusion", seed=0, **changes):
+    def run(name, feats=None, taps="fusion", seed=0, sem=None, **changes):
         return baselines.METHODS[name](
             world.feats if feats is None else feats,
-            world.sem,
+            world.sem if sem is None else sem,
             taps,
             seed=seed,
             device="cpu",
@@ -50,41 +55,38 @@ def learn(world):
     return run
 
 
-def train_classes(feats):
-    return ~(feats.unseen | feats.validation)
-
-
 def numbers(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_same_maps(a, b, feats):
+    assert torch.equal(a.synthesize(feats.sketch), b.synthesize(feats.sketch))
+    assert torch.equal(a.embed(feats.photo), b.embed(feats.photo))
 
 
 # What holds for all of them ---------------------------------------------------------------
 
 
-def test_every_method_is_tried_here():
+def test_every_method_is_tested_here():
     assert set(QUICK) == set(baselines.METHODS)
 
 
-@pytest.mark.parametrize("name", [n for n in QUICK if n != "nearest_neighbour"])
-def test_the_world_is_learned_and_raw_features_do_not_tell(world, learn, name):
-    """On classes never seen. Raw comparison is near chance: photos are another map of the world."""
-    raw, _ = learn("nearest_neighbour")
+@pytest.mark.parametrize("name", [n for n in QUICK if n != "nearest_neighbor"])
+def test_a_learnable_world_is_learned(world, learn, name):
+    """On unseen classes. Raw comparison is near chance: photos are another map of the world."""
+    raw, _ = learn("nearest_neighbor")
     model, _ = learn(name)
     got = ssgn.evaluate_unseen(model, world.feats)["mAP@all"]
     assert got > 0.6 > 0.3 > ssgn.evaluate_unseen(raw, world.feats)["mAP@all"]
 
 
 @every_method
-def test_unseen_classes_are_never_looked_at(world, learn, name):
-    feats = world.feats
-    sketch, photo = feats.sketch.clone(), feats.photo.clone()
-    sketch[feats.sketch_unseen] = 1e3
-    photo[feats.photo_unseen] = -1e3
-    few = {"epochs": 2} if name in ITERATIVE else {}
-    a, history = learn(name, **few)
-    b, other = learn(name, replace(feats, sketch=sketch, photo=photo), **few)
-    assert torch.equal(a.synthesize(feats.sketch), b.synthesize(feats.sketch))
-    assert torch.equal(a.embed(feats.photo), b.embed(feats.photo))
+def test_unseen_rows_and_words_change_nothing(world, learn, name):
+    feats, sem = world.feats, world.sem.clone()
+    sem[feats.unseen] = 77.0
+    a, history = learn(name, **epochs(name, 2))
+    b, other = learn(name, overwritten(feats, feats.unseen), sem=sem, **epochs(name, 2))
+    assert_same_maps(a, b, feats)
     assert history.column("validation") == other.column("validation")
 
 
@@ -96,50 +98,61 @@ def test_pseudo_unseen_classes_choose_and_are_not_fitted_to(world, learn, name):
         "ridge": {"strengths": (100.0,)},
         "eszsl": {"gammas": (1.0,), "lambdas": (1.0,)},
         "sae": {"lambdas": (0.1,)},
-    }.get(name, {"epochs": 1} if name in ITERATIVE else {})
-    sketch, photo = feats.sketch.clone(), feats.photo.clone()
-    sketch[feats.validation[feats.sketch_labels]] *= -2
-    photo[feats.validation[feats.photo_labels]] += 50
+    }.get(name, epochs(name, 1))
     a, history = learn(name, **one)
-    b, other = learn(name, replace(feats, sketch=sketch, photo=photo), **one)
-    assert torch.equal(a.synthesize(feats.sketch), b.synthesize(feats.sketch))
-    assert torch.equal(a.embed(feats.photo), b.embed(feats.photo))
+    b, other = learn(name, overwritten(feats, feats.validation), **one)
+    assert_same_maps(a, b, feats)
     assert history.column("validation") != other.column("validation")
 
 
+@pytest.mark.parametrize("name", ["ridge", "eszsl", "sae"])
+def test_refitting_adds_the_pseudo_unseen_classes_and_no_unseen_ones(world, learn, name):
+    feats, sem = world.feats, world.sem.clone()
+    sem[feats.unseen] = 77.0
+    plain, _ = learn(name)
+    a, _ = learn(name, refit=True)
+    b, _ = learn(name, overwritten(feats, feats.unseen), sem=sem, refit=True)
+    assert_same_maps(a, b, feats)
+    assert not torch.allclose(a.synthesize(feats.sketch), plain.synthesize(feats.sketch), rtol=1e-3)
+
+
 @every_method
-def test_same_seed_same_result_and_the_callers_random_numbers_are_left(world, learn, name):
-    few = {"epochs": 2} if name in ITERATIVE else {}
+def test_a_seed_decides_the_result_and_the_callers_random_numbers_are_left_alone(
+    world, learn, name
+):
     torch.manual_seed(5)
-    want = torch.rand(3)
-    torch.manual_seed(5)
-    a, history = learn(name, seed=3, **few)
-    assert torch.equal(torch.rand(3), want)
-    b, _ = learn(name, seed=3, **few)
-    assert torch.equal(a.synthesize(world.feats.sketch), b.synthesize(world.feats.sketch))
+    before = torch.get_rng_state()
+    a, history = learn(name, seed=3, **epochs(name, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    b, _ = learn(name, seed=3, **epochs(name, 2))
+    assert_same_maps(a, b, world.feats)
     assert history.seed == 3 and history.seconds > 0 and history.device.startswith("CPU")
     if name in ITERATIVE:
-        c, _ = learn(name, seed=4, **few)
+        c, _ = learn(name, seed=4, epochs=2)
         assert not torch.equal(a.synthesize(world.feats.sketch), c.synthesize(world.feats.sketch))
 
 
 @every_method
-def test_mistakes_are_named(world, learn, name):
+def test_bad_input_is_named(world, learn, name):
     with pytest.raises(ValueError, match="stage99"):
         learn(name, taps=("stage99",))
-    model, _ = learn(name, **({"epochs": 1} if name in ITERATIVE else {}))
-    with pytest.raises(ssgn.FeatureError, match="24 columns"):
+    model, _ = learn(name, **epochs(name, 1))
+    with pytest.raises(FeatureError, match="24 columns"):
         model.synthesize(world.feats.sketch[:, :16])
-    sketch = world.feats.sketch.clone()
-    sketch[0, 0] = torch.nan
-    with pytest.raises(ssgn.FeatureError, match="NaN"):
-        learn(name, replace(world.feats, sketch=sketch))
+    with pytest.raises(ValueError, match="32 classes"):
+        learn(name, sem=world.sem[1:])
+    for domain in ("sketch", "photo"):
+        x = getattr(world.feats, domain).clone()
+        x[0, 8] = torch.nan
+        with pytest.raises(FeatureError, match=f"{domain} features: 1 of .* row 0"):
+            learn(name, replace(world.feats, **{domain: x}))
 
 
 @every_method
-def test_without_pseudo_unseen_classes_it_still_runs(world, learn, name):
+def test_a_method_runs_without_pseudo_unseen_classes(world, learn, name):
     feats = world.feats.with_split(Split(world.feats.split.unseen, ()))
-    model, history = learn(name, feats, **({"epochs": 2} if name in ITERATIVE else {}))
+    model, history = learn(name, feats, **epochs(name, 2))
     assert set(history.column("validation")) == {None}
     assert history.best_epoch == (2 if name in ITERATIVE else 0)
     assert ssgn.evaluate_unseen(model, feats)["mAP@all"] > 0
@@ -151,15 +164,22 @@ def test_the_best_epoch_is_kept(world, learn, name):
     scores = history.column("validation")
     assert len(scores) == 4 and history.best_epoch == scores.index(max(scores)) + 1
     if name != "cvae":  # which compares its epochs with fewer draws
-        assert baselines._validation(model, world.feats) == pytest.approx(max(scores))
+        assert validation(model, world.feats.part("validation")) == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize("name", ["direct_regression", "two_tower"])
+def test_dropout_is_for_training_only(world, learn, name):
+    model, history = learn(name, dropout=0.5, epochs=1)
+    first, again = (model.synthesize(world.feats.sketch) for _ in range(2))
+    assert torch.equal(first, again) and not first.requires_grad
+    assert validation(model, world.feats.part("validation")) == history.epochs[0]["validation"]
 
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_a_training_that_diverges_says_so(learn, name):
-    says = r"(loss 'total' is -?(nan|inf)|weights .* last).* epoch \d of seed \d.*learning_rate"
-    with pytest.raises(ssgn.DivergedError, match=says) as stopped:
+    message = r"epoch \d of seed 0: (total|weights)\. Lower learning_rate"
+    with pytest.raises(ssgn.DivergedError, match=message):
         learn(name, learning_rate=1e30, epochs=3)
-    assert re.search(r"after \d+ of \d+ steps|of the \d+ steps", str(stopped.value))
 
 
 @pytest.mark.parametrize("name", ["ridge", "eszsl", "sae"])
@@ -167,28 +187,21 @@ def test_a_closed_form_takes_its_best_trial(world, learn, name):
     model, history = learn(name)
     scores = history.column("validation")
     assert history.best_epoch == 0 and len(scores) > 1
-    assert baselines._validation(model, world.feats) == max(scores)
-    again, _ = learn(name, refit=True)
-    q = world.feats.sketch
-    assert not torch.allclose(again.synthesize(q), model.synthesize(q), rtol=1e-3)
+    assert validation(model, world.feats.part("validation")) == max(scores)
 
 
-# Nearest neighbour ------------------------------------------------------------------------
+# Nearest neighbor -------------------------------------------------------------------------
 
 
-def test_raw_neighbour_compares_the_chosen_columns_as_they_are(world, learn):
-    method, _ = learn("nearest_neighbour", taps="embedding", standardised=False)
+def test_the_raw_neighbor_compares_the_chosen_columns_as_they_are(world, learn):
+    method, _ = learn("nearest_neighbor", taps="embedding", standardized=False)
     assert torch.equal(method.synthesize(world.feats.sketch), world.feats.sketch[:, 16:24])
     assert torch.equal(method.embed(world.feats.photo), world.feats.photo[:, 16:24])
 
 
-def test_standardised_neighbour_uses_training_statistics_of_each_domain(world, learn):
-    feats = world.feats
-    method, _ = learn("nearest_neighbour")
-    for rows in (
-        method.synthesize(feats.sketch[train_classes(feats)[feats.sketch_labels]]),
-        method.embed(feats.photo[train_classes(feats)[feats.photo_labels]]),
-    ):
+def test_the_standardized_neighbor_uses_training_statistics_of_each_domain(world, learn):
+    method, train = learn("nearest_neighbor")[0], world.feats.part("train")
+    for rows in (method.synthesize(train.sketch), method.embed(train.photo)):
         assert torch.allclose(rows.mean(0), torch.zeros(16), atol=1e-4)
         assert torch.allclose(rows.std(0, correction=0), torch.ones(16), atol=1e-4)
 
@@ -198,16 +211,15 @@ def test_standardised_neighbour_uses_training_statistics_of_each_domain(world, l
 
 def test_ridge_equals_least_squares_on_stacked_rows(world, learn):
     """Ridge is ordinary least squares with one more row, sqrt(strength) e_j, for each column."""
-    feats, strength = world.feats, 10.0
+    feats, train, strength = world.feats, world.feats.part("train"), 10.0
     method, _ = learn("ridge", strengths=(strength,))
-    base, _ = learn("nearest_neighbour")
-    rows = train_classes(feats)[feats.sketch_labels]
-    x = base.synthesize(feats.sketch[rows]).double().numpy()
-    v = base.embed(feats.photo).double().numpy()
-    means = {c: v[(feats.photo_labels == c).numpy()].mean(0) for c in range(len(feats.classes))}
-    y = np.array([means[int(c)] for c in feats.sketch_labels[rows]])
+    base, _ = learn("nearest_neighbor")
+    x = base.synthesize(train.sketch).double().numpy()
+    v = base.embed(train.photo).double().numpy()
+    means = np.array([v[(train.photo_labels == c).numpy()].mean(0) for c in range(20)])
     stacked = np.vstack([x, np.sqrt(strength) * np.eye(16)])
-    weights = np.linalg.lstsq(stacked, np.vstack([y, np.zeros((16, 16))]), rcond=None)[0]
+    targets = np.vstack([means[train.sketch_labels], np.zeros((16, 16))])
+    weights = np.linalg.lstsq(stacked, targets, rcond=None)[0]
     expected = base.synthesize(feats.sketch).double().numpy() @ weights
     assert method.synthesize(feats.sketch).numpy() == pytest.approx(expected, abs=1e-3)
 
@@ -220,22 +232,12 @@ def small():
     return numbers(11, 4), y, numbers(5, 3, seed=1), labels
 
 
-def test_eszsl_solves_its_normal_equations(small):
-    """(X'X + gamma I) W (S'S + lambda I) = X'Y S, as one linear system in the entries of W."""
+@pytest.mark.parametrize("gamma, lam", [(0.5, 0.2), (0.3, 2.0), (100, 0.1)])
+def test_eszsl_minimizes_the_published_objective(small, gamma, lam):
+    """The objective is convex: its minimum is where its slope vanishes."""
     x, y, s, _ = small
-    left = x.T @ x
-    gamma = 0.3 * left.diagonal().mean()
-    right = s.T @ s
-    lam = 2.0 * right.diagonal().mean()
-    system = torch.kron(left + gamma * torch.eye(4), right + lam * torch.eye(3))
-    want = torch.linalg.solve(system, (x.T @ y @ s).flatten()).view(4, 3)
-    assert torch.allclose(baselines.eszsl_solver(x, y, s)(0.3, 2.0), want, atol=1e-9)
-
-
-def test_eszsl_is_where_the_published_objective_has_no_slope(small):
-    x, y, s, _ = small
-    w = baselines.eszsl_solver(x, y, s)(0.5, 0.2).requires_grad_()
-    gamma, lam = 0.5 * x.square().sum() / 4, 0.2 * s.square().sum() / 3
+    w = baselines.eszsl_solver(x, y, s)(gamma, lam).requires_grad_()
+    gamma, lam = gamma * x.square().sum() / 4, lam * s.square().sum() / 3
     objective = (
         (x @ w @ s.T - y).square().sum()
         + gamma * (w @ s.T).square().sum()
@@ -246,45 +248,60 @@ def test_eszsl_is_where_the_published_objective_has_no_slope(small):
     assert slope.abs().max() < 1e-9 * objective.detach()
 
 
-@pytest.mark.parametrize("lam", [0.01, 1.0, 20.0])
-def test_sae_solves_the_sylvester_equation(small, lam):
+@pytest.mark.parametrize("lam", [0.01, 0.7, 20.0])
+def test_sae_minimizes_the_published_objective(small, lam):
     x, _, s, labels = small
-    x, s = x.T, s[labels].T  # one example a column, as in the paper
-    a, b, c = s @ s.T, lam * x @ x.T, (1 + lam) * s @ x.T
-    want = solve_sylvester(a.numpy(), b.numpy(), c.numpy())
-    assert baselines.sae_solver(x, s)(lam).numpy() == pytest.approx(want, abs=1e-9)
-
-
-def test_sae_is_where_the_published_objective_has_no_slope(small):
-    x, _, s, labels = small
-    x, s = x.T, s[labels].T
-    w = baselines.sae_solver(x, s)(0.7).requires_grad_()
-    objective = (x - w.T @ s).square().sum() + 0.7 * (w @ x - s).square().sum()
+    x, s = x.T, s[labels].T  # one example per column, as in the paper
+    w = baselines.sae_solver(x, s)(lam).requires_grad_()
+    objective = (x - w.T @ s).square().sum() + lam * (w @ x - s).square().sum()
     (slope,) = torch.autograd.grad(objective, w)
     assert slope.abs().max() < 1e-9 * objective.detach()
 
 
-def test_sae_survives_class_vectors_and_features_that_do_not_span(small):
+def test_sae_solves_a_system_of_less_than_full_rank(small):
     """Fewer classes than vector columns, and a dead feature: 0 w = 0 has the solution 0."""
     x, _, s, _ = small
-    labels = torch.arange(11) % 2
     x = torch.cat([x, torch.zeros(11, 1)], 1).double()
-    w = baselines.sae_solver(x.T, s[labels].T)(1.0)
+    w = baselines.sae_solver(x.T, s[torch.arange(11) % 2].T)(1.0)
     assert w.isfinite().all() and w[:, -1].abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("name", ["eszsl", "sae"])
 def test_semantic_methods_compare_predicted_word_vectors(world, learn, name):
-    model, _ = learn(name)
-    assert model.synthesize(world.feats.sketch).shape[1] == world.sem.shape[1]
-    # Of an unseen class's sketches, the mean prediction is nearest to its own true vector.
-    scale = world.sem[train_classes(world.feats)]
-    s = (world.sem - scale.mean(0)) / scale.std(0, correction=0)
-    unseen = torch.nonzero(world.feats.unseen).flatten()
-    predicted = model.synthesize(world.feats.sketch)
-    means = torch.stack([predicted[world.feats.sketch_labels == c].mean(0) for c in unseen])
-    cosine = torch.nn.functional.cosine_similarity(means[:, None], s[unseen], dim=2)
-    assert (cosine.argmax(1) == torch.arange(len(unseen))).float().mean() > 0.7
+    """The mean prediction for an unseen class's sketches is nearest to its own true vector."""
+    model, unseen = learn(name)[0], world.feats.part("unseen")
+    predicted = model.synthesize(unseen.sketch)
+    assert predicted.shape[1] == world.sem.shape[1]
+    train = world.sem[:20]
+    s = ((world.sem - train.mean(0)) / train.std(0, correction=0))[24:]
+    means = torch.stack([predicted[unseen.sketch_labels == c].mean(0) for c in range(8)])
+    cosine = torch.nn.functional.cosine_similarity(means[:, None], s, dim=2)
+    assert (cosine.argmax(1) == torch.arange(8)).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("spread", [0, 1e-7, 1e-30])
+@pytest.mark.parametrize("name", ["nearest_neighbor", "ridge", "eszsl", "sae"])
+def test_nearly_identical_features_are_solved_or_refused_by_name(world, learn, name, spread):
+    changed = {d: 1 + spread * getattr(world.feats, d) for d in ("sketch", "photo")}
+    feats = replace(world.feats, **changed)
+    for sem in (world.sem, torch.zeros_like(world.sem)):
+        try:
+            model, _ = learn(name, feats, sem=sem)
+        except ValueError as error:
+            assert str(error).startswith(f"{name}: its equations"), error
+        else:
+            assert model.synthesize(feats.sketch).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["eszsl", "sae"])
+def test_equations_that_cannot_be_solved_name_the_method(learn, monkeypatch, name):
+    def fail(_):
+        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    message = f"^{name}: its equations .*failed to converge.*other taps"
+    with pytest.raises(ValueError, match=message):
+        learn(name)
 
 
 # CVAE -------------------------------------------------------------------------------------
@@ -294,7 +311,7 @@ def test_semantic_methods_compare_predicted_word_vectors(world, learn, name):
 def net():
     torch.manual_seed(0)
     sketch, photo = numbers(9, 3).float().abs(), numbers(9, 3, seed=1).float().abs()
-    photo[0, 2] = -1.0  # a linear bottleneck's column
+    photo[0, 2] = -1.0  # as of a linear bottleneck's column
     return baselines.CVAE(sketch, photo, widths=(8, 6), latent=2, draws=5).eval()
 
 
@@ -322,7 +339,7 @@ def test_cvae_has_the_published_sizes_by_default():
     assert net.encoder[3].p == 0.3
 
 
-def test_cvae_loss_is_the_published_formula(net):
+def test_the_loss_of_cvae_is_the_published_formula(net):
     x, v = numbers(4, 3, seed=2).float().abs(), numbers(4, 3, seed=3).float().abs()
     noise = numbers(4, 2, seed=4).float()
     hidden = net.encoder(torch.cat([v, x], 1))
@@ -359,16 +376,17 @@ def test_cvae_averages_its_draws(net):
         net.draw(0)
 
 
-def test_cvae_outputs_are_non_negative_where_the_training_photos_are(net):
-    out = net.synthesize(20 * numbers(200, 3, seed=2).float())
+def test_outputs_of_cvae_are_non_negative_where_the_training_photos_are(net):
+    x = 20 * numbers(200, 3, seed=2).float()
+    out = net.synthesize(x)
     assert out[:, :2].min() >= 0 > out[:, 2].min()
-    free = baselines.CVAE(torch.ones(2, 3), torch.ones(2, 3), (8, 6), 2, 5, standardised=True)
-    assert free.synthesize(20 * numbers(200, 3, seed=2).float()).min() < 0
+    free = baselines.CVAE(torch.ones(2, 3), torch.ones(2, 3), (8, 6), 2, 5, standardized=True)
+    assert free.synthesize(x).min() < 0
 
 
-def test_cvae_of_the_published_form_takes_features_as_they_are(world, learn):
+def test_the_published_form_of_cvae_takes_features_as_they_are(world, learn):
     feats = replace(world.feats, sketch=world.feats.sketch.abs(), photo=world.feats.photo.abs())
-    model, _ = learn("cvae", feats, standardised=False, epochs=2)
+    model, _ = learn("cvae", feats, standardized=False, epochs=2)
     assert torch.equal(model.embed(feats.photo), feats.photo[:, feats.columns("fusion")])
     assert model.synthesize(feats.sketch).min() >= 0
 
@@ -383,31 +401,22 @@ def bare_towers(scale):
     return towers
 
 
-def test_contrastive_loss_equals_a_plain_double_loop():
+def test_the_loss_of_two_towers_equals_a_double_loop_in_both_directions():
     q, g = numbers(6, 3), numbers(6, 3, seed=1)
-    labels = torch.tensor([0, 1, 0, 2, 1, 0])
-    scale = 4.0
-
-    def cosine(a, b):
-        return float(a @ b / (a.norm() * b.norm()))
+    labels, scale = torch.tensor([0, 1, 0, 2, 1, 0]), 4.0
 
     def one_way(queries, gallery):
         total = 0.0
         for i in range(6):
-            shares = [math.exp(scale * cosine(queries[i], gallery[j])) for j in range(6)]
-            right = [j for j in range(6) if labels[j] == labels[i]]
-            total -= sum(math.log(shares[j] / sum(shares)) for j in right) / len(right)
+            cosines = [float(torch.cosine_similarity(queries[i], other, 0)) for other in gallery]
+            shares = [math.exp(scale * cosine) for cosine in cosines]
+            own = [j for j in range(6) if labels[j] == labels[i]]
+            total -= sum(math.log(shares[j] / sum(shares)) for j in own) / len(own)
         return total / 6
 
     want = (one_way(q, g) + one_way(g, q)) / 2
     towers = bare_towers(scale)
     assert towers.loss(q.float(), g.float(), labels).item() == pytest.approx(want, rel=1e-5)
-
-
-def test_contrastive_loss_of_separated_classes_vanishes():
-    q, towers = torch.eye(3), bare_towers(100.0)
-    assert towers.loss(q, q, torch.arange(3)).item() < 1e-6
-    assert towers.loss(q, q.flip(0), torch.arange(3)).item() > 50
 
 
 def test_the_temperature_stays_above_a_hundredth():
@@ -419,12 +428,10 @@ def test_the_temperature_stays_above_a_hundredth():
 
 
 def test_a_baseline_goes_where_a_model_goes(world, learn):
-    feats = world.feats
+    feats, unseen = world.feats, world.feats.part("unseen")
     model, _ = learn("ridge")
-    q = ssgn.synthesize(model, feats.sketch[feats.sketch_unseen])
-    g = ssgn.embed(model, feats.photo[feats.photo_unseen])
-    labels = feats.sketch_labels[feats.sketch_unseen], feats.photo_labels[feats.photo_unseen]
-    want = ssgn.evaluate(q, g, *labels, (5,))
+    q, g = ssgn.synthesize(model, unseen.sketch), ssgn.embed(model, unseen.photo)
+    want = ssgn.evaluate(q, g, unseen.sketch_labels, unseen.photo_labels, (5,))
     assert ssgn.evaluate_unseen(model, feats, (5,), semantics=world.sem) == want
     each = ssgn.evaluate_unseen(model, feats, (), per_query=True)["mAP@all"]
     assert float(each.mean()) == pytest.approx(want["mAP@all"])
@@ -433,29 +440,12 @@ def test_a_baseline_goes_where_a_model_goes(world, learn):
             ssgn.synthesize(model, feats.sketch, **option)
 
 
-def test_a_study_runs_baselines_beside_configurations_and_keeps_them(world, config, cache, learn):
-    variants = {
-        "ssgn": config(epochs=1),
-        "sae": baselines.Method("sae", "single"),
-        "regression": baselines.Method("direct_regression", options={"hidden": 8, "epochs": 2}),
-        "another": baselines.Method("direct_regression", options={"hidden": 9, "epochs": 2}),
-    }
-
-    def run():
-        return ssgn.study(
-            world.feats, world.sem, variants, (0, 1), (5,), progress=False, device="cpu"
-        )
-
-    rows = run()
-    assert len(list(cache.rglob("*.json"))) == len(rows) == 8
-    assert run() == rows
-    model, history = learn("sae", taps="single")
-    row = next(r for r in rows if r["variant"] == "sae")
-    figures = ssgn.evaluate_unseen(model, world.feats, (5,))
-    assert {key: row[key] for key in figures} == figures
-    assert row["best_epoch"] == 0 and row["validation"] == max(history.column("validation"))
-    row = next(r for r in rows if r["variant"] == "regression")
-    assert row["best_epoch"] in (1, 2) and row["validation"] > 0
+def test_methods_that_use_no_word_vectors_can_do_without(world):
+    for name in ("nearest_neighbor", "ridge"):
+        baselines.METHODS[name](world.feats, device="cpu", progress=False)
+    with pytest.raises(ValueError, match="no class to train on"):
+        names = world.feats.classes
+        baselines.ridge(world.feats.with_split(Split(names[:8], names[8:])), device="cpu")
 
 
 def test_the_table_has_every_method_with_one_layer_and_with_several():
@@ -464,42 +454,13 @@ def test_the_table_has_every_method_with_one_layer_and_with_several():
     assert {method.taps for method in made.values()} == {"single", "fusion"}
     assert made["CVAE (published form), fusion"].options == baselines.REDUCED
     assert baselines.table(True)["CVAE (published form), fusion"].options == {}
-    lower = {
-        method.name
-        for method in baselines.table(precision="tf32").values()
-        if method.options.get("precision") == "tf32"
-    }
-    assert lower == set(ITERATIVE)
-    with pytest.raises(ValueError, match="siamese"):
+    with pytest.raises(ValueError, match="siamese.*nearest_neighbor"):
         baselines.Method("siamese")
 
 
-@pytest.mark.parametrize("spread", [0, 1e-7, 1e-30])
-@pytest.mark.parametrize(
-    "method", [baselines.nearest_neighbour, baselines.ridge, baselines.eszsl, baselines.sae]
-)
-def test_nearly_identical_features_are_solved_or_refused_by_name(world, method, spread):
-    feats = replace(
-        world.feats,
-        sketch=torch.ones_like(world.feats.sketch) + spread * world.feats.sketch,
-        photo=torch.ones_like(world.feats.photo) + spread * world.feats.photo,
-    )
-    for sem in (world.sem, torch.zeros_like(world.sem)):
-        try:
-            model, _ = method(feats, sem, device="cpu")
-        except ValueError as error:
-            assert str(error).startswith(f"{method.__name__}: its equations"), error
-        else:
-            assert model.synthesize(feats.sketch).isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["eszsl", "sae"])
-def test_what_linear_algebra_cannot_solve_names_the_method(world, monkeypatch, name):
-    def fail(_):
-        raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
-
-    monkeypatch.setattr(torch.linalg, "eigh", fail)
-    with pytest.raises(
-        ValueError, match=f"^{name}: its equations .*failed to converge.*other taps"
-    ):
-        getattr(baselines, name)(world.feats, world.sem, device="cpu")
+def test_a_method_is_called_with_its_options(world, learn):
+    method = baselines.Method("sae", "single", {"lambdas": (0.1,)})
+    a, history = method.fit(world.feats, world.sem, seed=0, device="cpu", progress=False)
+    b, _ = learn("sae", taps="single", lambdas=(0.1,))
+    assert_same_maps(a, b, world.feats)
+    assert history.column("lambda_") == [0.1]

@@ -1,4 +1,4 @@
-"""The benchmarks run, and say what a ledger needs; their figures at this size mean nothing."""
+"""The benchmarks run and record what a ledger needs; their numbers at this size mean nothing."""
 
 import json
 import os
@@ -19,8 +19,9 @@ from bench.__main__ import BENCHMARKS, main, over_floor  # noqa: E402
 
 
 def run_bench(*options):
-    command = [sys.executable, "-m", "bench", "--device", "cpu", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    app = typer.Typer()
+    app.command()(main)
+    return CliRunner().invoke(app, ["--device", "cpu", *map(str, options)])
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,12 @@ def done(tmp_path_factory):
     The drawings come from the user's own cache, as the chapters' do.
     """
     out = tmp_path_factory.mktemp("bench") / "speed.json"
-    done = run_bench("--small", "--repeats", "1", "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()], json.loads(out.read_text())
+    done = run_bench("--small", "--repeats", "1", "--out", out)
+    assert done.exit_code == 0, done.stderr
+    return [json.loads(n) for n in done.stdout.splitlines()], json.loads(out.read_text())
 
 
-def test_one_json_object_a_line_and_every_benchmark_has_some(done):
+def test_every_benchmark_prints_one_json_object_per_line(done):
     records, _ = done
     assert {r["benchmark"] for r in records} == set(BENCHMARKS)
     for record in records:
@@ -43,24 +44,34 @@ def test_one_json_object_a_line_and_every_benchmark_has_some(done):
         assert record["seconds"] > 0
 
 
-def test_the_file_has_the_same_and_where_it_comes_from(done):
+def test_the_file_holds_the_records_and_their_provenance(done):
     records, ledger = done
     assert ledger["records"] == records
-    known = {"what", "command", "date", "device", "commit", "source", "torch", "repeats", "seconds"}
+    known = {
+        "what",
+        "command",
+        "date",
+        "device",
+        "commit",
+        "source",
+        "torch",
+        "repeats",
+        "finished",
+    }
     assert known <= set(ledger) and ledger["small"]
-    assert ledger["left_out"] == ledger["failed"] == []
+    assert ledger["finished"] == list(BENCHMARKS)
 
 
-def test_a_contest_says_who_won(done):
-    contests = [r for r in done[0] if "reference" in r]
-    assert len(contests) > 10
-    for r in contests:
+def test_a_comparison_records_times_ratio_and_target(done):
+    compared = [r for r in done[0] if "reference" in r]
+    assert len(compared) > 10
+    for r in compared:
         assert len(r["times"]) == len(r["reference_times"]) == 1
         assert r["ratio"] > 0 and r["peak_memory_mib"] is not None
         assert r["met"] == (r["ratio"] >= r["target"] if r["target"] else None)
 
 
-def test_contenders_take_turns_and_ratios_compare_neighbours(monkeypatch):
+def test_contenders_take_turns_and_ratios_compare_runs_side_by_side(monkeypatch):
     seen, now = [], iter([0, 1, 0, 3, 0, 2, 0, 8])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     (record,) = timing.compare(
@@ -76,7 +87,7 @@ def test_contenders_take_turns_and_ratios_compare_neighbours(monkeypatch):
     assert record["seconds"] == 1.5 and record["ratio"] == 3.5 and record["met"]
 
 
-def test_peak_memory_counts_what_is_given_back_too():
+def test_peak_memory_counts_memory_that_is_freed_again():
     """Also where glibc holds 80 MiB that were freed before, and would hand them out again."""
     program = """if True:
         import time, torch
@@ -109,60 +120,61 @@ def test_the_floor_is_the_slower_of_arithmetic_and_memory():
     assert over_floor(slow_memory, {}) == {}
 
 
-def test_the_reference_is_checked_before_it_is_raced(monkeypatch):
+def test_the_reference_must_agree_before_it_is_timed(monkeypatch):
     monkeypatch.setattr(evaluation, "query_by_query", lambda *parts: {"P@100": 0.123})
     with pytest.raises(AssertionError, match="differ from"):
         next(evaluation.evaluation(True, 1, "cpu"))
 
 
-def test_one_benchmark_can_be_taken_again(tmp_path):
+def test_a_second_call_goes_on_and_keeps_finished_records(tmp_path):
     out = tmp_path / "speed.json"
-    options = ("--small", "--repeats", "1", "--out", str(out), "--only")
-    run_bench(*options, "machine,growth")
+    options = ("--small", "--repeats", "1", "--out", out)
+    run_bench(*options, "--only", "machine")
     before = json.loads(out.read_text())["records"]
-    again = json.loads(run_bench(*options, "machine").stdout.splitlines()[0])
-    after = json.loads(out.read_text())["records"]
-    assert [r["name"] for r in after] == [r["name"] for r in before]
-    assert after[0]["seconds"] == again["seconds"] and after[2:] == before[2:]
-    run_bench("--repeats", "1", "--only", "machine", "--out", str(out))  # not of the same kind
-    assert {r["benchmark"] for r in json.loads(out.read_text())["records"]} == {"machine"}
+    done = run_bench(*options, "--minutes", "0")
+    assert done.exit_code == 0 and "no time was left for evaluation," in done.stderr
+    assert "machine" not in done.stderr and json.loads(out.read_text())["records"] == before
+    run_bench(*options, "--only", "machine,growth")  # asked for by name: once more
+    after = json.loads(out.read_text())
+    assert [r["name"] for r in after["records"]][:2] == [r["name"] for r in before]
+    assert after["records"][0] != before[0] and after["finished"] == ["machine", "growth"]
 
 
-def test_what_there_was_no_time_for_is_named(tmp_path):
+def test_a_ledger_of_something_else_is_not_replaced(tmp_path):
+    for name, content in (("notes.json", "precious"), ("r.json", '{"what": "ablations"}')):
+        (tmp_path / name).write_text(content)
+        done = run_bench("--small", "--only", "machine", "--out", tmp_path / name)
+        assert done.exit_code and (tmp_path / name).read_text() == content
     out = tmp_path / "speed.json"
-    done = run_bench(
-        *("--small", "--repeats", "1", "--only", "machine,growth", "--minutes", "0"),
-        *("--out", str(out)),
-    )
-    assert done.returncode == 0 and "machine, growth" in done.stderr
-    assert json.loads(out.read_text())["left_out"] == ["machine", "growth"]
+    run_bench("--small", "--only", "machine", "--repeats", "1", "--out", out)
+    before = out.read_text()
+    done = run_bench("--only", "machine", "--repeats", "1", "--out", out)
+    assert done.exit_code == 2 and "recorded elsewhere or otherwise" in done.stderr
+    assert out.read_text() == before
 
 
-def test_one_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch):
+def test_a_benchmark_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     def broken(small, repeats, device):
         raise RuntimeError("out of everything")
         yield
 
     monkeypatch.setitem(BENCHMARKS, "evaluation", broken)
     out = tmp_path / "speed.json"
-    options = ["--device", "cpu", "--small", "--only", "evaluation,machine", "--out", str(out)]
-    app = typer.Typer()
-    app.command()(main)
-    done = CliRunner().invoke(app, options)
+    done = run_bench("--small", "--only", "evaluation,machine", "--out", out)
     ledger = json.loads(out.read_text())
-    assert done.exit_code == 1 and ledger["failed"] == ["evaluation"]
+    assert done.exit_code == 1 and "failed, see above: evaluation" in done.stderr
     assert {r["benchmark"] for r in ledger["records"]} == {"machine"}
 
 
-def test_on_a_gpu_it_is_one_command_that_ends_by_itself():
+def test_bench_gpu_begins_with_the_study_and_ends_by_itself():
     done = subprocess.run(
         ["make", "-n", "bench-gpu", "VENV=/nowhere"], cwd=ROOT, capture_output=True, text=True
     )
-    ran = done.stdout[done.stdout.index("timeout 9m") :]
-    assert "-m bench --device cuda --minutes 6 --out book/results/speed/gpu.json" in ran
-    assert "ssgn study book/results/doodle-emoji-gpu.json --seeds 5" in ran
+    study = done.stdout.index("ssgn study book/results/doodle-emoji-gpu.json --seeds 5")
+    bench = done.stdout.index("-m bench --device cuda --minutes 9")
+    assert study < bench and "book/results/speed/gpu.json" in done.stdout
 
 
-def test_a_benchmark_that_is_not_there():
+def test_an_unknown_benchmark_is_named():
     done = run_bench("--only", "nothing")
-    assert done.returncode == 2 and "no benchmark" in done.stderr
+    assert done.exit_code == 2 and "no benchmark" in done.stderr

@@ -1,12 +1,14 @@
-"""The command line: what it prints, what it leaves, how it says no."""
+"""The command line: what it prints, what it writes, how it refuses."""
 
 import json
+import os
 
 import pytest
 import torch
 
 import ssgn
 from ssgn import baselines
+from ssgn.config import ablations
 
 
 @pytest.fixture
@@ -24,12 +26,12 @@ def run(monkeypatch, command, world):
     return command
 
 
-def test_train_leaves_a_checkpoint_that_loads_and_reports_the_unseen_classes(run, tmp_path, world):
+def test_train_writes_a_checkpoint_and_prints_metrics_of_the_unseen_classes(run, tmp_path, world):
     code, out, _ = run("train", str(tmp_path / "m"), "--data", "world", "--epochs", "1")
     assert code == 0
     model = ssgn.SSGN.load(tmp_path / "m")
-    figures = json.loads(out[out.index("{") :])
-    assert figures["mAP@all"] == pytest.approx(ssgn.evaluate_unseen(model, world.feats)["mAP@all"])
+    metrics = json.loads(out[out.index("{") :])
+    assert metrics["mAP@all"] == pytest.approx(ssgn.evaluate_unseen(model, world.feats)["mAP@all"])
 
 
 def test_taps_can_be_listed(run, tmp_path):
@@ -42,24 +44,57 @@ def test_taps_can_be_listed(run, tmp_path):
     assert torch.equal(ssgn.SSGN.load(tmp_path / "m").columns, torch.arange(16))
 
 
-def test_train_in_another_precision(run, tmp_path):
-    words = ("train", str(tmp_path / "m"), "--data", "world", "--epochs", "1", "--device", "cpu")
-    assert run(*words, "--precision", "bfloat16")[0] == 0
-    assert ssgn.SSGN.load(tmp_path / "m").config.precision == "bfloat16"
+def test_a_second_training_does_not_replace_the_first(run, tmp_path):
+    words = ("train", tmp_path / "m", "--data", "world", "--epochs", "1")
+    assert run(*words)[0] == 0
+    kept = (tmp_path / "m/weights.safetensors").read_bytes()
+    assert run(*words)[0] == 0  # the same again
+    for other in (("--seed", "1"), ("--taps", "single"), ("--decoder", "single-stage")):
+        code, out, err = run(*words, *other)
+        assert code == 1 and "is in the way: it is a checkpoint of another" in err and not out
+        assert (tmp_path / "m/weights.safetensors").read_bytes() == kept
+    assert run(*words, "--seed", "1", "--overwrite")[0] == 0
+    assert (tmp_path / "m/weights.safetensors").read_bytes() != kept
 
 
-@pytest.mark.parametrize("word, groups", [("--together", 1), ("--no-together", 0)])
-def test_seeds_of_a_study_together_or_apart(run, tmp_path, cache, monkeypatch, word, groups):
-    asked, together = [], ssgn.train.fit_seeds
-    monkeypatch.setattr(ssgn.train, "ablations", lambda config: {"only": config})
-    monkeypatch.setattr(
-        ssgn.train, "fit_seeds", lambda *a, **k: asked.append(a[3]) or together(*a, **k)
-    )
-    words = ("study", str(tmp_path / "r.json"), "--data", "world", "--epochs", "1", "--seeds", "2")
-    assert run(*words, word, "--precision", "bfloat16", "--device", "cpu")[0] == 0
-    entry = json.loads((tmp_path / "r.json").read_text())
-    assert asked == [[0, 1]] * groups and len(entry["runs"]) == 2
-    assert entry["config"]["precision"] == "bfloat16" and entry["device"].startswith("CPU")
+@pytest.mark.parametrize("action, target", [("train", "thesis"), ("study", "notes.md")])
+def test_files_in_the_way_are_refused_before_any_work(run, tmp_path, monkeypatch, action, target):
+    (tmp_path / "thesis").mkdir()
+    for name in ("thesis/a.txt", "notes.md"):
+        (tmp_path / name).write_text("precious")
+    monkeypatch.setattr(ssgn, "load_dataset", lambda *_, **__: pytest.fail("work was begun"))
+    code, _, err = run(action, tmp_path / target, "--data", "world")
+    assert code == 1 and f"{target} is in the way" in err and "--overwrite" in err
+    assert all((tmp_path / n).read_text() == "precious" for n in ("thesis/a.txt", "notes.md"))
+
+
+def test_other_files_in_a_folder_are_left_alone_even_when_overwriting(run, tmp_path):
+    (tmp_path / "notes.md").write_text("precious")
+    words = ("train", tmp_path, "--data", "world", "--epochs", "1", "--overwrite")
+    assert run(*words)[0] == 0 and (tmp_path / "notes.md").read_text() == "precious"
+    assert ssgn.SSGN.load(tmp_path)
+
+
+def test_a_study_goes_on_with_more_seeds_and_refuses_other_data(run, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    words = ("study", tmp_path / "r.json", "--data", "world", "--epochs", "1")
+    assert run(*words, "--seeds", "1")[0] == 0
+    first = json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert run(*words, "--seeds", "2")[0] == 0
+    runs = json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert runs[0] == first[0] and [r["seed"] for r in runs] == [0, 1]
+    code, _, err = run("study", tmp_path / "r.json", "--data", "world", "--epochs", "2")
+    assert code == 1 and "it is a ledger of another config" in err
+    assert json.loads((tmp_path / "r.json").read_text())["runs"] == runs
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("action", ["train", "study"])
+def test_a_pipe_is_never_replaced(run, tmp_path, action):
+    os.mkfifo(tmp_path / "pipe")
+    for more in ((), ("--overwrite",)):
+        code, _, err = run(action, tmp_path / "pipe", "--data", "world", *more)
+        assert code == 1 and "special file" in err and (tmp_path / "pipe").is_fifo()
 
 
 def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world):
@@ -67,7 +102,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world)
     words = ("study", str(out), "--data", "world", "--epochs", "1", "--seeds", "2")
     assert run(*words)[0] == 0
     entry = json.loads(out.read_text())
-    assert len(entry["runs"]) == 2 * len(ssgn.train.ablations())
+    assert len(entry["runs"]) == 2 * len(ablations())
     assert entry["command"] == "ssgn " + " ".join(words)
     assert {"date", "device", "commit", "torch"} <= set(entry)
     assert (entry["dataset"], entry["split"]) == ("world", "custom")
@@ -75,13 +110,13 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world)
     assert entry["photos"] == len(world.feats.photo)
 
 
-def test_prepare_says_what_is_below_a_root_under_a_split(run, own):
+def test_prepare_prints_counts_under_a_split(run, own):
     code, out, _ = run("data", "prepare", "folder", "--root", str(own), "--split", "7")
     assert code == 0
-    assert "6 classes, of which 1 are unseen" in out and "6 sketches, 6 photos; split seed-7" in out
+    assert "6 classes, 1 of them unseen" in out and "6 sketches, 6 photos; split seed-7" in out
 
 
-def test_check_ends_with_1_where_something_is_wrong(run, own):
+def test_check_exits_with_1_if_something_is_wrong(run, own):
     code, out, _ = run("data", "check", "folder", "--root", str(own))
     assert code == 0 and "6 sketch images" in out and "nothing is wrong" in out
     bad = own / "photo" / "thing 3" / "a.png"
@@ -103,7 +138,7 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, action
     words = target.get(action, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
     if action != "extract":
         words += ["--epochs", "1"]
-    monkeypatch.setattr(ssgn.train, "study", lambda *_, **__: [])
+    monkeypatch.setattr(ssgn, "study", lambda *_, **__: [])
     code, _, _ = run(action, *words, "--root", str(own), "--split", "sketchy-100-25")
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
@@ -115,7 +150,7 @@ def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
     assert run("extract", "world", *words.split())[0] == 0
     assert asked == {
         "size": 48, "batch_size": 8, "workers": 3, "device": "cpu", "precision": "bfloat16",
-        "progress": True,
+        "progress": True, "on_error": "raise",
     }  # fmt: skip
 
 
@@ -125,7 +160,7 @@ def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, ca
         "sentences": ("minilm", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),
     }
     asked = []
-    monkeypatch.setattr(ssgn.train, "conditions", lambda config: both)
+    monkeypatch.setattr("ssgn.config.conditions", lambda config: both)
     vectors = ssgn.class_vectors(())  # the fixture gives the world's
     monkeypatch.setattr(
         ssgn, "class_vectors", lambda classes, source="": (asked.append(source), vectors)[1]
@@ -166,8 +201,6 @@ def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypa
         (("train", "m", "--data", "world", "--taps", "stage99"), "stage99"),
         (("train", "m", "--data", "world", "--decoder", "three-stage"), "three-stage"),
         (("study", "m.json", "--data", "world", "--what", "everything"), "everything"),
-        (("train", "m", "--data", "world", "--precision", "float8"), "float8"),
-        (("train", "m", "--data", "world", "--precision", "tf32", "--device", "cpu"), "tf32"),
         (("train", "m", "--data", "world", "--device", "abacus"), "abacus"),
     ],
 )
@@ -177,3 +210,20 @@ def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, word
     assert code == 1
     assert named in err and "Traceback" not in err
     assert not list(tmp_path.glob("m*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "m", "--epochs", "0"),
+        ("study", "m.json", "--seeds", "0"),
+        ("extract", "--size", "-3"),
+        ("extract", "--workers", "-1"),
+        ("search", "x", "y", "-k", "0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_option(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*words)
+    assert code == 2 and "Traceback" not in err and not list(tmp_path.glob("m*"))
+    assert words[-2].lstrip("-") in err

@@ -33,6 +33,7 @@ def notebook(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_archive_runs_without_the_repository(notebook, tmp_path):
     downloads.pack(notebook, tmp_path / "out" / "01_small.zip")
     with zipfile.ZipFile(tmp_path / "out" / "01_small.zip") as archive:
@@ -72,7 +73,7 @@ def test_setup_comes_after_the_title_and_does_nothing_where_the_library_is(noteb
     assert content["cells"][0]["source"] == ["# A chapter"]
     source = "".join(content["cells"][1]["source"])
     assert source.index("import ssgn") < source.index("except ModuleNotFoundError")
-    assert '"..[faiss]"' in source
+    assert '"..[data,plots]" faiss-cpu' in source
 
 
 def page(url="", colab=""):

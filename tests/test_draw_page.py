@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import left_in
 from docutils.core import publish_doctree
 from docutils.parsers.rst import directives, roles
 
@@ -16,6 +16,7 @@ import ssgn
 from ssgn import backbones, export
 from ssgn.data import Drawings
 from ssgn.data.packages import Package, fetch, npm_command, read_members
+from ssgn.extraction import fused
 from ssgn.model import SSGN
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_lines_add_up_where_they_meet_and_no_further_than_full_ink():
     assert np.array_equal(both, np.minimum(plotted(one) + plotted(other), 255))
 
 
-def test_what_is_off_the_raster_is_left_out():
+def test_ink_off_the_raster_is_left_out():
     assert plotted([[20, 27.9], [40, 27.9]])[27, 20:].min() > 0  # the row below does not exist
     assert plotted([[-9, -9], [-2, -3]]).sum() == 0
     assert plotted([[3, 3], [3, 3]]).sum() == plotted([[3, 3]]).sum() == 0
@@ -97,7 +98,7 @@ def test_a_stroke_keeps_only_the_points_that_matter():
 # The files ------------------------------------------------------------------------------------
 
 
-def test_a_file_survives_being_cut(tmp_path):
+def test_a_file_is_restored_from_its_parts(tmp_path):
     data = np.random.default_rng(0).integers(0, 256, 2_500_000, np.uint8).tobytes()
     parts = draw_page.cut("some", data)
     assert len(parts) > 3 and all(part.isascii() for part in parts)
@@ -115,7 +116,7 @@ def test_a_file_survives_being_cut(tmp_path):
     assert done.stdout.split() == [hashlib.md5(data).hexdigest(), str(len(data))], done.stderr
 
 
-def test_a_damaged_part_is_noticed(tmp_path):
+def test_a_damaged_part_is_detected(tmp_path):
     (part,) = draw_page.cut("some", bytes(range(256)) * 100)
     at = len(part) // 2
     damaged = part[:at] + ("A" if part[at] != "A" else "B") + part[at + 1 :]
@@ -157,7 +158,7 @@ def page(tmp_path, runtime):
     rng = np.random.default_rng(0)
     ink = (rng.random((6, 28, 28)) > 0.9).astype(np.uint8) * 255
     drawings = Drawings(ink, [str(i) for i in range(6)])
-    sketch, taps = backbones.fused(backbone, drawings, device="cpu", progress=False)
+    sketch = fused(backbone, drawings, device="cpu", progress=False)
     photo = sketch.mean(0) + sketch.std(0) * torch.randn(30, sketch.shape[1])
     columns, config = torch.arange(sketch.shape[1]), ssgn.SSGNConfig(hidden=64)
     words, names = torch.randn(3, 6), ("a", "b", "c")
@@ -175,7 +176,8 @@ def page(tmp_path, runtime):
     return tmp_path
 
 
-def test_the_pages_runtime_ranks_as_pytorch_and_would_say_so_if_not(page):
+@pytest.mark.slow
+def test_the_runtime_of_the_page_ranks_as_pytorch_and_differences_are_counted(page):
     compared = draw_page.compare(page)
     assert compared["of"] == 6 and compared["same"] == [6] and compared["median"] > 0
 
@@ -235,7 +237,7 @@ def test_the_board_leads_to_its_files_from_any_folder(made):
     assert page.count(" checked>") == 4 and "{" not in page
 
 
-def test_figures_in_the_text_are_measured_ones(made):
+def test_numbers_in_the_text_are_measured(made):
     said = shown(
         "In :draw-figure:`least` to :draw-figure:`most` of :draw-figure:`drawings`, "
         ":draw-figure:`leaked` of :draw-figure:`classes`, :draw-figure:`megabytes` MB.",
@@ -245,7 +247,7 @@ def test_figures_in_the_text_are_measured_ones(made):
     assert "has no 'mean'; there are: classes," in shown(":draw-figure:`mean`", made).astext()
 
 
-def test_a_build_of_something_else_than_pages_makes_nothing():
+def test_a_build_without_pages_makes_nothing():
     assert shown(".. draw::", None).astext() == ""
     app = type("App", (), {"builder": type("Builder", (), {"format": ""})})()
     draw_page.prepare(app)
@@ -261,7 +263,7 @@ def test_the_key_changes_with_what_the_files_are_made_from(monkeypatch):
     assert draw_page.key_of(given) != key
 
 
-def test_an_interrupted_making_leaves_nothing_and_is_begun_again(cache, monkeypatch):
+def test_interrupted_work_leaves_nothing_and_is_begun_again(cache, monkeypatch):
     def fails(target, given, say):
         (target / "part-00.js").write_text("half")
         raise KeyboardInterrupt
@@ -269,7 +271,7 @@ def test_an_interrupted_making_leaves_nothing_and_is_begun_again(cache, monkeypa
     monkeypatch.setattr(draw_page, "make", fails)
     with pytest.raises(KeyboardInterrupt):
         draw_page.prepared("quick", say=lambda _: None)
-    assert not [p for p in cache.rglob("*") if p.is_file()]
+    assert left_in(cache / "draw") == []
 
     calls = []
 
@@ -280,10 +282,3 @@ def test_an_interrupted_making_leaves_nothing_and_is_begun_again(cache, monkeypa
     monkeypatch.setattr(draw_page, "make", works)
     folders = {draw_page.prepared("quick", say=lambda _: None) for _ in range(2)}
     assert len(folders) == len(calls) == 1
-
-
-def test_the_cache_is_the_librarys(monkeypatch, tmp_path):
-    assert draw_page.cache_dir() == ssgn.data.cache_dir()
-    for chosen in (str(tmp_path), "~/x"):
-        monkeypatch.setitem(os.environ, "SSGN_CACHE", chosen)
-        assert draw_page.cache_dir() == ssgn.data.cache_dir()

@@ -66,18 +66,18 @@ def lower_bound(versions: SpecifierSet) -> Version:
     return bound
 
 
-def test_lowest_is_the_lower_bound_of_everything():
+def test_lowest_pins_the_lower_bound_of_every_dependency():
     assert pins("lowest") == {name: lower_bound(v) for name, v in pinned(PYPROJECT).items()}
 
 
-def test_newest_is_what_may_be_installed_of_everything():
+def test_newest_pins_an_allowed_version_of_every_dependency():
     newest, lowest = pins("newest"), pins("lowest")
     assert set(newest) == set(pinned(PYPROJECT))
     for name, versions in pinned(PYPROJECT).items():
         assert versions.contains(newest[name]) and newest[name] >= lowest[name], name
 
 
-def test_what_builds_the_wheel_is_the_same_here_as_for_everybody():
+def test_the_tests_build_wheels_with_the_declared_setuptools():
     [builder] = map(Requirement, PYPROJECT["build-system"]["requires"])
     assert asked_for(PYPROJECT, ["test"])[builder.name] == builder.specifier
 
@@ -105,20 +105,20 @@ def asked_of_conda(environment: dict, pyproject: dict) -> dict[str, SpecifierSet
 
 
 def asked_of_make(makefile: str, pyproject: dict) -> dict[str, SpecifierSet]:
-    """What the rule that makes .venv installs; ``make pages`` adds to it."""
-    rule = makefile.partition("\n$(READY):")[2]
-    [extras] = re.findall(r'pip install -e "\.\[(.*?)\]"', rule)
+    """What ``make book`` installs."""
+    [target] = re.findall(r"^book: \$\((\w+)\)", makefile, re.M)
+    [extras] = re.findall(rf"^{target} := \S+\.installed-(\S+)", makefile, re.M)
     return asked_for(pyproject, extras.split(","))
 
 
-def test_conda_and_make_ask_for_the_same():
+def test_conda_and_make_install_the_same():
     assert asked_of_conda(ENVIRONMENT, PYPROJECT) == asked_of_make(MAKEFILE, PYPROJECT)
     assert set(conda(ENVIRONMENT)) == {"python", *TOOLS}
     assert ENVIRONMENT["name"] == PYPROJECT["project"]["name"]
 
 
-@pytest.mark.parametrize("line", ["polars>=1", "numpy>=2", "-e .[book,test]"])
-def test_a_line_more_or_less_for_conda_is_found(line):
+@pytest.mark.parametrize("line", ["polars>=1", "numpy>=2", "-e .[test]"])
+def test_an_extra_or_missing_line_for_conda_is_detected(line):
     environment = copy.deepcopy(ENVIRONMENT)
     pip = environment["dependencies"][-1]["pip"]
     if line.startswith("-e"):
@@ -127,19 +127,31 @@ def test_a_line_more_or_less_for_conda_is_found(line):
     assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
 
 
-def test_a_package_of_conda_s_own_is_found():
+def test_a_package_that_only_conda_installs_is_detected():
     environment = copy.deepcopy(ENVIRONMENT)
     environment["dependencies"].insert(0, "pytorch>=2.6")
     assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
 
 
-def test_an_extra_more_or_less_for_make_is_found():
-    for extras in ("book,test", "book,test,lint,pages"):
-        changed = MAKEFILE.replace('".[book,test,lint]"', f'".[{extras}]"')
+def test_another_extra_for_make_is_detected():
+    for extra in ("test", "data"):
+        changed = MAKEFILE.replace(".installed-book", f".installed-{extra}")
         assert asked_of_conda(ENVIRONMENT, PYPROJECT) != asked_of_make(changed, PYPROJECT)
 
 
-def test_a_dependency_more_is_found_in_the_pins_and_where_names_are_listed():
+def test_the_core_is_small():
+    """What ``pip install ssgn`` brings; extras bring the rest."""
+    assert set(asked_for(PYPROJECT, [])) == {
+        "numpy", "scipy", "torch", "torchvision", "timm", "safetensors", "pillow", "tqdm",
+        "platformdirs", "filelock", "typer",
+    }  # fmt: skip
+
+
+def test_the_book_does_not_install_what_only_the_tests_need():
+    assert not {"pytest", "hypothesis", "ruff", "playwright"} & set(asked_for(PYPROJECT, ["book"]))
+
+
+def test_a_new_dependency_is_detected_in_pins_and_lists():
     """environment.yml installs the project, so that a new dependency comes by itself. If it
     listed names, one that is added to pyproject.toml alone would be missed."""
     changed = copy.deepcopy(PYPROJECT)
@@ -200,6 +212,7 @@ def wheel(tracked, tmp_path_factory) -> Path:
     return build(tracked, tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(wheel, tracked):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -210,6 +223,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel, tracked):
     assert {"ssgn/data/splits/sketchy-104-21.json", "ssgn/data/tables/words.json"} < inside
 
 
+@pytest.mark.slow
 def test_the_same_sources_make_the_same_wheel(wheel, tracked, tmp_path):
     again = build(tracked, tmp_path)
     assert again.name == wheel.name and again.read_bytes() == wheel.read_bytes()
@@ -224,7 +238,7 @@ import numpy as np
 from PIL import Image
 
 import ssgn
-from ssgn.data.files import package_digest
+from ssgn.machine import package_digest
 
 target, here = map(Path, sys.argv[1:])
 assert Path(ssgn.__file__).is_relative_to(target), ssgn.__file__
@@ -254,6 +268,7 @@ print(package_digest())
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_works_without_the_repository(wheel, tmp_path):
     """In another folder, with the packages that are installed here and no way to this repository:
     Python looks into PYTHONPATH before it follows an editable installation."""
@@ -273,6 +288,6 @@ def test_the_wheel_works_without_the_repository(wheel, tmp_path):
 
 
 def ssgn_digest() -> str:
-    from ssgn.data.files import package_digest
+    from ssgn.machine import package_digest
 
     return package_digest()

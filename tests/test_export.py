@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 import ssgn
 from ssgn import backbones, export
 from ssgn.data import Drawings, draw
+from ssgn.extraction import fused
 from ssgn.model import SSGN
 
 SIZE = 64
@@ -45,34 +46,33 @@ def drawings():
 
 @pytest.fixture(scope="module")
 def sketch(backbone, drawings):
-    return backbones.fused(backbone, drawings, device="cpu", progress=False)
+    return fused(backbone, drawings, device="cpu", progress=False)
 
 
 @pytest.fixture(scope="module")
 def photo(sketch):
     gen = torch.Generator().manual_seed(1)
-    return sketch[0].mean(0) + sketch[0].std(0) * torch.randn(40, sketch[0].shape[1], generator=gen)
+    return sketch.mean(0) + sketch.std(0) * torch.randn(40, sketch.shape[1], generator=gen)
 
 
 @pytest.fixture(scope="module")
 def models(backbone, sketch, photo):
-    features, taps = sketch
-    made = []
+    made, taps = [], backbone.columns
     for seed, changes in enumerate(VARIANTS):
         torch.manual_seed(seed)
         config = ssgn.SSGNConfig(**{"hidden": 64, **changes})
         names = backbone.presets[config.taps]
         columns = torch.cat([torch.arange(taps[n].start, taps[n].stop) for n in names])
         words = torch.randn(3, 6)
-        width = features.shape[1]
-        made.append(SSGN(config, columns, width, features, photo, words, ("a", "b", "c")).eval())
+        width = sketch.shape[1]
+        made.append(SSGN(config, columns, width, sketch, photo, words, ("a", "b", "c")).eval())
     return made
 
 
 @pytest.fixture(scope="module")
 def expected(models, sketch, photo):
     """The library's own way: similarities and items, by model."""
-    return [ssgn.rank(ssgn.synthesize(m, sketch[0]), ssgn.embed(m, photo), k=12) for m in models]
+    return [ssgn.rank(ssgn.synthesize(m, sketch), ssgn.embed(m, photo), k=12) for m in models]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ rasters = arrays(np.uint8, (28, 28), elements=st.sampled_from([0, 0, 0, 1, 90, 2
 
 @settings(max_examples=60, deadline=None)
 @given(rasters, st.sampled_from([34, 64, 128, 224]))
-def test_draw_is_the_librarys_to_the_last_bit(ink, size):
+def test_draw_equals_the_librarys_to_the_last_bit(ink, size):
     drawn = export.Draw(size)(torch.from_numpy(ink).float())
     assert np.array_equal(drawn.numpy(), draw(ink, size)[..., 0])
 
@@ -99,11 +99,11 @@ def test_draw_of_blocks(rows, cols):
         assert np.array_equal(drawn.numpy(), draw(ink, size)[..., 0])
 
 
-def test_a_blank_drawing_stays_blank():
+def test_a_blank_sketch_stays_blank():
     assert (export.Draw(64)(torch.zeros(28, 28)) == 255).all()
 
 
-def test_a_canvas_that_is_too_small():
+def test_a_canvas_that_is_too_small_is_refused():
     """There Pillow chooses which axis comes first, by rules of its own."""
     with pytest.raises(ValueError, match="32 pixels has no room for drawings of 28"):
         export.Draw(32)
@@ -120,7 +120,7 @@ def test_the_pipeline_ranks_as_the_library(pipeline, drawings, expected):
 
 
 def assert_same_ranks(found, items, similarity, tolerance):
-    """The same items in the same order, but for neighbours that are closer than the tolerance."""
+    """The same items in the same order, but for neighbors that are closer than the tolerance."""
     for place, (a, b) in enumerate(zip(found.tolist(), items.tolist(), strict=True)):
         if a != b:
             near = (similarity - similarity[place]).abs() < tolerance
@@ -160,13 +160,13 @@ def test_the_file_is_valid_and_needs_no_other(files):
     assert sorted(p.name for p in files.iterdir()) == ["compact.onnx", "whole.onnx"]
 
 
-def test_the_file_tells_nothing_of_the_machine(files):
+def test_the_file_holds_no_folder_of_this_machine(files):
     folder = str(Path(export.__file__).parent).encode()
     for file in files.iterdir():
         assert folder not in file.read_bytes()
 
 
-def test_what_cannot_be_exported(backbone, models, photo, world):
+def test_what_cannot_be_exported_is_refused(backbone, models, photo, world):
     with pytest.raises(ValueError, match="at least one model"):
         export.Pipeline(backbone, [], photo)
     with pytest.raises(ValueError, match="k is 41; the gallery has 1 to 40"):
@@ -180,8 +180,8 @@ def test_what_cannot_be_exported(backbone, models, photo, world):
         export.Pipeline(backbone, [leaking], x)
 
 
-def test_without_onnx_it_says_what_to_install(pipeline, tmp_path, monkeypatch):
+def test_the_error_without_onnx_says_what_to_install(pipeline, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'ssgn\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"install 'ssgn\[onnx\]'"):
         export.to_onnx(pipeline, tmp_path / "p.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,6 @@
-"""A folder of one's own pictures: indexed, brought up to date, searched, shown."""
+"""A folder of one's own images: indexed, brought up to date, searched, shown."""
 
 import functools
-import json
 import os
 import re
 from pathlib import Path
@@ -13,21 +12,26 @@ import yaml
 from PIL import Image, ImageDraw
 
 import ssgn
-from ssgn import cli, gallery
-from ssgn.backbones import FeatureError, fused
+from ssgn import extraction
+from ssgn.backbones import load_backbone as slowly
 from ssgn.data import Drawings, rastered
-from ssgn.gallery import Found, Gallery, Hit
+from ssgn.extraction import fused
+from ssgn.features import FeatureError
+from ssgn.gallery import Found, Gallery, Hit, index, models
+from ssgn.machine import printable, read_json, write_json
 from ssgn.model import SSGN
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
 
-load_backbone = functools.cache(gallery.load_backbone)  # a second each time
+load_backbone = functools.cache(slowly)  # it takes a second each time
 
 
 @pytest.fixture(autouse=True)
 def quick_backbone(monkeypatch):
-    monkeypatch.setattr(gallery, "load_backbone", load_backbone)
+    monkeypatch.setattr(index, "load_backbone", load_backbone)
 
 
 def model_like(dataset, size=SIZE):
@@ -35,9 +39,9 @@ def model_like(dataset, size=SIZE):
     net = load_backbone("efficientnet-lite0", size=size)
     rng = np.random.default_rng(0)
     drawings = Drawings((rng.random((20, 28, 28)) > 0.9).astype(np.uint8) * 255, [""] * 20)
-    x, taps = fused(net, drawings, device="cpu", progress=False)
+    x = fused(net, drawings, device="cpu", progress=False)
     torch.manual_seed(0)
-    columns = torch.arange(taps["stage3"].start, x.shape[1])
+    columns = torch.arange(net.columns["stage3"].start, x.shape[1])
     config = ssgn.SSGNConfig(decoder="single-stage", hidden=16)
     classes = ("a", "b", "c")
     name = "efficientnet-lite0"
@@ -66,13 +70,13 @@ def paint(path, seed, size=(40, 30)):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Seven pictures in three folders, beside what is none."""
-    root = tmp_path / "pictures"
+def images(tmp_path):
+    """Seven images in three folders, beside files that are not images."""
+    root = tmp_path / "images"
     for i, name in enumerate(("a.png", "b.jpg", "c.PNG", "sub/d.png", "sub/e.webp", "sub/x/f.gif")):
         paint(root / name, i)
     paint(root / "sub/ü & <i>.png", 6)
-    (root / "readme.txt").write_text("no picture")
+    (root / "readme.txt").write_text("not an image")
     (root / "sub/.hidden").mkdir()
     paint(root / "sub/.hidden/g.png", 7)
     paint(root / ".h.png", 8)
@@ -81,15 +85,15 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def read(monkeypatch):
-    """The names of the pictures that are read, in order."""
+    """The names of the images that are read, in order."""
     names = []
-    load = gallery._Pictures.load
+    load = index._Images.load
 
     def spied(self, i, size):
         names.append(self.names[i])
         return load(self, i, size)
 
-    monkeypatch.setattr(gallery._Pictures, "load", spied)
+    monkeypatch.setattr(index._Images, "load", spied)
     return names
 
 
@@ -101,14 +105,16 @@ def sketch(tmp_path):
     return tmp_path / "sketch.png"
 
 
-def build(pictures, model, **options):
-    return Gallery.build(
-        pictures, pictures.parent / "index", model=model, progress=False, **options
-    )
+def build(images, model, **options):
+    return Gallery.build(images, images.parent / "index", model=model, progress=False, **options)
 
 
-def files(index):
-    return sorted(p.name for p in index.iterdir())
+def files(folder):
+    """The names in an index, its own random ones replaced."""
+    return sorted(re.sub("-[0-9a-f]{12}", "", p.name) for p in folder.iterdir())
+
+
+COMPLETE = ["features.npy", "index.json"]
 
 
 ALL = ["a.png", "b.jpg", "c.PNG", "sub/d.png", "sub/e.webp", "sub/x/f.gif", "sub/ü & <i>.png"]
@@ -117,29 +123,29 @@ ALL = ["a.png", "b.jpg", "c.PNG", "sub/d.png", "sub/e.webp", "sub/x/f.gif", "sub
 # Indexing -----------------------------------------------------------------------------------
 
 
-def test_a_folder_is_indexed_with_the_folders_in_it(pictures, model):
-    made = build(pictures, model)
+def test_a_folder_is_indexed_with_the_folders_in_it(images, model):
+    made = build(images, model)
     assert made.paths == sorted(ALL) and len(made) == 7 and not made.unreadable
     assert made.changes == {"new": 7, "changed": 0, "unchanged": 0, "removed": 0}
-    assert files(made.index) == ["gallery.safetensors"]
+    assert files(made.index) == COMPLETE
     net = load_backbone("efficientnet-lite0", size=SIZE)
-    paths = [pictures / p for p in made.paths]
-    x, _ = fused(net, ssgn.data.ImageFiles(paths, made.paths), device="cpu", progress=False)
+    paths = [images / p for p in made.paths]
+    x = fused(net, ssgn.data.ImageFiles(paths, made.paths), device="cpu", progress=False)
     torch.testing.assert_close(made.photo, x, atol=1e-4, rtol=1e-4)
 
 
-def test_only_what_changed_is_read_again(pictures, model, read):
-    first = build(pictures, model).photo.clone()
+def test_only_what_changed_is_read_again(images, model, read):
+    first = build(images, model).photo.clone()
     read.clear()
-    again = build(pictures, model)
+    again = build(images, model)
     assert read == [] and torch.equal(again.photo, first)
     assert again.changes == {"new": 0, "changed": 0, "unchanged": 7, "removed": 0}
 
-    paint(pictures / "a.png", 99)
-    os.utime(pictures / "a.png", ns=(1, 1))
-    paint(pictures / "new.png", 100)
-    (pictures / "sub/d.png").unlink()
-    changed = build(pictures, model)
+    paint(images / "a.png", 99)
+    os.utime(images / "a.png", ns=(1, 1))
+    paint(images / "new.png", 100)
+    (images / "sub/d.png").unlink()
+    changed = build(images, model)
     assert sorted(read) == ["a.png", "new.png"]
     assert changed.changes == {"new": 1, "changed": 1, "unchanged": 5, "removed": 1}
     rows = {p: x for p, x in zip(changed.paths, changed.photo, strict=True)}
@@ -149,100 +155,79 @@ def test_only_what_changed_is_read_again(pictures, model, read):
     assert torch.equal(rows["b.jpg"], before["b.jpg"])
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 2, 3])
-def test_an_interrupted_index_goes_on(pictures, model, read, monkeypatch, chunks):
-    whole = build(pictures, model).photo.clone()
-    for path in (pictures.parent / "index").iterdir():
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_interrupted_indexing_goes_on(images, model, read, monkeypatch, batches):
+    whole = build(images, model).photo.clone()
+    for path in (images.parent / "index").iterdir():
         path.unlink()
     read.clear()
-    monkeypatch.setattr(gallery, "CHUNK", 2)
-    chunk, done = gallery._chunk, []
+    monkeypatch.setattr(index, "how", lambda **options: extraction.how(batch_size=2, **options))
+    compute = extraction._computed
 
-    def interrupted(*arguments):
-        if len(done) == chunks:
-            raise KeyboardInterrupt
-        done.append(chunk(*arguments))
-        return done[-1]
+    def interrupted(*arguments, **options):
+        for n, batch in enumerate(compute(*arguments, **options)):
+            if n == batches:
+                raise KeyboardInterrupt
+            yield batch
 
-    monkeypatch.setattr(gallery, "_chunk", interrupted)
+    monkeypatch.setattr(extraction, "_computed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(pictures, model)
-    if chunks:
-        with pytest.raises(ssgn.DataError, match="not finished; the same `ssgn index` goes on"):
-            Gallery.open(pictures.parent / "index")
-    monkeypatch.setattr(gallery, "_chunk", chunk)
-    made = build(pictures, model)
-    assert len(read) == len(set(read)) == 7  # each once, over both runs
+        build(images, model)
+    with pytest.raises(ssgn.DataError, match="not complete: run the same `ssgn index` again"):
+        Gallery.open(images.parent / "index")
+    monkeypatch.setattr(extraction, "_computed", compute)
+    made = build(images, model)
+    assert len(read) <= 7 + 2  # only the batch that was interrupted is read again
     torch.testing.assert_close(made.photo, whole, atol=1e-4, rtol=1e-4)
-    assert files(made.index) == ["gallery.safetensors"]
-    assert made.changes["unchanged"] == 2 * chunks
+    assert files(made.index) == COMPLETE
 
 
-def test_an_interruption_between_merging_and_tidying_harms_nothing(pictures, model, monkeypatch):
-    whole = build(pictures, model).photo.clone()
-    index = pictures.parent / "index"
-    (index / "gallery.safetensors").rename(index / "part-0.safetensors")
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_an_index_is_whole_at_every_moment_of_an_update(images, model, monkeypatch):
+    build(images, model)
+    paint(images / "new.png", 9)
+
+    def interrupted(path, content):
+        if path.name == "index.json":
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    monkeypatch.setattr(index.machine, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(pictures, model)
-    monkeypatch.setattr(Path, "unlink", unlink)
-    assert files(index) == ["gallery.safetensors", "part-0.safetensors"]
-    assert torch.equal(build(pictures, model).photo, whole)
-    assert files(index) == ["gallery.safetensors"]
+        build(images, model)
+    monkeypatch.setattr(index.machine, "write_json", write_json)
+    assert Gallery.open(images.parent / "index").paths == sorted(ALL)
+    made = build(images, model)
+    assert made.paths == sorted([*ALL, "new.png"]) and files(made.index) == COMPLETE
 
 
-def test_what_cannot_be_read_is_left_out_and_reported(pictures, model, read):
-    (pictures / "cut.png").write_bytes((pictures / "a.png").read_bytes()[:60])
-    (pictures / "text.jpg").write_text("not a picture")
-    (pictures / "empty.png").touch()
-    (pictures / "nowhere.png").symlink_to("gone.png")
-    (pictures / "self.png").symlink_to("self.png")
-    made = build(pictures, model)
+def test_unreadable_images_are_left_out_and_reported(images, model, read):
+    (images / "cut.png").write_bytes((images / "a.png").read_bytes()[:60])
+    (images / "text.jpg").write_text("not an image")
+    (images / "empty.png").touch()
+    (images / "nowhere.png").symlink_to("gone.png")
+    (images / "self.png").symlink_to("self.png")
+    made = build(images, model)
     assert made.paths == sorted(ALL)
     assert list(made.unreadable) == sorted(made.unreadable)
-    assert made.unreadable["text.jpg"] == "not a picture that Pillow knows"
+    assert made.unreadable["text.jpg"] == "not an image that Pillow knows"
     assert "No such file" in made.unreadable["nowhere.png"]
     assert set(made.unreadable) == {"cut.png", "text.jpg", "empty.png", "nowhere.png", "self.png"}
-    assert all(made.unreadable.values()) and str(pictures) not in str(made.unreadable)
+    assert all(made.unreadable.values()) and str(images) not in str(made.unreadable)
 
     read.clear()
-    assert build(pictures, model).unreadable == made.unreadable  # remembered, and not tried again
+    assert build(images, model).unreadable == made.unreadable  # remembered, and not tried again
     assert read == []
-    paint(pictures / "cut.png", 9)
-    mended = build(pictures, model)
-    assert read == ["cut.png"] and "cut.png" in mended.paths and "cut.png" not in mended.unreadable
-    (pictures / "a.png").write_bytes(b"broken now")
-    broken = build(pictures, model)
+    paint(images / "cut.png", 9)
+    fixed = build(images, model)
+    assert set(read) == {"cut.png"} and "cut.png" in fixed.paths
+    assert "cut.png" not in fixed.unreadable
+    (images / "a.png").write_bytes(b"broken now")
+    broken = build(images, model)
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable
 
 
-def test_what_was_mended_before_an_interruption_is_found_after_it(pictures, model, monkeypatch):
-    """The index still says that it is unreadable, a part of the interrupted run has it."""
-    (pictures / "x.png").write_text("broken")
-    build(pictures, model)
-    paint(pictures / "x.png", 9)
-    (pictures / "a.png").write_text("broken now")
-    monkeypatch.setattr(gallery._Stored, "write", interrupted_at_the_end(gallery._Stored.write))
-    with pytest.raises(KeyboardInterrupt):
-        build(pictures, model)
-    monkeypatch.undo()
-    monkeypatch.setattr(gallery, "load_backbone", load_backbone)
-    made = build(pictures, model)
-    assert made.paths == sorted({*ALL, "x.png"} - {"a.png"}) and set(made.unreadable) == {"a.png"}
-
-
-def interrupted_at_the_end(write):
-    def stops(path, *content):
-        if path.name == "gallery.safetensors":
-            raise KeyboardInterrupt
-        write(path, *content)
-
-    return staticmethod(stops)
-
-
-def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(pictures, model, monkeypatch):
-    build(pictures, model)
+def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(images, model, monkeypatch):
+    build(images, model)
     scandir = os.scandir
 
     def shut(name):
@@ -254,39 +239,39 @@ def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(pictures, 
         return scan
 
     monkeypatch.setattr(os, "scandir", shut("sub"))
-    made = build(pictures, model)
+    made = build(images, model)
     assert made.unreadable == {"sub": "Permission denied"} and made.paths == sorted(ALL)
     assert made.changes["removed"] == 0
     monkeypatch.setattr(os, "scandir", scandir)
-    (pictures / "sub/d.png").unlink()
-    opened = build(pictures, model)
+    (images / "sub/d.png").unlink()
+    opened = build(images, model)
     assert not opened.unreadable and opened.paths == sorted(set(ALL) - {"sub/d.png"})
 
-    monkeypatch.setattr(os, "scandir", shut("pictures"))
+    monkeypatch.setattr(os, "scandir", shut("images"))
     with pytest.raises(ssgn.DataError, match="cannot be opened: Permission denied"):
-        build(pictures, model)
+        build(images, model)
 
 
-def test_a_picture_of_too_many_pixels_is_left_out(pictures, model, monkeypatch):
+def test_an_image_of_too_many_pixels_is_left_out(images, model, monkeypatch):
     monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
-    paint(pictures / "huge.png", 1, (60, 50))
-    made = build(pictures, model)
+    paint(images / "huge.png", 1, (60, 50))
+    made = build(images, model)
     assert set(made.unreadable) == {"huge.png"} and "60 x 50 pixels" in made.unreadable["huge.png"]
 
 
-def test_links_to_folders_are_not_followed(pictures, model):
-    (pictures / "sub/loop").symlink_to(pictures)
-    (pictures / "link.png").symlink_to(pictures / "a.png")
-    assert build(pictures, model).paths == sorted([*ALL, "link.png"])
+def test_links_to_folders_are_not_followed(images, model):
+    (images / "sub/loop").symlink_to(images)
+    (images / "link.png").symlink_to(images / "a.png")
+    assert build(images, model).paths == sorted([*ALL, "link.png"])
 
 
-def test_an_index_may_lie_in_its_folder(pictures, model):
+def test_an_index_may_be_in_the_folder_of_its_images(images, model):
     for _ in range(2):
-        made = Gallery.build(pictures, pictures / "index", model=model, progress=False)
+        made = Gallery.build(images, images / "index", model=model, progress=False)
         assert made.paths == sorted(ALL)
 
 
-def test_a_phones_photo_is_read_upright(tmp_path, model):
+def test_a_turned_photo_is_read_upright(tmp_path, model):
     upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
@@ -297,14 +282,14 @@ def test_a_phones_photo_is_read_upright(tmp_path, model):
     torch.testing.assert_close(made.photo[0], made.photo[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_large_jpeg_is_read_nearly_as_it_is(tmp_path, model):
+def test_decoding_a_jpeg_smaller_changes_little(tmp_path, model):
     """It is decoded smaller: a shortcut that must not be seen."""
     y, x = np.mgrid[:1500, :2000]
     pixels = np.stack([x / 8, y / 6, 128 + 100 * np.sin(x / 90) * np.cos(y / 70)], 2)
     photo = Image.fromarray(pixels.astype(np.uint8))
     (tmp_path / "p").mkdir()
     photo.save(tmp_path / "p/a.jpg", quality=95)
-    small = gallery._Pictures(tmp_path / "p", [gallery._File("a.jpg", 0, 0)]).load(0, 128)
+    small = index._Images(tmp_path / "p", [index.File("a.jpg", 0, 0)]).load(0, 128)
     whole = ssgn.data.ImageFiles([tmp_path / "p/a.jpg"], ["a"]).load(0, 128)
     assert np.abs(small.astype(int) - whole).mean() < 2
 
@@ -312,82 +297,100 @@ def test_a_large_jpeg_is_read_nearly_as_it_is(tmp_path, model):
 # What is wrong ------------------------------------------------------------------------------
 
 
-def test_no_folder_no_picture_no_index(tmp_path, pictures, model):
-    with pytest.raises(ssgn.DataError, match="is no folder"):
-        build(pictures / "a.png", model)
+def test_missing_folder_images_or_index_are_named(tmp_path, images, model):
+    with pytest.raises(ssgn.DataError, match="is not a folder"):
+        build(images / "a.png", model)
     (tmp_path / "none").mkdir()
-    with pytest.raises(ssgn.DataError, match="no picture that can be read; looked for are .png"):
+    with pytest.raises(ssgn.DataError, match="no image that can be read; looked for are .png"):
         build(tmp_path / "none", model)
     (tmp_path / "none/x.png").write_text("x")
-    with pytest.raises(ssgn.DataError, match="x.png: not a picture that Pillow knows"):
+    with pytest.raises(ssgn.DataError, match="x.png: not an image that Pillow knows"):
         build(tmp_path / "none", model)
-    with pytest.raises(ssgn.DataError, match="is a file; an index is a folder"):
-        Gallery.build(pictures, pictures / "a.png", model=model, progress=False)
-    with pytest.raises(ssgn.DataError, match="is no index: .* Make one: ssgn index DIR"):
-        Gallery.open(pictures)
+    with pytest.raises(ssgn.DataError, match="is not an index: .* Make one: ssgn index DIR"):
+        Gallery.open(images)
 
 
-def test_an_index_is_not_overwritten_by_that_of_another_folder(pictures, model, tmp_path):
-    build(pictures, model)
+def test_nothing_of_the_users_is_replaced(images, model, tmp_path):
+    with pytest.raises(FileExistsError, match="a.png is in the way: it is a file"):
+        Gallery.build(images, images / "a.png", model=model, progress=False)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/notes.md").write_text("precious")
+    with pytest.raises(FileExistsError, match="it holds other files and no index"):
+        Gallery.build(images, tmp_path / "thesis", model=model, progress=False)
+    found = Found([], Image.new("RGB", (4, 4)), tmp_path, "")
+    with pytest.raises(FileExistsError, match="notes.md is in the way: it is not a page"):
+        found.save(tmp_path / "thesis/notes.md")
+    assert (tmp_path / "thesis/notes.md").read_text() == "precious"
+    for _ in range(2):
+        found.save(tmp_path / "page.html")  # its own kind may be replaced
+    found.save(tmp_path / "thesis/notes.md", overwrite=True)
+
+
+def test_an_index_is_not_overwritten_by_that_of_another_folder(images, model, tmp_path):
+    build(images, model)
     paint(tmp_path / "other/z.png", 1)
-    with pytest.raises(FeatureError, match="is the index of .*pictures, not of .*other"):
+    with pytest.raises(FeatureError, match="is the index of .*images, not of .*other"):
         build(tmp_path / "other", model)
-    pictures.rename(tmp_path / "moved")  # but a folder may move, and its index with it
+    images.rename(tmp_path / "moved")  # but a folder may move, and its index with it
     moved = build(tmp_path / "moved", model)
     assert moved.changes["unchanged"] == 7 and moved.root == (tmp_path / "moved").resolve()
 
 
-def test_damaged_indexes_are_refused(pictures, model, monkeypatch):
-    index = build(pictures, model).index
-    path = index / "gallery.safetensors"
-    whole, stored = path.read_bytes(), gallery._Stored.read(path)
-    nan = np.float32("nan").tobytes()
-    for damaged in (
-        whole[:-50],
-        whole[:100],
-        b"",
-        whole[:-4] + nan,
-        whole[:-1] + bytes([whole[-1] ^ 1]),
-    ):
+def test_damaged_indexes_are_refused(images, model, sketch, monkeypatch):
+    folder = build(images, model).index
+    (x,) = folder.glob("*.npy")
+    whole, about = x.read_bytes(), (folder / "index.json").read_text()
+    wrong = [(x, whole[:-50]), (x, whole[:20]), (x, b""), (folder / "index.json", b"{")]
+    for path in ('"a.png", 1, 1, "", 1', '"../a.png"', "3"):
+        wrong.append((folder / "index.json", about.replace('"a.png"', path).encode()))
+    for path, damaged in wrong:
+        before = path.read_bytes()
         path.write_bytes(damaged)
-        for use in (lambda: Gallery.open(index), lambda: build(pictures, model)):
+        for use in (lambda: Gallery.open(folder), lambda: build(images, model)):
             with pytest.raises(FeatureError, match="is damaged"):
                 use()
-    x = stored.x.clone()
-    x[3, 5] = torch.nan
-    pieces = gallery.Pieces.of(x)
-    gallery._Stored.write(path, stored.about, stored.files, stored.unreadable, pieces)
+        path.write_bytes(before)
+    x.write_bytes(whole[:-4] + np.float32("nan").tobytes())
     with pytest.raises(FeatureError, match="1 of 7 rows hold NaN"):
-        Gallery.open(index)
-    path.write_bytes(whole)
-    monkeypatch.setattr(gallery, "FORMAT", 7)
-    with pytest.raises(FeatureError, match="has format 1, this version reads 7"):
-        Gallery.open(index)
+        Gallery.open(folder, model).search(sketch)
+    monkeypatch.setattr(index, "FORMAT", 7)
+    with pytest.raises(FeatureError, match="has format 2, this version reads 7"):
+        Gallery.open(folder)
 
 
-def test_a_model_of_another_backbone_is_refused(pictures, model, sketch):
-    index = build(pictures, model).index
+def test_an_index_of_an_earlier_version_is_recognized(images, model, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/gallery.safetensors").write_bytes(b"of version 0.1")
+    with pytest.raises(FeatureError, match="an earlier version: make a new one, `ssgn index DIR"):
+        Gallery.open(tmp_path / "old")
+    with pytest.raises(FileExistsError, match="it is an index of an earlier version"):
+        Gallery.build(images, tmp_path / "old", model=model, progress=False)
+    assert (tmp_path / "old/gallery.safetensors").read_bytes() == b"of version 0.1"
+
+
+def test_a_model_of_another_backbone_is_refused(images, model, sketch):
+    folder = build(images, model).index
     other = model_like("doodle-emoji", size=32)
     with pytest.raises(FeatureError, match=r"\(32 pixels\).*\(64 pixels\).*under another name"):
-        Gallery.open(index, other).search(sketch)
+        Gallery.open(folder, other).search(sketch)
     with pytest.raises(FeatureError, match="Give another name"):
-        build(pictures, other)
+        build(images, other)
     with pytest.raises(ssgn.CheckpointError, match="no model .*ssgn train FOLDER"):
-        Gallery.open(index, "nowhere").search(sketch)
-    with pytest.raises(ssgn.CheckpointError, match="is no checkpoint"):
-        build(pictures, pictures)
+        Gallery.open(folder, "nowhere").search(sketch)
+    with pytest.raises(ssgn.CheckpointError, match="is not a checkpoint"):
+        build(images, images)
 
 
 # Searching ----------------------------------------------------------------------------------
 
 
-def test_a_search_is_the_librarys(pictures, model, sketch):
-    made = build(pictures, model)
+def test_a_search_ranks_as_the_library_does(images, model, sketch):
+    made = build(images, model)
     found = made.search(sketch, k=3)
     net = load_backbone("efficientnet-lite0", size=SIZE)
     with Image.open(sketch) as image:
         drawing = Drawings(rastered(image)[None], ["sketch"])
-    x, _ = fused(net, drawing, device="cpu", progress=False)
+    x = fused(net, drawing, device="cpu", progress=False)
     scores, items = ssgn.rank(ssgn.synthesize(model, x), ssgn.embed(model, made.photo), 3)
     assert [hit.path for hit in found] == [made.root / made.paths[i] for i in items[0]]
     assert [hit.score for hit in found] == pytest.approx(scores[0].tolist(), abs=1e-5)
@@ -395,8 +398,8 @@ def test_a_search_is_the_librarys(pictures, model, sketch):
     assert len(made.search(sketch, k=99)) == 7
 
 
-def test_a_sketch_may_come_as_file_picture_or_array(pictures, model, sketch):
-    made = build(pictures, model)
+def test_a_sketch_may_be_a_file_an_image_or_an_array(images, model, sketch):
+    made = build(images, model)
     with Image.open(sketch) as image:
         image.load()
     shapes = [sketch, str(sketch), image, np.asarray(image), np.asarray(image.convert("RGB"))]
@@ -404,14 +407,14 @@ def test_a_sketch_may_come_as_file_picture_or_array(pictures, model, sketch):
 
 
 @pytest.mark.parametrize("dataset", ["doodle-emoji", "sketchy"])
-def test_a_blank_sketch_is_refused_whatever_the_model(pictures, dataset):
-    made = build(pictures, model_like(dataset))
+def test_a_blank_sketch_is_refused_whatever_the_model(images, dataset):
+    made = build(images, model_like(dataset))
     with pytest.raises(ValueError, match="the sketch is blank"):
         made.search(np.full((50, 50), 255, np.uint8))
 
 
-def test_a_sketch_that_is_none(pictures, model, tmp_path):
-    made = build(pictures, model)
+def test_a_missing_sketch_is_named(images, model, tmp_path):
+    made = build(images, model)
     with pytest.raises(ssgn.DataError, match="the sketch .*gone.png cannot be read: No such file"):
         made.search(tmp_path / "gone.png")
     with pytest.raises(ValueError, match="k is 0"):
@@ -419,10 +422,10 @@ def test_a_sketch_that_is_none(pictures, model, tmp_path):
 
 
 @pytest.mark.parametrize("dataset, as_raster", [("doodle-photo", True), ("sketchy", False)])
-def test_any_model_searches_any_pictures_and_says_what_it_was_trained_on(
-    pictures, sketch, dataset, as_raster
+def test_a_model_of_other_data_searches_too_and_says_what_it_was_trained_on(
+    images, sketch, dataset, as_raster
 ):
-    made = build(pictures, model_like(dataset))
+    made = build(images, model_like(dataset))
     found = made.search(sketch)
     assert f"trained on 3 classes of {dataset}: {ssgn.data.SHOWS[dataset]}" in found.note
     grey = np.asarray(found.sketch)
@@ -432,29 +435,29 @@ def test_any_model_searches_any_pictures_and_says_what_it_was_trained_on(
     assert (len(rows) > 0.5 * SIZE) == as_raster
 
 
-def test_a_model_that_does_not_say_what_it_was_trained_on(pictures, model, sketch):
+def test_a_model_that_does_not_say_what_it_was_trained_on(images, model, sketch):
     silent = model_like("doodle-emoji")
     silent.provenance = {}
-    index = build(pictures, model).index
-    note = Gallery.open(index, silent).search(sketch).note
+    folder = build(images, model).index
+    note = Gallery.open(folder, silent).search(sketch).note
     assert "data that it does not name" in note
 
 
-def test_the_model_that_an_index_was_made_for_searches_it(pictures, checkpoint, sketch):
-    index = build(pictures, checkpoint).index
-    opened = Gallery.open(index)
+def test_an_index_is_searched_by_the_model_it_was_made_for(images, checkpoint, sketch):
+    folder = build(images, checkpoint).index
+    opened = Gallery.open(folder)
     assert opened.model.provenance["dataset"] == "doodle-emoji"
     assert opened.changes is None and len(opened.search(sketch)) == 7
     checkpoint.rename(checkpoint.with_name("away"))
     with pytest.raises(ssgn.CheckpointError, match="no model"):
-        Gallery.open(index).search(sketch)
-    assert len(Gallery.open(index, checkpoint.with_name("away")).search(sketch)) == 7
+        Gallery.open(folder).search(sketch)
+    assert len(Gallery.open(folder, checkpoint.with_name("away")).search(sketch)) == 7
 
 
-def test_bringing_an_index_up_to_date_keeps_its_model(pictures, checkpoint, monkeypatch):
-    index = build(pictures, checkpoint).index
-    assert ssgn_command(monkeypatch, "index", pictures, "--out", index) == 0
-    assert Gallery.open(index)._given == str(checkpoint)
+def test_bringing_an_index_up_to_date_keeps_its_model(images, checkpoint, command):
+    folder = build(images, checkpoint).index
+    assert command("index", images, "--out", folder)[0] == 0
+    assert Gallery.open(folder)._given == str(checkpoint)
 
 
 # The book's model ----------------------------------------------------------------------------
@@ -462,7 +465,7 @@ def test_bringing_an_index_up_to_date_keeps_its_model(pictures, checkpoint, monk
 
 def test_the_books_model_is_that_of_the_quick_profile():
     common = yaml.safe_load((ROOT / "book/profiles/quick.yaml").read_text())["common"]
-    assert {name: common[name] for name in gallery.BOOK_PARAMETERS} == gallery.BOOK_PARAMETERS
+    assert {name: common[name] for name in models.PARAMETERS} == models.PARAMETERS
 
 
 def test_the_books_model_is_made_once(cache, world, fit, monkeypatch, capsys):
@@ -472,43 +475,40 @@ def test_the_books_model_is_made_once(cache, world, fit, monkeypatch, capsys):
         calls.append((config, options["seed"]))
         return fit()
 
-    monkeypatch.setattr(gallery, "load_dataset", lambda *_, **__: world.feats)
-    monkeypatch.setattr(gallery, "extract", lambda *_, **__: world.feats)
-    monkeypatch.setattr(gallery, "class_vectors", lambda _: world.sem)
-    monkeypatch.setattr(gallery, "fit_cached", fit_cached)
-    one, other = gallery.book_model(), gallery.book_model()
+    monkeypatch.setattr(models, "load_dataset", lambda *_, **__: world.feats)
+    monkeypatch.setattr(models, "extract", lambda *_, **__: world.feats)
+    monkeypatch.setattr(models, "class_vectors", lambda _: world.sem)
+    monkeypatch.setattr(models, "fit_cached", fit_cached)
+    one, other = models.book_model(), models.book_model()
     assert calls == [(ssgn.SSGNConfig(epochs=4), 0)]
     assert capsys.readouterr().err.count("is not in the cache") == 1
     assert all(torch.equal(t, other.state_dict()[k]) for k, t in one.state_dict().items())
 
 
-def test_indexing_for_the_books_model_does_not_train_it(pictures, monkeypatch, model, sketch):
-    monkeypatch.setattr(gallery, "book_model", lambda _: pytest.fail("trained"))
-    made = build(pictures, "doodle-emoji")
-    monkeypatch.setattr(gallery, "book_model", lambda _: model_like("doodle-emoji", size=128))
+def test_indexing_for_the_books_model_does_not_train_it(images, monkeypatch, model, sketch):
+    monkeypatch.setattr(models, "book_model", lambda _: pytest.fail("trained"))
+    made = build(images, "doodle-emoji")
+    monkeypatch.setattr(models, "book_model", lambda _: model_like("doodle-emoji", size=128))
     assert len(made.search(sketch)) == len(Gallery.open(made.index).search(sketch)) == 7
 
 
-def test_what_it_was_trained_on_goes_with_a_model(fit, world, tmp_path):
+def test_a_checkpoint_keeps_what_the_model_was_trained_on(fit, world, tmp_path):
     model = fit(seed=3)[0]
     expected = {**world.feats.provenance, "split": "custom", "seed": 3}
     assert model.provenance == expected and expected["dataset"] == "world"
     model.save(tmp_path / "m")
     assert SSGN.load(tmp_path / "m").provenance == model.provenance
-    about = ssgn.data.read_json(tmp_path / "m/config.json")
-    del about["provenance"]  # as older versions wrote it
-    (tmp_path / "m/config.json").write_text(json.dumps(about))
-    assert SSGN.load(tmp_path / "m").provenance == {}
-    (tmp_path / "m/config.json").write_text(json.dumps({**about, "provenance": ["x"]}))
-    with pytest.raises(ssgn.CheckpointError, match="provenance"):
+    about = read_json(tmp_path / "m/config.json")
+    write_json(tmp_path / "m/config.json", {**about, "provenance": ["x"]})
+    with pytest.raises(ssgn.CheckpointError, match="is damaged"):
         SSGN.load(tmp_path / "m")
 
 
 # The contact sheet ---------------------------------------------------------------------------
 
 
-def test_the_sheet_is_self_contained_and_escapes_names(pictures, model, sketch, tmp_path):
-    found = build(pictures, model).search(sketch)
+def test_the_sheet_is_self_contained_and_escapes_names(images, model, sketch, tmp_path):
+    found = build(images, model).search(sketch)
     found.save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.startswith("<!doctype html>") and '<html lang="en">' in page
@@ -522,24 +522,24 @@ def test_the_sheet_is_self_contained_and_escapes_names(pictures, model, sketch, 
     assert found.note.split("(")[0] in page
 
 
-def test_a_notebook_shows_the_sheet_without_touching_the_page(pictures, model, sketch):
-    shown = build(pictures, model).search(sketch)._repr_html_()
+def test_a_notebook_shows_the_sheet_without_touching_the_page(images, model, sketch):
+    shown = build(images, model).search(sketch)._repr_html_()
     scope = re.match(r'<div id="(found-\w+)">', shown)[1]
     rules = re.findall(r"^(.*?) \{", shown.partition("<style>")[2].partition("</style>")[0], re.M)
     assert rules and all(rule.startswith(f"#{scope} ") for rule in rules)
     assert "<html" not in shown
 
 
-def test_a_picture_that_is_gone_is_said_to_be(pictures, model, sketch):
-    made = build(pictures, model)
-    (pictures / "a.png").unlink()
+def test_an_image_that_is_gone_is_reported_on_the_page(images, model, sketch):
+    made = build(images, model)
+    (images / "a.png").unlink()
     page = made.search(sketch).html()
     assert page.count("No such file or directory") == 1 and page.count("data:image/jpeg") == 6
 
 
 def test_names_cannot_move_the_cursor_or_break_the_page(tmp_path):
     name = os.fsdecode(b"a\x1b[31m\n\xff.png")
-    assert gallery.printable(name) == r"a\x1b[31m\n\udcff.png"
+    assert printable(name) == r"a\x1b[31m\n\udcff.png"
     found = Found([Hit(tmp_path / name, 0.5)], Image.new("RGB", (4, 4)), tmp_path, "note <b>")
     assert "\x1b" not in repr(found) and len(repr(found).splitlines()) == 1
     found.save(tmp_path / "page.html")
@@ -549,51 +549,48 @@ def test_names_cannot_move_the_cursor_or_break_the_page(tmp_path):
 # The command line ----------------------------------------------------------------------------
 
 
-def ssgn_command(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["ssgn", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return stopped.value.code
-
-
-def test_index_and_search(pictures, checkpoint, sketch, tmp_path, monkeypatch, capsys):
+def test_index_and_search(images, checkpoint, sketch, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    (pictures / "bad.png").write_text("x")
-    assert ssgn_command(monkeypatch, "index", pictures, "--model", checkpoint) == 0
-    said = capsys.readouterr()
-    assert "8 new, 0 changed, 0 unchanged, 0 removed" in said.out
-    assert "not readable: bad.png: not a picture that Pillow knows" in said.err
-    assert "ssgn search pictures.ssgn SKETCH.png --out page.html" in said.out
+    (images / "bad.png").write_text("x")
+    code, out, err = command("index", images, "--model", checkpoint)
+    assert code == 0 and "8 new, 0 changed, 0 unchanged, 0 removed" in out
+    assert "not readable: bad.png: not an image that Pillow knows" in err
+    assert "ssgn search images.ssgn SKETCH.png --out page.html" in out
 
-    code = ssgn_command(monkeypatch, "search", "pictures.ssgn", sketch, "-k", 3, "--out", "p.html")
-    assert code == 0
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
+    words = ("search", "images.ssgn", sketch, "-k", 3, "--out", "p.html")
+    for _ in range(2):  # a page that a search wrote may be replaced
+        code, out, err = command(*words)
+        assert code == 0
+    lines = out.splitlines()
     assert len(lines) == 3 and all(re.fullmatch(r"-?\d\.\d{3}  /.+", line) for line in lines)
-    assert "trained on 3 classes of doodle-emoji" in said.err and "written to p.html" in said.err
+    assert "trained on 3 classes of doodle-emoji" in err and "written to p.html" in err
     assert "data:image/jpeg" in (tmp_path / "p.html").read_text()
 
+    (tmp_path / "p.html").write_text("precious")
+    code, _, err = command(*words)
+    assert code == 1 and "p.html is in the way" in err and "--overwrite" in err
+    assert (tmp_path / "p.html").read_text() == "precious"
+    assert command(*words, "--overwrite")[0] == 0
 
-def test_many_unreadable_files_are_counted(pictures, checkpoint, tmp_path, monkeypatch, capsys):
+
+def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeypatch, command):
     for i in range(25):
-        (pictures / f"bad{i:02}.png").write_text("x")
+        (images / f"bad{i:02}.png").write_text("x")
     monkeypatch.chdir(tmp_path)
-    ssgn_command(monkeypatch, "index", pictures, "--model", checkpoint, "--out", "my index")
-    said = capsys.readouterr()
-    assert said.err.count("not readable:") == 20 and "25 files not readable in all" in said.err
-    assert "ssgn search 'my index' SKETCH.png" in said.out
+    _, out, err = command("index", images, "--model", checkpoint, "--out", "my index")
+    assert err.count("not readable:") == 20 and "25 files not readable in all" in err
+    assert "ssgn search 'my index' SKETCH.png" in out
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "words, message",
     [
-        (("index", "nowhere"), "nowhere is no folder"),
-        (("search", "nowhere", "s.png"), "nowhere is no index"),
+        (("index", "nowhere"), "nowhere is not a folder"),
+        (("search", "nowhere", "s.png"), "nowhere is not an index"),
         (("index", ".", "--model", "nowhere"), "no model"),
     ],
 )
-def test_mistakes_end_in_a_message(tmp_path, monkeypatch, capsys, arguments, said):
+def test_mistakes_end_in_a_message(tmp_path, monkeypatch, command, words, message):
     monkeypatch.chdir(tmp_path)
-    assert ssgn_command(monkeypatch, *arguments) == 1
-    shown = capsys.readouterr().err
-    assert said in shown and "Traceback" not in shown
+    code, _, err = command(*words)
+    assert code == 1 and message in err and "Traceback" not in err

@@ -1,4 +1,4 @@
-"""Which unseen classes a backbone has seen: the table against WordNet, and what is done with it."""
+"""Which unseen classes a backbone has seen: the table against WordNet, and how it is used."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_every_id_is_an_imagenet_class_under_its_own_name():
             assert IMAGENET[wnid].split(", ")[0] == title, (name, wnid)
 
 
-def test_every_hand_made_judgement_has_its_reason_and_its_place():
+def test_every_judgment_by_hand_has_a_reason_and_its_place():
     for name, entry in CLASSES.items():
         related = set().union(*(entry[relation] for relation in RELATIONS))
         added, removed, near = (set(entry.get(how, {})) for how in BY_HAND)
@@ -55,7 +55,7 @@ def test_no_class_is_judged_twice():
     assert len({leaks.key(name) for name in CLASSES}) == len(CLASSES) == len(leaks.table())
 
 
-def test_classes_of_one_synset_are_judged_alike():
+def test_classes_of_one_synset_leak_the_same():
     by_synset = {}
     for name, entry in CLASSES.items():
         if entry["synset"]:
@@ -74,21 +74,18 @@ def names_shipped():
 
 
 @pytest.mark.parametrize("names", list(names_shipped()))
-def test_every_class_that_the_package_ships_is_judged(names):
+def test_every_class_of_a_shipped_split_or_table_is_judged(names):
     assert names and not [name for name in names if leaks.key(name) not in leaks.table()]
 
 
 def tiny_imagenet():
     """The ids that doodle-photo takes its photos from, by class."""
-    found = sorted(TABLES.glob("*tiny-imagenet*.json"))
-    if not found:
-        pytest.skip("this version of the package has no doodle-photo")
-    content = json.loads(found[0].read_text())
-    return {name: ids for name, ids in content.get("classes", content).items()}
+    (found,) = TABLES.glob("*tiny-imagenet*.json")
+    content = json.loads(found.read_text())
+    return content.get("classes", content)
 
 
-def test_photos_from_imagenet_leak():
-    """Where the package itself shows photos of an ImageNet class for a class, the table agrees."""
+def test_a_class_whose_photos_are_imagenets_leaks():
     for name, ids in tiny_imagenet().items():
         shown = leaks.table()[leaks.key(name)]["leaked"]
         assert {wnid for wnid in ids if wnid in IMAGENET} <= set(shown), name
@@ -102,7 +99,7 @@ def wordnet():
         pytest.skip(f"no WordNet 3.0 in {folder} (Debian: wordnet-base); $WORDNET names another")
     up, words = {}, {}
     for line in path.read_text("latin-1").splitlines():
-        if line.startswith("  "):  # the licence
+        if line.startswith("  "):  # the license
             continue
         fields = line.split(" | ", 1)[0].split()
         after_words = 4 + 2 * int(fields[3], 16)  # id, file, type, count; then word and sense
@@ -112,7 +109,7 @@ def wordnet():
     return up, words
 
 
-def test_relations_are_wordnets():
+def test_relations_are_those_of_wordnet():
     up, words = wordnet()
 
     def above(synset):
@@ -153,7 +150,7 @@ def test_relations_are_wordnets():
         ("ear", []),  # of corn only
     ],
 )
-def test_some_judgements(name, shown):
+def test_judgments_that_are_easy_to_get_wrong(name, shown):
     assert ssgn.leaked([name], "vgg16") == {name: shown}
 
 
@@ -161,17 +158,17 @@ def test_some_judgements(name, shown):
 
 
 @pytest.mark.parametrize("name", ["hot-air_balloon", "Hot Air Balloon", "hotair(balloon)"])
-def test_spelling_does_not_matter(name):
+def test_the_spelling_of_a_name_does_not_matter(name):
     assert ssgn.leaked([name], "efficientnet-lite0") == {name: ["balloon"]}
 
 
-def test_a_class_of_ones_own_is_found_by_name_or_not_judged():
+def test_a_users_own_class_is_found_by_name_or_not_judged():
     got = ssgn.leaked(["Tinca tinca", "tabby_cat", "my invention"], "vgg16")
     assert got == {"Tinca tinca": ["tench"], "tabby_cat": ["tabby"], "my invention": None}
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet-lite0", "vgg16", "resnet18.a1_in1k"])
-def test_trained_on_imagenet_1k(backbone):
+def test_weights_that_saw_imagenet_1k_only(backbone):
     assert leaks.pretrained_on(backbone) == "ImageNet-1k"
 
 
@@ -184,12 +181,12 @@ def test_trained_on_imagenet_1k(backbone):
         ("vit_small_patch14_dinov2", "lvd142m"),
     ],
 )
-def test_more_than_imagenet_1k_is_presumed_to_have_seen_everything(backbone, tag):
+def test_weights_that_saw_more_are_presumed_to_have_seen_every_class(backbone, tag):
     shown = ssgn.leaked(["bat", "my invention"], backbone)
     assert all(len(what) == 1 and tag in what[0] for what in shown.values())
 
 
-def test_nothing_is_known_of_an_unknown_backbone():
+def test_an_unknown_backbone_leaves_every_class_open():
     assert leaks.pretrained_on("made-up") is None
     assert ssgn.leaked(["zebra"], "made-up") == {"zebra": None}
 
@@ -199,7 +196,7 @@ def test_nothing_is_known_of_an_unknown_backbone():
 
 @pytest.fixture
 def named(world, monkeypatch):
-    """The world with names: of its 8 unseen classes 3 are ImageNet's and one nobody knows."""
+    """The world with names: 3 of its 8 unseen classes are ImageNet's."""
     monkeypatch.setattr(leaks, "_warned", set())
     unseen = ("zebra", "bat", "tree", "tiger", "giraffe", "saw", "pear", "cow")
 
@@ -219,7 +216,7 @@ def any_model(trained, monkeypatch):
     return trained
 
 
-def test_a_warning_that_says_it_all(any_model, named):
+def test_a_warning_names_classes_backbone_and_way_out(any_model, named):
     with pytest.warns(ssgn.LeakWarning) as caught:
         ssgn.evaluate_unseen(any_model, named())
     assert Path(caught[0].filename) == Path(__file__)
@@ -228,7 +225,7 @@ def test_a_warning_that_says_it_all(any_model, named):
     assert "imagenet-1k.json" in text and "leaked=False" in text and "judged" not in text
 
 
-def test_it_warns_once_for_each_features_and_split(any_model, named):
+def test_a_warning_comes_once_for_each_features_and_split(any_model, named):
     with pytest.warns(ssgn.LeakWarning):
         ssgn.evaluate_unseen(any_model, named())
     with warnings.catch_warnings():
@@ -245,7 +242,7 @@ def test_classes_that_cannot_be_judged_are_named(any_model, named):
 
 
 @pytest.mark.parametrize("about", [{"backbone": "made-up"}, {"weights": "random:beef"}])
-def test_no_warning_without_pre_training(any_model, named, about):
+def test_no_warning_without_known_pre_training(any_model, named, about):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         whole = ssgn.evaluate_unseen(any_model, named(**about))
@@ -259,10 +256,10 @@ def test_random_weights_have_seen_nothing(named):
     ]  # fmt: skip
 
 
-def test_leaked_classes_leave_queries_and_gallery(any_model, named):
+def test_leaked_classes_are_taken_out_of_queries_and_gallery(any_model, named):
     feats = named()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what is left is not leaked
+        warnings.simplefilter("error")  # no leaked class is left
         got = ssgn.evaluate_unseen(any_model, feats, leaked=False)
     kept = torch.tensor(
         [name in ("bat", "tree", "giraffe", "saw", "pear") for name in feats.classes]
@@ -278,7 +275,7 @@ def test_leaked_classes_leave_queries_and_gallery(any_model, named):
     assert got == pytest.approx(want)
 
 
-def test_nothing_left_to_evaluate(any_model, named):
+def test_a_split_of_leaked_classes_only_cannot_be_evaluated_without_them(any_model, named):
     names = ("zebra", "tiger", "cow", "lion", "banana", "pizza", "harp", "ant")
     with pytest.raises(ValueError, match="all 8 unseen.*vgg16.*with_split"):
         ssgn.evaluate_unseen(any_model, named(names), leaked=False)

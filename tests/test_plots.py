@@ -1,12 +1,15 @@
-"""Figures show what they were given; how they look is for eyes."""
+"""Figures show the values they are given. How they look is for eyes to judge."""
 
 import matplotlib
 
 matplotlib.use("agg")
 
 import html
+import importlib
 import re
+import sys
 import xml.etree.ElementTree as ET
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,6 +19,8 @@ import torch
 
 import ssgn
 from ssgn import plots
+from ssgn.metrics import interval
+from ssgn.plots import embeddings, page
 
 
 @pytest.fixture(autouse=True)
@@ -33,41 +38,140 @@ def texts(fig):
     return found
 
 
-def test_retrieval_panel_marks_right_and_wrong_by_more_than_colour(tiny_dataset):
+def lines_with_marker(ax, marker="o"):
+    return [line for line in ax.lines if line.get_marker() == marker]
+
+
+@pytest.mark.parametrize("package", ["bokeh", "IPython", "matplotlib", "seaborn"])
+def test_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "ssgn.plots")
+    with pytest.raises(ImportError, match=rf"pip install 'ssgn\[plots\]'.*{package}"):
+        importlib.import_module("ssgn.plots")
+
+
+# Panels of images -------------------------------------------------------------------------------
+
+
+def test_class_rows_allow_classes_with_few_images(tiny_dataset):
+    fig = plots.class_rows(tiny_dataset, ["cat", "sun"], sketches=2, photos=5)
+    assert {"cat", "sun", "sketches", "images"} <= set(texts(fig))
+    drawn = [len(ax.images) for ax in fig.axes]
+    assert drawn == 2 * [1, 1, 0, 1, 1, 0, 0, 0]
+
+
+def test_retrieval_panel_distinguishes_correct_from_wrong_by_more_than_color(tiny_dataset):
     ds = tiny_dataset
     fig = plots.retrieval_panel(
         [0], torch.tensor([[1, 2]]), ds.sketch, ds.photo, ds.sketch_labels, ds.photo_labels,
         ds.classes, captions=["AP 0.50"],
     )  # fmt: skip
-    marks = [ax.get_xlabel() for ax in fig.axes if ax.get_xlabel()]
-    assert marks == ["✓", "✗ dog"]
-    styles = [ax.spines["top"].get_linestyle() for ax in fig.axes if ax.get_xlabel()]
-    assert styles[0] != styles[1]
-    assert "cat\nAP 0.50" in texts(fig)
+    results = [ax for ax in fig.axes if ax.get_xlabel()]
+    assert [ax.get_xlabel() for ax in results] == ["✓", "✗ dog"]
+    correct, wrong = (ax.spines["top"] for ax in results)
+    assert correct.get_linestyle() != wrong.get_linestyle()
+    assert "cat\nAP 0.50" in texts(fig) and "cat, AP 0.50: correct, dog" in fig.get_label()
 
 
-def test_dots_show_every_seed_and_the_mean():
-    fig = plots.dots({"a": [0.1, 0.3], "b": [0.5]}, "mAP")
-    assert {"0.200", "0.500", "a", "b", "mAP"} <= set(texts(fig))
-    marked = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
-    assert [list(line.get_xdata()) for line in marked] == [[0.1, 0.3], [0.5]]
+# Charts -----------------------------------------------------------------------------------------
+
+
+def history(*validation):
+    epochs = [{"total": 2.0, "reconstruction": 1.0, "validation": v} for v in validation]
+    return ssgn.History(epochs, best_epoch=2)
 
 
 def test_training_curves_mark_the_kept_epoch():
-    history = ssgn.History(
-        [{"total": 2.0, "reconstruction": 1.0, "validation": v} for v in (0.1, 0.3, 0.2)],
-        best_epoch=2,
-    )
-    fig = plots.training_curves(history)
+    fig = plots.training_curves(history(0.1, 0.3, 0.2))
+    assert any("epoch 2" in t for t in texts(fig))
+    left, right = fig.axes
+    assert [list(line.get_ydata()) for line in lines_with_marker(left)] == [[2] * 3, [1] * 3]
+    assert list(lines_with_marker(right)[0].get_ydata()) == [0.1, 0.3, 0.2]
+
+
+def test_training_curves_work_without_validation_classes():
+    fig = plots.training_curves(history(None, None))
     assert any("epoch 2" in t for t in texts(fig))
 
 
-@pytest.mark.parametrize("decoder", ["coarse-to-fine", "single-stage"])
-def test_architecture_shows_the_real_widths(fit, decoder):
-    model, _ = fit(decoder=decoder, hidden=37, latent=5)
-    shown = " ".join(texts(plots.architecture(model)))
-    assert "32 → 37 → 10" in shown  # encoder: 2 * 16 columns to mean and variance of 5
-    assert ("semantic head" in shown) == (decoder == "coarse-to-fine")
+def test_dots_show_every_run_and_the_mean():
+    fig = plots.dots({"a": [0.1, 0.3], "b": [0.5]}, "mAP")
+    assert {"0.200", "0.500", "a", "b", "mAP"} <= set(texts(fig))
+    drawn = lines_with_marker(fig.axes[0])
+    assert [list(line.get_xdata()) for line in drawn] == [[0.1, 0.3], [0.5]]
+
+
+def test_interval_is_a_bar_underneath_the_dots_and_wider_than_them():
+    values = [0.1, 0.2, 0.3]
+    ax = plots.dots({"a": values}, "mAP").axes[0]
+    mean, half = interval(values)
+    bar, _, dots = ax.lines
+    assert list(bar.get_xdata()) == [mean - half, mean + half] and list(dots.get_xdata()) == values
+    assert bar.get_zorder() < dots.get_zorder()
+    assert bar.get_linewidth() > dots.get_markersize() + 2 * dots.get_markeredgewidth()
+
+
+def test_highlighted_dots_differ_by_more_than_color():
+    ax = plots.dots({"a": [0.1], "b": [0.2]}, "mAP", highlight=["b"]).axes[0]
+    filled, open_ = lines_with_marker(ax)
+    assert filled.get_markerfacecolor() == filled.get_color()
+    assert open_.get_markerfacecolor() == plots.PAPER
+
+
+def test_highlighted_bars_differ_by_more_than_color():
+    fig = plots.bars({"a": 0.1, "b": 0.25}, "mAP", highlight=["b"])
+    assert [bar.get_hatch() for bar in fig.axes[0].patches] == [None, "///"]
+    assert [bar.get_width() for bar in fig.axes[0].patches] == [0.1, 0.25]
+    assert {" 0.100", " 0.250"} <= set(texts(fig))
+
+
+def test_pairs_show_both_values_and_describe_them():
+    fig = plots.pairs({"a": (0.1, 0.4), "b": (0.3, 0.2)}, ("one", "two"), "x", title="t")
+    first, second = fig.axes[0].lines
+    assert list(first.get_xdata()) == [0.1, 0.3] and list(second.get_xdata()) == [0.4, 0.2]
+    assert first.get_marker() != second.get_marker()
+    assert "one and two: a 0.100 and 0.400; b 0.300 and 0.200" in fig.get_label()
+
+
+def test_ranking_shows_relevant_items_and_the_cut_off():
+    fig = plots.ranking(torch.tensor([True, False, True, False]), 3, title="one")
+    strip, ax = fig.axes
+    assert len(strip.collections[0].get_segments()) == 2
+    [dots] = lines_with_marker(ax)
+    assert list(dots.get_xdata()) == [1, 3] and list(dots.get_ydata()) == [1, 2 / 3]
+    best = next(line for line in ax.lines if "best" in str(line.get_label()))
+    assert list(best.get_ydata()) == [1, 2 / 3, 2 / 3]
+    assert any("k = 3" in t for t in texts(fig))
+
+
+def test_names_at_the_ends_of_curves_do_not_overlap():
+    fig = plots.curves([1, 10], {"a": [1, 0.5], "b": [1, 0.5]}, "k", marks={"R": 5})
+    at = {t.get_text().strip(): t.xy[1] for t in fig.axes[0].texts}
+    assert {"a", "b", "R"} == set(at) and abs(at["a"] - at["b"]) > 0.05
+
+
+def tick_labels(axis):
+    return {t.get_text() for t in axis.get_ticklabels(which="both")} - {""}
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    fig = plots.curves([1, 10, 2000], {"a": [1, 0.5, 0.2]}, "k")
+    assert {"1", "10", "100", "1,000"} <= tick_labels(fig.axes[0].xaxis)
+    fig = plots.ranking(torch.tensor([True, False, True, False]), 3)
+    assert {"1", "2", "3"} <= tick_labels(fig.axes[1].xaxis)
+
+
+def test_describe_keeps_tick_labels_that_a_chapter_has_set():
+    fig, ax = plt.subplots()
+    ax.loglog([10, 1000], [0.01, 0.1])
+    ax.set_xticks([10, 1000], ["few", "many"])
+    ax.minorticks_off()
+    plots.describe(fig, "a figure")
+    assert tick_labels(ax.xaxis) == {"few", "many"}
+    assert {"0.01", "0.1"} <= tick_labels(ax.yaxis)
+
+
+# Embeddings -------------------------------------------------------------------------------------
 
 
 def some_points(n=16, groups=2):
@@ -76,7 +180,7 @@ def some_points(n=16, groups=2):
     return points, names, ["real"] * (n // 2) + ["made"] * (n - n // 2)
 
 
-def test_embedding_has_a_panel_a_kind_and_labels_each_group_in_it():
+def test_embedding_has_one_panel_per_kind_with_the_names_of_all_groups():
     fig = plots.embedding(*some_points(), title="all")
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["real", "made"]
     for ax in fig.axes:
@@ -85,82 +189,149 @@ def test_embedding_has_a_panel_a_kind_and_labels_each_group_in_it():
         assert len(others.get_offsets()) == 8 and [len(g.get_offsets()) for g in groups] == [4, 4]
 
 
-def test_names_in_an_embedding_do_not_lie_on_each_other():
+def test_group_without_points_of_the_first_kind_is_drawn_without_name():
+    points, groups, kinds = some_points()
+    fig = plots.embedding(points, [*groups[:-1], "only made"], kinds)
+    assert [t.get_text() for t in fig.axes[1].texts] == [t.get_text() for t in fig.axes[0].texts]
+    assert len(fig.axes[1].collections[-1].get_offsets()) == 1
+
+
+def test_group_names_in_an_embedding_do_not_overlap():
     points, groups, kinds = some_points(70, 7)
     points *= 0.01  # all groups in one place
     points[-1] = 1
-    places = list(plots._places(points, np.asarray(groups), np.asarray(kinds) == "real").values())
-    heights = sorted(y for _, y in places)
-    assert min(np.diff(heights)) >= 0.05 * np.ptp(points[:, 1])
+    first = np.asarray(kinds) == "real"
+    heights = sorted(y for _, y in embeddings._places(points, np.asarray(groups), first).values())
+    assert len(heights) == 7 and min(np.diff(heights)) >= 0.05 * np.ptp(points[:, 1])
 
 
-@pytest.mark.parametrize("draw", [plots.embedding, plots._group_colours], ids=["figure", "colours"])
-def test_more_groups_than_colours_are_refused(draw):
-    points, groups, kinds = some_points(20, 8)
-    with pytest.raises(ValueError, match="8 groups, but only 7 colours .* show fewer"):
-        draw(points, groups, kinds) if draw is plots.embedding else draw(sorted(set(groups)))
+def hover(points, groups, kinds, images=None):
+    images = [np.zeros((2, 2, 3), np.uint8)] * len(points) if images is None else images
+    return plots.hover_embedding(points, groups, kinds, images, title="Points & images").data
 
 
-def test_the_interactive_embedding_needs_no_network_and_shows_the_pictures():
+@pytest.mark.parametrize("draw", [plots.embedding, hover])
+def test_more_groups_than_colors_are_rejected(draw):
+    with pytest.raises(ValueError, match="8 groups, but .* only tell 7 apart: show fewer groups"):
+        draw(*some_points(20, 8))
+
+
+def test_more_kinds_than_markers_are_rejected():
+    points, groups, _ = some_points(10)
+    with pytest.raises(ValueError, match="5 kinds, but .* only tell 4 apart"):
+        hover(points, groups, [f"kind {i % 5}" for i in range(10)])
+
+
+def test_hover_embedding_rejects_a_missing_image():
     points, groups, kinds = some_points()
-    pictures = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(16)]
-    page = plots.hover_embedding(points, groups, kinds, pictures, title="Points & pictures").data
-    assert 'title="Points &amp; pictures"' in page
-    assert all(plots._data_uri(picture) in page for picture in pictures)
-    assert not re.search(r"&lt;(script|link)[^&]*(src|href)=&quot;http", page)
-    # No id is drawn at random, and the one that the script looks for is there.
-    body = html.unescape(page).rpartition("<body>")[2]
-    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-4", body)
+    images = [np.zeros((2, 2, 3), np.uint8)] * 15
+    with pytest.raises(ValueError, match="16 points, 16 groups, 16 kinds and 15 images"):
+        hover(points, groups, kinds, images)
+
+
+def test_hover_embedding_contains_all_it_needs_and_is_reproducible():
+    images = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(16)]
+    shown = hover(*some_points(), images)
+    assert 'title="Points &amp; images"' in shown
+    assert all(embeddings._data_uri(image) in shown for image in images)
+    assert not re.search(r"&lt;(script|link)[^&]*(src|href)=&quot;http", shown)
+    body = html.unescape(shown).rpartition("<body>")[2]
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-4", body)  # random ids
     [script] = re.findall(r'<script type="application/json" id="(.*?)"', body)
     assert f'getElementById("{script}")' in body or f"getElementById('{script}')" in body
-    with pytest.raises(ValueError, match="16 points, 16 groups, 16 kinds and 15 pictures"):
-        plots.hover_embedding(points, groups, kinds, pictures[1:], title="")
 
 
-def test_pairs_show_both_values_and_say_them():
-    fig = plots.pairs({"a": (0.1, 0.4), "b": (0.3, 0.2)}, ("one", "two"), "x", title="t")
-    first, second = fig.axes[0].lines
-    assert list(first.get_xdata()) == [0.1, 0.3] and list(second.get_xdata()) == [0.4, 0.2]
-    assert first.get_marker() != second.get_marker()
-    assert "one and two: a 0.100 and 0.400; b 0.300 and 0.200" in fig.get_label()
+def test_hover_text_uses_columns_that_exist():
+    body = html.unescape(hover(*some_points())).rpartition("<body>")[2]
+    named = set(re.findall(r"@(\w+)", body))
+    assert named == {"image", "group", "kind"}
+    assert all(f'["{name}",' in body for name in named)
 
 
-def figures(ds, model):
-    history = ssgn.History([{"total": 1.0, "reconstruction": 0.5, "validation": 0.1}], best_epoch=1)
-    panel = (ds.sketch, ds.photo, ds.sketch_labels, ds.photo_labels, ds.classes)
-    yield plots.class_rows(ds, ["cat", "sun"])
-    yield plots.retrieval_panel([0], torch.tensor([[1, 2]]), *panel)
-    yield plots.training_curves(history)
-    yield plots.dots({"a": [0.1, 0.3]}, "mAP", reference=0.2, reference_label="chance")
-    yield plots.bars({"a": 0.1, "b": 0.2}, "mAP", highlight=("b",))
-    yield plots.pairs({"a": (0.1, 0.2)}, ("x", "y"), "mAP")
-    yield plots.ranking(torch.tensor([True, False, True]), 2)
-    yield plots.curves([1, 2, 3], {"a": [0.1, 0.2, 0.3]}, "k")
-    yield plots.embedding(*some_points())
-    yield plots.architecture(model)
+# The diagram ------------------------------------------------------------------------------------
 
 
-def test_every_figure_is_an_svg_with_a_text_alternative(tiny_dataset, fit):
-    """Whatever the book draws: one image for a screen reader, its colours the style sheet's."""
-    pages = [plots.as_html(fig) for fig in figures(tiny_dataset, fit()[0])]
-    ids = [set(re.findall(r'\bid="([^"]+)"', page)) for page in pages]
-    assert not set.intersection(*ids)  # several figures share a page
-    for page, mine in zip(pages, ids, strict=True):
-        svg = ET.fromstring(page)[0]
-        assert svg.get("role") == "img" and len(svg.get("aria-label")) > 20
-        assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= mine
-        assert "var(--fig-ink, #222222)" in page
-        drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", page))
-        assert not drawn, f"colours that dark mode does not know: {drawn}"
+def network(**changes):
+    config = ssgn.SSGNConfig(hidden=37, latent=5, **changes)
+    draw = torch.Generator().manual_seed(0)
+    sketch, photo, words = (torch.randn(8, n, generator=draw) for n in (24, 24, 6))
+    return ssgn.SSGN(config, torch.arange(16), 24, sketch, photo, words, list("abcdefgh"))
 
 
-def test_a_figure_without_description_is_left_to_its_png():
+@pytest.mark.parametrize("decoder", ["coarse-to-fine", "single-stage"])
+def test_architecture_shows_the_real_widths(decoder):
+    shown = " ".join(texts(plots.architecture(network(decoder=decoder))))
+    assert "32 → 37 → 10" in shown  # encoder: 2 * 16 columns to mean and variance of 5
+    assert ("semantic head" in shown) == (decoder == "coarse-to-fine")
+
+
+@pytest.mark.parametrize(
+    ("place", "ends"),
+    [("coarse", {"coarse"}), ("fine", {"fine"}), ("both", {"coarse", "fine"})],
+)
+def test_architecture_shows_where_the_latent_enters(place, ends):
+    label = plots.architecture(network(latent_at=place)).get_label()
+    assert set(re.findall(r"prior to (\w+)", label)) == ends
+
+
+def test_saving_the_architecture_does_not_move_its_boxes():
+    fig = plots.architecture(network())
+    assert plots.as_html(fig) == plots.as_html(fig)
+
+
+# SVG, colors and text alternatives --------------------------------------------------------------
+
+FIGURES = {
+    "class_rows": lambda ds: plots.class_rows(ds, ["cat", "sun"]),
+    "retrieval_panel": lambda ds: plots.retrieval_panel(
+        [0], torch.tensor([[1, 2]]), ds.sketch, ds.photo, ds.sketch_labels, ds.photo_labels,
+        ds.classes,
+    ),
+    "training_curves": lambda ds: plots.training_curves(history(0.1, 0.2)),
+    "dots": lambda ds: plots.dots(
+        {"a": [0.1, 0.3], "b": [0.2]}, "mAP", reference=0.2, reference_label="chance",
+        highlight=["b"],
+    ),
+    "bars": lambda ds: plots.bars({"a": 0.1, "b": 0.2}, "mAP", highlight=("b",)),
+    "pairs": lambda ds: plots.pairs({"a": (0.1, 0.2)}, ("x", "y"), "mAP"),
+    "ranking": lambda ds: plots.ranking(torch.tensor([True, False, True]), 2),
+    "curves": lambda ds: plots.curves([1, 2, 3], {"a": [0.1, 0.2, 0.3]}, "k"),
+    "embedding": lambda ds: plots.embedding(*some_points()),
+    "architecture": lambda ds: plots.architecture(network()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_one_image_with_a_text_alternative_in_themed_colors(name, tiny_dataset):
+    shown = plots.as_html(FIGURES[name](tiny_dataset))
+    svg = ET.fromstring(shown)[0]
+    assert svg.get("role") == "img" and len(svg.get("aria-label")) > 20
+    own = set(re.findall(r'\bid="([^"]+)"', shown))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', shown)) <= own
+    assert "var(--fig-ink, #222222)" in shown
+    drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", shown))
+    assert not drawn, f"colors without a value for dark mode: {drawn}"
+    assert "mathdefault" not in shown
+
+
+def test_figures_on_one_page_share_no_ids():
+    shown = [plots.as_html(plots.bars({"a": x}, "mAP")) for x in (0.1, 0.2, 0.3)]
+    ids = [set(re.findall(r'\bid="([^"]+)"', one)) for one in shown]
+    assert all(ids) and not any(a & b for a, b in combinations(ids, 2))
+
+
+def test_the_same_figure_gives_the_same_svg():
+    one, two = (plots.as_html(plots.bars({"a": 0.1}, "mAP")) for _ in range(2))
+    assert one == two
+
+
+def test_figure_without_description_is_shown_as_png():
     fig, _ = plt.subplots()
     assert plots.as_html(fig) is None
 
 
-def luminance(colour):
-    rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color):
+    rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -170,14 +341,17 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_style_sheet_gives_every_colour_a_dark_value_that_can_be_seen():
-    """WCAG: 3 to 1 for what is drawn, 4.5 to 1 for text."""
+def test_every_color_has_a_visible_value_in_dark_mode():
+    """WCAG: 3 to 1 for graphics, 4.5 to 1 for text."""
     css = (Path(__file__).parents[1] / "book/_static/book.css").read_text()
     dark = dict(re.findall(r"--fig-(\w+): (#[0-9a-f]{6})", css))
     assert set(dark) == set(plots.VARIABLES.values())
     assert contrast(dark["ink"], dark["paper"]) > 4.5
     for name in set(dark) - {"paper", "rule", "pale"}:
         assert contrast(dark[name], dark["paper"]) > 3, name
+
+
+# Pages ------------------------------------------------------------------------------------------
 
 
 def test_footer_names_device_versions_profile_and_seeds(monkeypatch):
@@ -190,30 +364,8 @@ def test_footer_names_device_versions_profile_and_seeds(monkeypatch):
     assert "no seed;" in plots.footer(0.0).data
 
 
-def test_rows_of_classes_with_unequal_numbers_of_pictures(tiny_dataset):
-    fig = plots.class_rows(tiny_dataset, ["cat", "sun"], sketches=2, photos=5)
-    assert {"cat", "sun", "sketches", "pictures"} <= set(texts(fig))
-
-
-def test_a_ranking_shows_the_right_items_and_the_cut_off():
-    fig = plots.ranking(torch.tensor([True, False, True, False]), 3, title="one")
-    strip, ax = fig.axes
-    assert len(strip.collections[0].get_segments()) == 2
-    dots = next(line for line in ax.lines if line.get_marker() == "o")
-    assert list(dots.get_xdata()) == [1, 3] and list(dots.get_ydata()) == [1, 2 / 3]
-    best = next(line for line in ax.lines if "best" in str(line.get_label()))
-    assert list(best.get_ydata()) == [1, 2 / 3, 2 / 3]
-    assert any("k = 3" in t for t in texts(fig))
-
-
-def test_curves_are_named_at_their_ends_without_overlap():
-    fig = plots.curves([1, 10], {"a": [1, 0.5], "b": [1, 0.5]}, "k", marks={"R": 5})
-    at = {t.get_text().strip(): t.xy[1] for t in fig.axes[0].texts}
-    assert {"a", "b", "R"} == set(at) and at["a"] != at["b"]
-
-
-def test_show_source_shows_the_whole_of_a_method_at_the_margin(monkeypatch):
+def test_show_source_shows_a_whole_method_without_indentation(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "display", shown.append)
+    monkeypatch.setattr(page, "display", shown.append)
     plots.show_source(ssgn.SSGN.encode)
     assert shown[0].data.startswith("def encode(self") and "clamp(-8, 8)" in shown[0].data

@@ -1,9 +1,11 @@
-"""README's measured tables are the ledger's, figure by figure."""
+"""README's tables hold the ledgers' numbers."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
+
+from ssgn.machine import read_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,18 +20,18 @@ def pictures():
 
 
 @pytest.mark.parametrize("table", ["headline", "claims"])
-def test_readme_shows_the_ledger(pictures, table):
+def test_readme_holds_the_tables_of_the_ledgers(pictures, table):
     assert getattr(pictures, table)(pictures.ledger()) in (ROOT / "README.md").read_text()
 
 
-def test_readme_gives_the_commands_of_its_figures(pictures):
+def test_readme_holds_the_commands_of_its_numbers(pictures):
     readme = (ROOT / "README.md").read_text()
     for entries in pictures.ledger().values():
         for what in ("ablations", "baselines"):
             assert entries[what]["command"] in readme
 
 
-def test_every_entry_has_its_provenance_and_enough_seeds(pictures):
+def test_every_ledger_has_its_provenance_and_enough_seeds(pictures):
     """The paper's claims are judged over at least five seeds; conditions over five folds."""
     for dataset, entries in pictures.ledger().items():
         assert set(entries) == {"ablations", "baselines", "coarse-to-fine"}, dataset
@@ -44,21 +46,9 @@ def test_every_entry_has_its_provenance_and_enough_seeds(pictures):
                 assert len(n) >= 5, f"{where}: {variant}"
 
 
-def test_readme_shows_the_benchmarks(pictures):
-    entries = pictures.speeds()
-    assert "cpu" in entries
-    assert pictures.speed(entries["cpu"]) in (ROOT / "README.md").read_text()
-
-
-def test_readme_shows_the_fuzz_run_and_its_command(pictures):
-    readme = (ROOT / "README.md").read_text()
-    assert pictures.fuzzed() in readme
-    assert pictures.read_json(ROOT / "book/results/fuzz.json")["command"] in readme
-
-
-def test_recorded_benchmarks_are_whole_and_of_a_known_state(pictures):
-    for name, entry in pictures.speeds().items():
-        assert not entry["small"] and entry["repeats"] >= 5, name
-        assert entry["left_out"] == entry["failed"] == [], name
+def test_recorded_benchmarks_are_whole_and_of_a_known_state():
+    for path in sorted((ROOT / "book/results/speed").glob("*.json")):
+        entry = read_json(path)
+        assert not entry["small"] and entry["repeats"] >= 5, path.name
         for r in [entry, *entry["records"]]:
-            assert r["commit"] and "dirty" not in r["commit"], f"{name}: {r.get('name')}"
+            assert r["commit"] and "dirty" not in r["commit"], f"{path.name}: {r.get('name')}"

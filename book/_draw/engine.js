@@ -84,7 +84,7 @@ globalThis.ssgnDraw = (() => {
   const fraction = (x) => x - Math.floor(x);
 
   // A stroke with only the points that matter: no other is further than tolerance from the line
-  // between its neighbours (Ramer, Douglas and Peucker).
+  // between its neighbors (Ramer, Douglas and Peucker).
   function simplified(stroke, tolerance) {
     const [a, b] = [stroke[0], stroke.at(-1)];
     const length = Math.hypot(b[0] - a[0], b[1] - a[1]);

@@ -94,9 +94,10 @@ def make(target: Path, given: dict, say=print) -> None:
     import torch
 
     import ssgn
-    from ssgn import backbones, export
+    from ssgn import export
+    from ssgn.config import ablations
     from ssgn.data.packages import Package, fetch, read_members
-    from ssgn.train import ablations
+    from ssgn.extraction import fused
 
     runtime = fetch(Package(*RUNTIME))
     ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=given["sketches_per_class"])
@@ -163,9 +164,7 @@ def make(target: Path, given: dict, say=print) -> None:
     rows = torch.nonzero(feats.sketch_unseen).flatten()
     rows = rows[torch.linspace(0, len(rows) - 1, DRAWINGS).long()]
     drawings = ssgn.data.Drawings(ds.sketch.ink[rows.numpy()], [ds.sketch.names[i] for i in rows])
-    sketch, _ = backbones.fused(
-        backbone, drawings, device="cpu", precision="float32", progress=False
-    )
+    sketch = fused(backbone, drawings, device="cpu", precision="float32", progress=False)
     ranked = [
         ssgn.rank(ssgn.synthesize(m, sketch), ssgn.embed(m, photo), k=10)[1].tolist()
         for m in models
@@ -202,25 +201,18 @@ def compare(folder: Path) -> dict:
 
 def prepared(profile: str, say=print) -> Path:
     """The folder of the page's files in the cache, made where it is not there yet."""
+    from ssgn.machine import atomic, cache_dir, lock
+
     given = parameters(profile)
-    cache = cache_dir()
-    target = cache / "draw" / key_of(given)
-    if not (target / "compared.json").is_file():
-        from ssgn.data import atomic_path
-
-        say("[draw] making the files of the page Draw and search")
-        with atomic_path(target) as made:
-            made.mkdir()
-            make(made, given, say)
+    target = cache_dir() / "draw" / key_of(given)
+    if not target.is_dir():
+        with lock(target):
+            if not target.is_dir():  # no other build was faster
+                say("[draw] making the files of the page Draw and search")
+                with atomic(target) as made:
+                    made.mkdir()
+                    make(made, given, say)
     return target
-
-
-def cache_dir() -> Path:
-    """As :func:`ssgn.data.cache_dir`, which cannot be had without importing torch."""
-    import platformdirs
-
-    chosen = os.environ.get("SSGN_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("ssgn"))
 
 
 def figures(folder: Path) -> dict[str, str]:

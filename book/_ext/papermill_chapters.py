@@ -182,6 +182,8 @@ def kernel_manager(profile: str):
         "TQDM_MININTERVAL": "10",
         "SSGN_PROFILE": profile,
     }
+    if cache := os.environ.get("SSGN_CACHE"):  # a relative one is meant from here
+        env["SSGN_CACHE"] = str(Path(cache).expanduser().absolute())
     quiet = ["--log-level=ERROR"]  # it warns about its localhost connection in every build
     spec = KernelSpec(**get_kernel_dict(quiet), env=env)
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})

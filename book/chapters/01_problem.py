@@ -71,11 +71,11 @@ _ = plots.class_rows(ds, shown)
 # %% [markdown]
 # Look at one row at a time and the three difficulties that the paper names are there:
 #
-# 1. **Sketches are sparse.** A few dark strokes on nothing: no colour, no texture, no shading.
+# 1. **Sketches are sparse.** A few dark strokes on nothing: no color, no texture, no shading.
 # 2. **Sketches vary within a class.** People draw the same thing from other sides, in other
 #    detail, and not equally well.
 # 3. **The two domains look nothing alike.** A network that was trained on photographs sees
-#    strokes in one half and coloured areas in the other.
+#    strokes in one half and colored areas in the other.
 
 
 # %%
@@ -94,7 +94,7 @@ ink_sketch, ink_photo = ink(ds.sketch), ink(ds.photo)
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"Share of dark or coloured pixels: **{ink_sketch.mean():.0%}** of a sketch, "
+        f"Share of dark or colored pixels: **{ink_sketch.mean():.0%}** of a sketch, "
         f"**{ink_photo.mean():.0%}** of a picture (means over {len(ink_sketch)} sketches and "
         f"{len(ink_photo)} pictures)."
     )
@@ -129,8 +129,8 @@ def cosine(x, v):
 
 # %%
 feats = ssgn.extract(ds)
-raw, _ = baselines.nearest_neighbour(
-    feats, taps="single", standardised=False
+raw, _ = baselines.nearest_neighbor(
+    feats, taps="single", standardized=False
 )
 
 x = ssgn.synthesize(raw, feats.sketch[feats.sketch_unseen]).cpu()
@@ -179,7 +179,7 @@ display(
 # %% [markdown]
 # So a network that never saw a sketch is several times better than chance, and still wrong most
 # of the time. Here is what its mistakes look like, for the *median* query: the one in the middle
-# when all are sorted by their average precision, and its neighbours at the quartiles. They are
+# when all are sorted by their average precision, and its neighbors at the quartiles. They are
 # chosen by that rule and not by hand.
 
 # %%
@@ -360,11 +360,12 @@ display(
 #
 # ````{solution} ex-outlines
 # :class: dropdown
-# An outline is where the grey value changes. `ssgn.backbones.fused` takes any list of images, so a
+# An outline is where the grey value changes. `ssgn.extraction.fused` takes any list of images, so a
 # list that draws outlines when it is asked for an image is all that is needed.
 # ```python
-# from ssgn.backbones import fused, load_backbone
+# from ssgn.backbones import load_backbone
 # from ssgn.data import ImageList
+# from ssgn.extraction import fused
 #
 #
 # class Outlines(ImageList):
@@ -373,8 +374,8 @@ display(
 #         self.names = [pictures.names[i] for i in rows]
 #
 #     def load(self, i, size):
-#         grey = self.pictures.load(self.rows[i], size).mean(-1)
-#         down, across = np.gradient(grey)
+#         gray = self.pictures.load(self.rows[i], size).mean(-1)
+#         down, across = np.gradient(gray)
 #         ink = np.clip(4 * np.hypot(down, across), 0, 255)
 #         ink = (255 - ink).astype(np.uint8)
 #         return np.repeat(ink[..., None], 3, axis=2)
@@ -382,14 +383,13 @@ display(
 #
 # outlines = Outlines(ds.photo, gallery.tolist())
 # net = load_backbone("efficientnet-lite0")
-# drawn, _ = fused(net, outlines, progress=False)
-# drawn = drawn[:, feats.columns("single")]
+# drawn = fused(net, outlines, progress=False)[:, feats.columns("single")]
 # as_outlines = ssgn.evaluate(x, drawn, x_labels, v_labels, ks=(5,))
 # print(f"pictures: mAP@all {figures['mAP@all']:.3f}")
 # print(f"outlines: mAP@all {as_outlines['mAP@all']:.3f}")
 # print(f"ink: {ink(outlines).mean():.0%} of an outline drawing")
 # ```
-# It takes away much of the third difficulty, the gap between the domains, by throwing colour away.
+# It takes away much of the third difficulty, the gap between the domains, by throwing color away.
 # It does nothing about the second. Compare the share of ink with that of sketches and pictures: an
 # edge filter draws every border of every highlight, which nobody with a pencil does. Smoothing the
 # picture first, thinning the lines, or a learned edge detector are the next steps; choose among
@@ -401,7 +401,7 @@ display(
 # - {cite:t}`shen2018zsih` pose the zero-shot version of the problem, by hashing;
 #   {cite:t}`yelamarthi2018cvae` show that what is learned to tell seen classes apart does not
 #   carry over to unseen ones, and answer with the generative model that SSGN builds on.
-# - {cite:t}`lampert2009attributes` is where recognising classes without examples began for many:
+# - {cite:t}`lampert2009attributes` is where recognizing classes without examples began for many:
 #   read it for the idea that a class can be described instead of shown.
 # - {cite:t}`xian2019good` show how much published zero-shot figures depended on the split and on
 #   the measure; every rule of the next chapter can be read as a consequence.

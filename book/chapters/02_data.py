@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Data preparation
 #
-# **What you will learn.** Where the drawings and pictures come from and under which licences, how
+# **What you will learn.** Where the drawings and pictures come from and under which licenses, how
 # raw drawings become inputs that a network can use, what a zero-shot split is, and why a third
 # group of classes is needed to choose anything honestly.
 #
@@ -196,10 +196,10 @@ print(
 # photographs, but the classes overlap, and a strict reader should keep that in mind.
 # ```
 #
-# ## Licences
+# ## Licenses
 #
-# The drawings are Google's, under CC BY 4.0. Each family of artwork has its own licence. They are
-# kept in the prepared dataset's own README and on [the licence page](../licences).
+# The drawings are Google's, under CC BY 4.0. Each family of artwork has its own license. They are
+# kept in the prepared dataset's own README and on [the license page](../licences).
 #
 # ## Other data
 #
@@ -256,12 +256,12 @@ print(
 #     height = lines @ at / lines.sum(1)
 #     covered = images.mean((1, 2)) / 255
 #     print(
-#         f"{name:>12}: centre of the ink at {height.mean():.2f} of the "
+#         f"{name:>12}: center of the ink at {height.mean():.2f} of the "
 #         f"height, ± {height.std():.2f}; ink {covered.mean():.1%} of the "
 #         f"canvas, ± {covered.std():.1%}"
 #     )
 # ```
-# Cropping centres the *box* around the drawing, so the centre of the ink comes to lie about half
+# Cropping centers the *box* around the drawing, so the center of the ink comes to lie about half
 # way down. Averaging over the image forgets where a feature was found, but not how much of the
 # canvas showed it: a small drawing has weaker averaged features. Cropping brings all drawings to
 # one length along their longer side. How thick their lines become depends on how much they were
@@ -303,8 +303,8 @@ print(
 # feats = ssgn.extract(ds)
 # for name, chosen in splits.items():
 #     there = feats.with_split(chosen)
-#     raw_search, _ = baselines.nearest_neighbour(
-#         there, taps="single", standardised=False
+#     raw_search, _ = baselines.nearest_neighbor(
+#         there, taps="single", standardized=False
 #     )
 #     figure = ssgn.evaluate_unseen(raw_search, there, ())["mAP@all"]
 #     print(f"{name:>14}: {len(chosen.unseen)} classes, {figure:.3f}")
@@ -334,7 +334,7 @@ print(
 # import torch
 # from torch.nn.functional import normalize
 #
-# from ssgn.model import Standardise
+# from ssgn.model import Standardize
 #
 # feats = ssgn.extract(ds)
 # means = []
@@ -342,7 +342,7 @@ print(
 #     (feats.sketch, feats.sketch_labels),
 #     (feats.photo, feats.photo_labels),
 # ):
-#     rows = Standardise(rows[~feats.unseen[labels]])(rows)
+#     rows = Standardize(rows[~feats.unseen[labels]])(rows)
 #     sums = torch.zeros(len(ds.classes), rows.shape[1])
 #     sums.index_add_(0, labels, rows)
 #     means.append(normalize(sums, dim=1))

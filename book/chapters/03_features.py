@@ -14,7 +14,7 @@
 # # Multi-layer features
 #
 # **What you will learn.** What a *tap* is, what the layers of a network know about a sketch, why
-# fused layers must be standardised, and how the layers that this book fuses were chosen.
+# fused layers must be standardized, and how the layers that this book fuses were chosen.
 #
 # **What it costs.** A minute: the features were extracted in chapter 1.
 #
@@ -215,12 +215,12 @@ display(
 # \tilde{x}_j = \frac{x_j - \mu_j^{\text{sketch}}}{\sigma_j^{\text{sketch}}},
 # \qquad
 # \tilde{v}_j = \frac{v_j - \mu_j^{\text{image}}}{\sigma_j^{\text{image}}} .
-# $$ (eq-standardise)
+# $$ (eq-standardize)
 
 # %%
-from ssgn.model import Standardise
+from ssgn.model import Standardize
 
-plots.show_source(Standardise)
+plots.show_source(Standardize)
 
 # %% [markdown]
 # With a mean of its own for each domain, what all sketches have in common, namely that they are
@@ -230,9 +230,9 @@ plots.show_source(Standardise)
 
 
 # %%
-def figure_of(taps, standardised=True):
-    _, history = baselines.nearest_neighbour(
-        feats, taps=taps, standardised=standardised
+def figure_of(taps, standardized=True):
+    _, history = baselines.nearest_neighbor(
+        feats, taps=taps, standardized=standardized
     )
     return history.column("validation")[0]
 
@@ -241,19 +241,19 @@ names = list(feats.taps)
 comparison = {
     "single layer, raw": figure_of("single", False),
     "all taps, raw": figure_of(names, False),
-    "single layer, standardised": figure_of("single"),
-    "all taps, standardised": figure_of(names),
+    "single layer, standardized": figure_of("single"),
+    "all taps, standardized": figure_of(names),
 }
 _ = plots.bars(
     comparison,
     "mAP@all on pseudo-unseen classes",
-    title="Fusion needs standardised columns",
-    highlight=("all taps, raw", "all taps, standardised"),
+    title="Fusion needs standardized columns",
+    highlight=("all taps, raw", "all taps, standardized"),
 )
 # %% [markdown]
 # ## What does each layer know?
 #
-# Retrieval with one tap alone and with fused sets of them, in two ways: the nearest neighbour, which
+# Retrieval with one tap alone and with fused sets of them, in two ways: the nearest neighbor, which
 # learns nothing, and the simplest thing that learns, a ridge regression from sketches to the mean image
 # features of their class.
 
@@ -285,7 +285,7 @@ _ = plots.pairs(
         )
         for name in choices
     },
-    ("nearest neighbour", "ridge regression"),
+    ("nearest neighbor", "ridge regression"),
     "mAP@all on pseudo-unseen classes",
     title="Each layer alone, and fused sets",
 )
@@ -335,23 +335,22 @@ display(
 # :label: ex-loud
 # Which share of a fused vector's squared length is due to each tap? Guess from the chart of
 # scales, then compute it for the raw features of the training classes' sketches. After
-# standardising you can say the shares without computing anything. What are they?
+# standardizing you can say the shares without computing anything. What are they?
 # ```
 #
 # ````{solution} ex-loud
 # :class: dropdown
-# A standardised column has mean square 1 over the sketches that it was standardised on, so a tap
+# A standardized column has mean square 1 over the sketches that it was standardized on, so a tap
 # has as large a share as it has columns. (A column that never varies is left at zero and counts
 # nothing.)
 # ```python
-# from ssgn.model import Standardise
+# from ssgn.model import Standardize
 #
-# learning = ~(feats.unseen | feats.validation)
-# sketches = feats.sketch[learning[feats.sketch_labels]]
+# sketches = feats.part("train").sketch
 # shares = {}
 # for kind, rows in (
 #     ("raw", sketches),
-#     ("standardised", Standardise(sketches)(sketches)),
+#     ("standardized", Standardize(sketches)(sketches)),
 # ):
 #     square = rows.square().mean(0)
 #     shares[kind] = {
@@ -359,23 +358,23 @@ display(
 #         for name, r in feats.taps.items()
 #     }
 # alive = sketches.std(0) > 1e-6
-# print(f"{'tap':<10} {'raw':>6} {'standardised':>13} {'columns':>8}")
+# print(f"{'tap':<10} {'raw':>6} {'standardized':>13} {'columns':>8}")
 # for name, r in feats.taps.items():
 #     columns = float(alive[r].sum() / alive.sum())
 #     print(
 #         f"{name:<10} {shares['raw'][name]:6.1%} "
-#         f"{shares['standardised'][name]:13.1%} {columns:8.1%}"
+#         f"{shares['standardized'][name]:13.1%} {columns:8.1%}"
 #     )
-#     assert abs(shares["standardised"][name] - columns) < 1e-3
+#     assert abs(shares["standardized"][name] - columns) < 1e-3
 # ```
 # The *raw* share is not the spread's alone: a column's mean counts as well, though it says nothing
-# about which sketch this is. Standardising makes columns equal, not taps: the widest tap is now
+# about which sketch this is. Standardizing makes columns equal, not taps: the widest tap is now
 # the loudest.
 # ````
 #
 # ```{exercise} Only early layers (warm-up)
 # :label: ex-early
-# What does nearest-neighbour retrieval reach with stages 1 to 3 together? Compare with chance, and
+# What does nearest-neighbor retrieval reach with stages 1 to 3 together? Compare with chance, and
 # explain why early layers still know something.
 # ```
 #
@@ -384,11 +383,10 @@ display(
 # ```python
 # import torch
 #
-# held = feats.validation
-# x_of, v_of = (held[t] for t in (feats.sketch_labels, feats.photo_labels))
-# noise = [torch.randn(int(rows.sum()), 8) for rows in (x_of, v_of)]
+# held = feats.part("validation")
+# noise = [torch.randn(len(x), 8) for x in (held.sketch, held.photo)]
 # by_chance = ssgn.evaluate(
-#     *noise, feats.sketch_labels[x_of], feats.photo_labels[v_of], ks=()
+#     *noise, held.sketch_labels, held.photo_labels, ks=()
 # )
 # early = figure_of(("stage1", "stage2", "stage3"))
 # print(f"stages 1 to 3 {early:.3f}, chance {by_chance['mAP@all']:.3f}")
@@ -399,7 +397,7 @@ display(
 #
 # ```{exercise} One mean for both (practice)
 # :label: ex-onemean
-# {eq}`eq-standardise` does three things: it sets the columns' scale, it removes the mean, and it
+# {eq}`eq-standardize` does three things: it sets the columns' scale, it removes the mean, and it
 # does both by domain. Which of them brings the gain? Measure the fused features with the scale
 # alone, with the sketches' statistics for both domains, and with a mean of its own for each domain
 # but the sketches' scale.
@@ -409,15 +407,13 @@ display(
 # :class: dropdown
 # The statistics are those of the training classes; the figures are of the pseudo-unseen ones.
 # ```python
-# from ssgn.model import Standardise
+# from ssgn.model import Standardize
 #
 # columns = feats.columns("fusion")
-# learning = ~(feats.unseen | feats.validation)
-# held = feats.validation
-# q_of, g_of = (held[t] for t in (feats.sketch_labels, feats.photo_labels))
-# s, p = feats.sketch[:, columns], feats.photo[:, columns]
-# of_s = Standardise(s[learning[feats.sketch_labels]])
-# of_p = Standardise(p[learning[feats.photo_labels]])
+# train, held = feats.part("train"), feats.part("validation")
+# of_s = Standardize(train.sketch[:, columns])
+# of_p = Standardize(train.photo[:, columns])
+# s, p = held.sketch[:, columns], held.photo[:, columns]
 # variants = {
 #     "nothing": (s, p),
 #     "scale only": (s * of_s.scale, p * of_p.scale),
@@ -430,11 +426,7 @@ display(
 # }
 # for name, (a, b) in variants.items():
 #     figure = ssgn.evaluate(
-#         a[q_of],
-#         b[g_of],
-#         feats.sketch_labels[q_of],
-#         feats.photo_labels[g_of],
-#         ks=(),
+#         a, b, held.sketch_labels, held.photo_labels, ks=()
 #     )["mAP@all"]
 #     print(f"{name:>30}: {figure:.3f}")
 # assert abs(figure - figure_of("fusion")) < 1e-3
@@ -498,9 +490,10 @@ display(
 #
 # import torch
 #
-# from ssgn.backbones import fused, load_backbone
+# from ssgn.backbones import load_backbone
 # from ssgn.data import ImageList
-# from ssgn.model import Standardise
+# from ssgn.extraction import fused
+# from ssgn.model import Standardize
 #
 #
 # class Some(ImageList):
@@ -536,19 +529,19 @@ display(
 #         if not feats.unseen[label]:
 #             most = held_out if feats.validation[label] else 1
 #             rows += [i] if count[label] <= most else []
-#     x, taps = fused(pooled, Some(images, rows), progress=False)
+#     x = fused(pooled, Some(images, rows), progress=False)
 #     asked = feats.validation[labels[rows]]
-#     return x[asked], labels[rows][asked], x[~asked], taps
+#     return x[asked], labels[rows][asked], x[~asked]
 #
 #
-# q, q_of, q_train, taps = some_of(ds.sketch, ds.sketch_labels, 6)
-# g, g_of, g_train, _ = some_of(ds.photo, ds.photo_labels, 9)
-# q, g = Standardise(q_train)(q), Standardise(g_train)(g)
+# q, q_of, q_train = some_of(ds.sketch, ds.sketch_labels, 6)
+# g, g_of, g_train = some_of(ds.photo, ds.photo_labels, 9)
+# q, g = Standardize(q_train)(q), Standardize(g_train)(g)
 # print(f"{'':<8}" + "".join(f"{how:>9}" for how in pools))
 # for stage in stages:
 #     row = []
 #     for how in pools:
-#         r = taps[f"{stage}, {how}"]
+#         r = pooled.columns[f"{stage}, {how}"]
 #         row.append(ssgn.evaluate(q[:, r], g[:, r], q_of, g_of, ks=()))
 #     print(f"{stage:<8}" + "".join(f"{f['mAP@all']:9.3f}" for f in row))
 # ```

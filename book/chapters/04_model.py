@@ -19,7 +19,7 @@
 #
 # **What it costs.** Seconds: nothing is trained here.
 #
-# A sketch $\mathbf{x}$ leaves much open: colour, filling, style, pose. A *generative* model treats
+# A sketch $\mathbf{x}$ leaves much open: color, filling, style, pose. A *generative* model treats
 # that openness as a random variable $\mathbf{z}$ and learns to produce image features
 # $\mathbf{f}(\mathbf{z}, \mathbf{x})$ that could belong to the sketch. It is a conditional
 # variational auto-encoder {cite}`kingma2014vae,sohn2015cvae`, first used for ZS-SBIR by
@@ -43,7 +43,8 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import losses, plots
-from ssgn.model import SSGN, SSGNConfig
+from ssgn.config import SSGNConfig
+from ssgn.model import SSGN
 
 plots.use_style()
 
@@ -59,16 +60,16 @@ ds = ssgn.load_dataset(
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes, source="glove-50")
 
-train = ~(feats.unseen | feats.validation)
+train, words = feats.part("train"), sem[feats.mask("train")]
 torch.manual_seed(seed)
 model = SSGN(
     SSGNConfig(),
-    feats.columns("fusion"),
-    feats.sketch.shape[1],
-    feats.sketch[train[feats.sketch_labels]],
-    feats.photo[train[feats.photo_labels]],
-    sem[train],
-    [name for name, t in zip(ds.classes, train.tolist()) if t],
+    train.columns("fusion"),
+    train.sketch.shape[1],
+    train.sketch,
+    train.photo,
+    words,
+    train.classes,
 ).eval()
 
 # %% [markdown]
@@ -81,7 +82,7 @@ _ = plots.architecture(model)
 # ## What goes in
 #
 # $\mathbf{x}$ and $\mathbf{v}$ are the fused features {eq}`eq-fusion` of a sketch and of an image
-# of its class, standardised {eq}`eq-standardise`. The model keeps the statistics, selects its own
+# of its class, standardized {eq}`eq-standardize`. The model keeps the statistics, selects its own
 # columns, and refuses features of another width. $\mathbf{s}$ is the word vector of the class:
 # GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone, in which *violin* lies
 # near *trumpet* and far from *lobster*.
@@ -99,7 +100,7 @@ photo_of = torch.tensor(
     [int(torch.nonzero(feats.photo_labels == y)[0]) for y in labels]
 )
 v = model.photo_input(feats.photo[photo_of])
-s = model.standardise_semantics(sem[labels])
+s = model.standardize_semantics(sem[labels])
 print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
 
 # %%
@@ -232,7 +233,7 @@ plots.show_source(losses.contrastive)
 # %% [markdown]
 # `SSGNConfig(classifier="linear")` is the other form; chapters 8 and 9 measure the difference.
 #
-# What is minimised is the weighted sum,
+# What is minimized is the weighted sum,
 # $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as fields of `SSGNConfig`. A
 # weight of 0 switches a term off, which is all that an ablation is.
 
@@ -326,7 +327,7 @@ plots.show_source(ssgn.synthesize)
 # ````{solution} ex-leak
 # :class: dropdown
 # `labels` are the queries' own classes: the true word vector tells the decoder what to retrieve.
-# (It is not standardised either, which is a second mistake.) `synthesize` takes no labels, calls
+# (It is not standardized either, which is a second mistake.) `synthesize` takes no labels, calls
 # `model.condition(x)` itself, and refuses word vectors unless the model was built as an oracle:
 # ```python
 # try:
@@ -348,7 +349,7 @@ plots.show_source(ssgn.synthesize)
 # :class: dropdown
 # The latent is then noise that knows nothing of $\mathbf{v}$, and the best that $\mathbf{f}$ can
 # do is to ignore it and to give the conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the
-# squared error's minimiser. For *generating* images that is bad, since a mean of images is
+# squared error's minimizer. For *generating* images that is bad, since a mean of images is
 # blurred. For *retrieval* we average over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the
 # mean. {numref}`ex-draws` of chapter 6 measures how much the trained decoder listens to
 # $\mathbf{z}$.
@@ -427,7 +428,7 @@ plots.show_source(ssgn.synthesize)
 # from torch.distributions import Normal, kl_divergence
 #
 # from ssgn.model import mlp
-# from ssgn.train import _Batches
+# from ssgn.train import Batches
 #
 #
 # def kl_between(mu, log_var, mu_0, log_var_0):
@@ -450,22 +451,22 @@ plots.show_source(ssgn.synthesize)
 #     torch.manual_seed(seed)
 #     net = SSGN(
 #         config,
-#         feats.columns("fusion"),
-#         feats.sketch.shape[1],
-#         feats.sketch[train[feats.sketch_labels]],
-#         feats.photo[train[feats.photo_labels]],
-#         sem[train],
-#         model.classes,
+#         train.columns("fusion"),
+#         train.sketch.shape[1],
+#         train.sketch,
+#         train.photo,
+#         words,
+#         train.classes,
 #     )
 #     two_z = 2 * config.latent
 #     prior = mlp(len(net.columns), config.hidden, two_z, config.dropout)
 #     both = torch.nn.ModuleList([net, prior])
-#     optimiser = torch.optim.AdamW(
+#     optimizer = torch.optim.AdamW(
 #         both.parameters(),
 #         config.learning_rate,
 #         weight_decay=config.weight_decay,
 #     )
-#     batches = _Batches(net, feats, sem, train, seed)  # as in chapter 5
+#     batches = Batches(net, train, words, seed)  # as in chapter 5
 #     for _ in range(config.epochs):
 #         both.train()
 #         for x_, v_, *rest in batches:
@@ -473,18 +474,17 @@ plots.show_source(ssgn.synthesize)
 #             mu_0, log_var_0 = (learned_prior * prior(x_)).chunk(2, 1)
 #             terms["kl"] = kl_between(*net.encode(v_, x_), mu_0, log_var_0)
 #             total = sum(getattr(config, t) * terms[t] for t in terms)
-#             optimiser.zero_grad()
+#             optimizer.zero_grad()
 #             total.backward()
-#             optimiser.step()
+#             optimizer.step()
 #     return net.eval(), prior.eval()
 #
 #
-# held = feats.validation
-# asked, shown = held[feats.sketch_labels], held[feats.photo_labels]
+# held = feats.part("validation")
 # for learned_prior in (False, True):
 #     net, prior = trained(learned_prior)
 #     with torch.no_grad():
-#         x_held = net.sketch_input(feats.sketch[asked])
+#         x_held = net.sketch_input(held.sketch)
 #         mu_0, log_var_0 = (learned_prior * prior(x_held)).chunk(2, 1)
 #         f_held = torch.zeros_like(x_held)
 #         for epsilon in torch.randn(config.draws, 1, config.latent):
@@ -492,9 +492,9 @@ plots.show_source(ssgn.synthesize)
 #             f_held += net.decode(z_held, x_held, net.condition(x_held))[0]
 #     figure = ssgn.evaluate(
 #         f_held,
-#         ssgn.embed(net, feats.photo[shown]),
-#         feats.sketch_labels[asked],
-#         feats.photo_labels[shown],
+#         ssgn.embed(net, held.photo),
+#         held.sketch_labels,
+#         held.photo_labels,
 #         ks=(),
 #     )["mAP@all"]
 #     print("learned prior" if learned_prior else "N(0, I)", f"{figure:.3f}")

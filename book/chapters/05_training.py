@@ -53,16 +53,31 @@ config
 # With features of a few thousand numbers instead of images, everything fits on the device, and a
 # batch is a few lines of indexing:
 
-# %% tags=["hide-input"]
-plots.show_source(train._Batches.__iter__)
+# %%
+plots.show_source(train.Batches.__iter__)
 
 # %% [markdown]
-# ## One call
+# ## The loop
 #
-# The optimiser is AdamW {cite}`loshchilov2019adamw` with a learning rate that falls along a
+# The optimizer is AdamW {cite}`loshchilov2019adamw` with a learning rate that falls along a
 # cosine. After every epoch, the model retrieves the pictures of the pseudo-unseen classes; the
-# weights of the best epoch are kept. Were an unseen class among the rows that train, standardise
-# or select, `ssgn.zero_shot` would stop the program.
+# weights of the best epoch are kept. This is all of it:
+
+# %%
+plots.show_source(ssgn.fit)
+
+# %% [markdown]
+# The line that begins with `train, held_out` makes it zero-shot. Training gets
+# `feats.part("train")` and selection gets `feats.part("validation")`, each with the word vectors of
+# its own classes. No row and no word vector of an unseen class is in reach of the loop, so it needs
+# no check:
+
+# %%
+set(feats.part("train").classes) & set(feats.split.unseen)
+
+# %% [markdown]
+# `ssgn.fit_cached` calls `fit` once and keeps the result, so that the next chapters need not train
+# again:
 
 # %%
 model, history = ssgn.fit_cached(feats, sem, config, seed=seed)
@@ -193,7 +208,7 @@ print("loaded model synthesizes the same features:", same)
 # ````{solution} ex-animals
 # :class: dropdown
 # The backbone sees one image at a time and no labels, so its features do not depend on the split,
-# and the cache's key leaves it out. The *standardisation* does depend on it, and belongs to the
+# and the cache's key leaves it out. The *standardization* does depend on it, and belongs to the
 # model.
 # ```python
 # import warnings
@@ -215,7 +230,7 @@ print("loaded model synthesizes the same features:", same)
 # as_many = ssgn.Split.drawn(ds.classes, 0, len(animals) / len(ds.classes))
 # for split in (all_animals, as_many):
 #     there = feats.with_split(split)
-#     untrained, _ = baselines.nearest_neighbour(there)
+#     untrained, _ = baselines.nearest_neighbor(there)
 #     trained, _ = ssgn.fit(there, sem, config, seed=seed, progress=False)
 #     with warnings.catch_warnings():  # chapter 12 is about them
 #         warnings.simplefilter("ignore", LeakWarning)
@@ -224,7 +239,7 @@ print("loaded model synthesizes the same features:", same)
 #             for m in (untrained, trained)
 #         )
 #     print(
-#         f"{split.name:>8}: nearest neighbour {before:.3f}, "
+#         f"{split.name:>8}: nearest neighbor {before:.3f}, "
 #         f"SSGN {after:.3f}: {after / before:.2f} ×"
 #     )
 # ```
@@ -246,8 +261,7 @@ print("loaded model synthesizes the same features:", same)
 # ```python
 # from dataclasses import replace
 #
-# unseen, held = feats.unseen, feats.validation
-# learning = torch.nonzero(~(unseen | held)).flatten()
+# learning = torch.nonzero(feats.mask("train")).flatten()
 # shuffled = torch.Generator().manual_seed(seed)
 # mixed = learning[torch.randperm(len(learning), generator=shuffled)]
 # left_out = {ds.classes[i] for i in mixed[len(mixed) // 4 :]}
@@ -261,7 +275,7 @@ print("loaded model synthesizes the same features:", same)
 # # Sketches lie class by class, as many of each.
 # of_class = torch.arange(len(feats.sketch)) % sketches_per_class
 # few = max(1, sketches_per_class // 4)
-# keep = (of_class < few) | held[feats.sketch_labels]
+# keep = (of_class < few) | feats.validation[feats.sketch_labels]
 # fewer_sketches = replace(
 #     feats,
 #     sketch=feats.sketch[keep],
@@ -272,11 +286,11 @@ print("loaded model synthesizes the same features:", same)
 #     "a quarter of the classes": fewer_classes,
 #     "a quarter of the sketches": fewer_sketches,
 # }.items():
-#     training = ~(given.unseen | given.validation)
+#     training = given.part("train")
 #     _, run = ssgn.fit(given, sem, config, seed=seed, progress=False)
 #     print(
-#         f"{name:>25}: {int(training.sum()):3} classes, "
-#         f"{int(training[given.sketch_labels].sum()):4} sketches, "
+#         f"{name:>25}: {len(training.classes):3} classes, "
+#         f"{len(training.sketch):4} sketches, "
 #         f"mAP@all {max(run.column('validation')):.3f}"
 #     )
 # ```

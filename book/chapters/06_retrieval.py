@@ -72,9 +72,9 @@ methods = baselines.table()
 reference = {
     name: methods[name].fit(feats, sem)[0]
     for name in (
-        "nearest neighbour, raw, single layer",
-        "nearest neighbour, standardised, single layer",
-        "nearest neighbour, standardised, fusion",
+        "nearest neighbor, raw, single layer",
+        "nearest neighbor, standardized, single layer",
+        "nearest neighbor, standardized, fusion",
         "ridge, fusion",
     )
 }
@@ -181,12 +181,12 @@ share /= k * torch.bincount(index[q_labels])[:, None]
 
 
 # %%
-def centred(x):
+def centered(x):
     """Unit vectors after the mean over classes is taken away: what all classes share says nothing."""
     return F.normalize(x - x.mean(0), dim=1)
 
 
-by_word = centred(sem[classes]) @ centred(sem[classes]).T
+by_word = centered(sem[classes]) @ centered(sem[classes]).T
 off = ~torch.eye(len(classes), dtype=torch.bool)
 close = by_word > by_word[off].quantile(0.9)
 largest = (share * off).flatten().argsort(descending=True)[:12].tolist()
@@ -207,7 +207,7 @@ _ = plots.bars(
 # Is it the *look* of the pictures or the *meaning* of the names that makes two classes alike for the
 # model? For every class $a$, take the mean similarity of its synthesized features to the pictures of
 # each other class, and correlate these numbers (by ranks, Spearman) with the similarity of the names,
-# and with that of the pictures' mean features. One dot a class. The nearest neighbour has never seen a
+# and with that of the pictures' mean features. One dot a class. The nearest neighbor has never seen a
 # word vector, so what *it* has in common with the names is only that things of a kind often look alike.
 
 
@@ -219,7 +219,7 @@ def mean_by(labels, x):
 pictures = mean_by(g_labels, g)
 likeness = {
     "names": by_word,
-    "pictures": centred(pictures) @ centred(pictures).T,
+    "pictures": centered(pictures) @ centered(pictures).T,
 }
 
 
@@ -245,8 +245,8 @@ compared = {
         ("SSGN", model),
         ("ridge", reference["ridge, fusion"]),
         (
-            "nearest neighbour",
-            reference["nearest neighbour, standardised, fusion"],
+            "nearest neighbor",
+            reference["nearest neighbor, standardized, fusion"],
         ),
     )
 }
@@ -268,7 +268,7 @@ for what in likeness:
     gained = [
         a - b
         for a, b in zip(
-            compared["SSGN"][what], compared["nearest neighbour"][what]
+            compared["SSGN"][what], compared["nearest neighbor"][what]
         )
     ]
     mean, half = interval(gained)
@@ -279,7 +279,7 @@ for what in likeness:
     )
     display(
         Markdown(
-            f"SSGN minus nearest neighbour, with the **{what}**: {mean:+.3f} ± {half:.3f} over "
+            f"SSGN minus nearest neighbor, with the **{what}**: {mean:+.3f} ± {half:.3f} over "
             f"{len(gained)} classes; {verdict}."
         )
     )
@@ -368,7 +368,7 @@ display(
 # ```{exercise} Draw your own (practice)
 # :label: ex-draw
 # Load a drawing of yours as a grey image, turn it into ink (255 = stroke), and retrieve: build a
-# one-image `ssgn.data.Drawings`, extract its features with `ssgn.backbones.fused`, synthesize,
+# one-image `ssgn.data.Drawings`, extract its features with `ssgn.extraction.fused`, synthesize,
 # rank. Which classes can it find at all?
 # ```
 #
@@ -381,8 +381,9 @@ display(
 # import numpy as np
 # from PIL import Image, ImageDraw
 #
-# from ssgn.backbones import fused, load_backbone
+# from ssgn.backbones import load_backbone
 # from ssgn.data import Drawings
+# from ssgn.extraction import fused
 #
 # paper = Image.new("L", (256, 256), 255)
 # pen = ImageDraw.Draw(paper)
@@ -391,7 +392,7 @@ display(
 #
 # own = Drawings(255 - np.asarray(paper)[None], ["mine"])
 # net = load_backbone("efficientnet-lite0")
-# own_features, _ = fused(net, own, progress=False)
+# own_features = fused(net, own, progress=False)
 # _, nearest = ssgn.rank(ssgn.synthesize(model, own_features).cpu(), g, k=9)
 # print([ds.classes[g_labels[i]] for i in nearest[0]])
 # _ = plots.retrieval_panel(
@@ -489,9 +490,9 @@ display(
 #     print(f"weight {weight:4} of the picture: {figure:.3f}")
 # print(f"with the click counted as found: {counted['mAP@all']:.3f}")
 # ```
-# A picture of the gallery is in the gallery's own domain, so its neighbours are not separated from
+# A picture of the gallery is in the gallery's own domain, so its neighbors are not separated from
 # it by the gap that the sketch has to cross. The last line falls into the trap: it is high because
-# the clicked picture is its own nearest neighbour. To *choose* the weight, go to the pseudo-unseen
+# the clicked picture is its own nearest neighbor. To *choose* the weight, go to the pseudo-unseen
 # classes. Harder, and closer to use: the user also points at a *wrong* picture, which pushes the
 # query away.
 # ````
@@ -502,7 +503,7 @@ display(
 #   sketch; their figures of what is retrieved are worth a look beside the ones above.
 # - {cite:t}`lin2023zse` match patches of the sketch with patches of the picture, so that one can
 #   see *why* a picture was found.
-# - {cite:t}`eitz2012tuberlin` also measured how well people recognise drawings of this kind: no
+# - {cite:t}`eitz2012tuberlin` also measured how well people recognize drawings of this kind: no
 #   model is to be blamed for a drawing that people cannot read.
 # - {cite:t}`manning2008ir` cover relevance feedback ({numref}`ex-click`) and much else that
 #   galleries and documents share.

@@ -326,7 +326,7 @@ display(
     Markdown(
         f"In the simulation above, mean mAP@200 × mean P@200 = **{product:.3f}**, and the mean mAP@200/k "
         f"is **{truth:.3f}**: {abs(truth / product - 1):.0%} off, more than the difference between many "
-        "neighbouring rows of published tables."
+        "neighboring rows of published tables."
     )
 )
 
@@ -337,7 +337,7 @@ display(
 # 2. The cut-off, the size of the gallery, and how many right pictures the queries have.
 # 3. Which queries: all sketches of the unseen classes, or some; and whether the mean is over queries
 #    or first within each class.
-# 4. What happens to ties, wherever features are quantised.
+# 4. What happens to ties, wherever features are quantized.
 # 5. Which unseen classes, and which of them [the backbone has seen](12_leaks).
 # 6. How many seeds, and their spread.
 #

@@ -35,9 +35,9 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, plots
-from ssgn.data import read_json
+from ssgn.config import ablations
 from ssgn.metrics import interval, verdict
-from ssgn.train import WITHOUT_LEAKS, ablations, ratios, study, values
+from ssgn.studies import WITHOUT_LEAKS, ratios, read_ledger, values
 
 plots.use_style()
 
@@ -60,7 +60,7 @@ main = {
     name: variants[name]
     for name in (full, fused_single, one_c2f, one_single, oracle)
 }
-rows = study(feats, sem, main, seeds)
+rows = ssgn.study(feats, sem, main, seeds)
 
 # %% [markdown]
 # ## Means need intervals
@@ -132,8 +132,8 @@ display(
 # ## Fusion and the decoder
 
 # %% tags=["picture:ablations"]
-nearest, _ = baselines.nearest_neighbour(
-    feats, taps="single", standardised=False
+nearest, _ = baselines.nearest_neighbor(
+    feats, taps="single", standardized=False
 )
 floor = ssgn.evaluate_unseen(nearest, feats, ())["mAP@all"]
 _ = plots.dots(
@@ -145,7 +145,7 @@ _ = plots.dots(
     title="The paper's two ideas",
     highlight=(full,),
     reference=floor,
-    reference_label="raw nearest neighbour",
+    reference_label="raw nearest neighbor",
 )
 
 # %% [markdown]
@@ -241,8 +241,10 @@ others = {
 }
 entries = {}
 for path in sorted(Path("../results").glob("*.json")):
-    entry = read_json(path)
-    if entry.get("what") == "ablations":
+    if path.stem == "fuzz":  # not a study
+        continue
+    entry = read_ledger(path)
+    if entry["what"] == "ablations":
         name = entry["dataset"]
         if name in entries:  # another machine, split or backbone
             name = f"{name}, {path.stem}"
@@ -250,7 +252,7 @@ for path in sorted(Path("../results").glob("*.json")):
 if loss_seeds:
     entries = {
         "doodle-emoji, here": {
-            "runs": study(feats, sem, others, loss_seeds),
+            "runs": ssgn.study(feats, sem, others, loss_seeds),
             "sketches_per_class": sketches_per_class,
             "device": rows[0]["device"],
             "date": "this build",
@@ -450,7 +452,7 @@ for dataset, entry in entries.items():
 #
 # four = {name: variants[name] for name in list(variants)[:4]}
 # elsewhere = {
-#     split: study(feats.with_split(split), sem, four, seeds)
+#     split: ssgn.study(feats.with_split(split), sem, four, seeds)
 #     for split in (1,)  # for the evening: range(1, 11)
 # }
 # for name, (a, b) in compared.items():

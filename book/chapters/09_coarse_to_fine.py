@@ -33,10 +33,10 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots
-from ssgn.data import read_json
+from ssgn.config import ablations
 from ssgn.metrics import interval
 from ssgn.model import SSGN
-from ssgn.train import ablations, folds, values
+from ssgn.studies import folds, read_ledger, values
 
 plots.use_style()
 
@@ -79,7 +79,7 @@ def rank_of_own_word(classes):
     """For each sketch, how many of all classes' word vectors are nearer to the predicted one."""
     rows = classes[feats.sketch_labels]
     x = model.sketch_input(feats.sketch[rows])
-    words = F.normalize(model.standardise_semantics(sem), dim=1)
+    words = F.normalize(model.standardize_semantics(sem), dim=1)
     with torch.no_grad():
         cosine = F.normalize(model.condition(x), dim=1) @ words.T
     own = cosine.gather(1, feats.sketch_labels[rows, None])
@@ -87,8 +87,8 @@ def rank_of_own_word(classes):
 
 
 groups = {
-    "classes it was trained on": ~(held_out.unseen | held_out.validation),
-    "classes held out": held_out.validation,
+    "classes it was trained on": held_out.mask("train"),
+    "classes held out": held_out.mask("validation"),
 }
 ranks = {name: rank_of_own_word(mask) for name, mask in groups.items()}
 
@@ -112,14 +112,12 @@ display(
 # vectors alike. Anything with $a > 0$ **leaks the label**; it is a yardstick and no result.
 
 # %%
-rows, gallery = (
-    held_out.validation[feats.sketch_labels],
-    held_out.validation[feats.photo_labels],
-)
-x = model.sketch_input(feats.sketch[rows])
-g = ssgn.embed(model, feats.photo[gallery])
-labels, g_labels = feats.sketch_labels[rows], feats.photo_labels[gallery]
-true = model.standardise_semantics(sem)[labels]
+fold = held_out.part("validation")
+x = model.sketch_input(fold.sketch)
+g = ssgn.embed(model, fold.photo)
+labels, g_labels = fold.sketch_labels, fold.photo_labels
+words = sem[held_out.mask("validation")]
+true = model.standardize_semantics(words)[labels]
 latents = torch.randn(
     model.config.draws,
     model.config.latent,
@@ -171,8 +169,8 @@ _ = plots.bars(
 # $$ (eq-contrastive-condition)
 
 # %% tags=["hide-input"]
-plots.show_source(SSGN._semantic_loss)
 plots.show_source(SSGN.condition)
+plots.show_source(SSGN.true_condition)
 
 # %% [markdown]
 # Each with GloVe vectors {cite}`pennington2014glove` and with sentence embeddings of the class name
@@ -190,9 +188,11 @@ plots.show_source(SSGN.condition)
 
 # %%
 entries = [
-    read_json(path) for path in sorted(Path("../results").glob("*.json"))
+    read_ledger(path)
+    for path in sorted(Path("../results").glob("*.json"))
+    if path.stem != "fuzz"  # not a study
 ]
-recorded = [e for e in entries if e.get("what") == "coarse-to-fine"]
+recorded = [e for e in entries if e["what"] == "coarse-to-fine"]
 
 
 def by_fold(entry, name, key="mAP@all"):
@@ -360,7 +360,7 @@ for entry in recorded:
     outcome = [
         e
         for e in entries
-        if e.get("what") == "ablations"
+        if e["what"] == "ablations"
         and (e["dataset"], e["split"], e["backbone"])
         == (entry["dataset"], entry["split"], entry["backbone"])
     ]
@@ -438,7 +438,7 @@ display(Markdown("\n".join(lines)))
 # ranks the $C$ words once for all, and each class's own word has one of those places; over all classes,
 # equally often asked for, that is the same distribution.
 # ```python
-# words = F.normalize(model.standardise_semantics(sem), dim=1)
+# words = F.normalize(model.standardize_semantics(sem), dim=1)
 # n = len(words)
 # cosine = words @ words[0]  # the constant prediction: one of the words
 # places = (cosine > cosine[:, None]).sum(1)
@@ -560,7 +560,7 @@ display(Markdown("\n".join(lines)))
 # ```{exercise} Your own condition (challenge)
 # :label: ex-condition
 # Subclass `SSGN`, override `condition`, and compare on the folds. (Train with `fit` and not with
-# `ssgn.train.select`: that one keeps runs by configuration, and would take your class for the one it
+# `ssgn.studies.select`: that one keeps runs by configuration, and would take your class for the one it
 # knows.) Before you look: how large a difference could five folds show?
 # ```
 #

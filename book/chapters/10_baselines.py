@@ -20,7 +20,7 @@
 # read from the recorded runs.
 #
 # The paper compares with direct regression, ESZSL, SAE and the CVAE. Beside them stand three that
-# every table should have: the nearest neighbour, which learns nothing; a linear regression; and a
+# every table should have: the nearest neighbor, which learns nothing; a linear regression; and a
 # pair of networks trained contrastively, as one would do it today.
 
 # %%
@@ -35,9 +35,9 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, losses, plots
-from ssgn.data import read_json
+from ssgn.config import ablations
 from ssgn.metrics import interval
-from ssgn.train import ablations, values
+from ssgn.studies import read_ledger, values
 
 plots.use_style()
 
@@ -76,11 +76,11 @@ def run(name, method, **options):
 
 
 run(
-    "nearest neighbour, raw",
-    baselines.nearest_neighbour,
-    standardised=False,
+    "nearest neighbor, raw",
+    baselines.nearest_neighbor,
+    standardized=False,
 )
-run("nearest neighbour, standardised", baselines.nearest_neighbour)
+run("nearest neighbor, standardized", baselines.nearest_neighbor)
 figures["ridge"] = ssgn.evaluate_unseen(model, feats, ())["mAP@all"]
 
 # %% [markdown]
@@ -188,7 +188,7 @@ plots.show_source(baselines.CVAE.objective)
 # %% [markdown]
 # The published form works on raw features and ends in a ReLU, for VGG-16's features are never
 # negative. Our backbone's inner layers have columns that are; there the output is linear, and a
-# ReLU stays where all training features allow it. The *standardised* form gives the CVAE what every
+# ReLU stays where all training features allow it. The *standardized* form gives the CVAE what every
 # other method here gets: columns of one scale, and linear outputs ({bdg-warning}`O`).
 #
 # The published sizes ask for a GPU. `baselines.REDUCED` is for a CPU, with a learning rate that
@@ -260,15 +260,16 @@ _ = plots.bars(
 # ## The recorded table
 #
 # All methods with all seeds, and the main variants of SSGN from the ablations on the same data. The
-# nearest neighbour and the closed forms have no randomness: their seeds coincide.
+# nearest neighbor and the closed forms have no randomness: their seeds coincide.
 
 # %%
 ledger = [
-    read_json(path) for path in sorted(Path("../results").glob("*.json"))
+    read_ledger(path)
+    for path in sorted(Path("../results").glob("*.json"))
+    if path.stem != "fuzz"  # not a study
 ]
-# The first entry is older than the key.
-recorded = [e for e in ledger if e.get("what") == "baselines"]
-studies = [e for e in ledger if e.get("what", "ablations") == "ablations"]
+recorded = [e for e in ledger if e["what"] == "baselines"]
+studies = [e for e in ledger if e["what"] == "ablations"]
 same = ("dataset", "backbone", "sketches_per_class", "split")
 
 
@@ -365,9 +366,9 @@ for entry in recorded:
 #
 # ## What it means
 #
-# **A baseline is as strong as one lets it be.** Centring and scaling columns costs one line and
-# learns nothing about retrieval: compare the two nearest neighbours, and the two forms of the CVAE
-# in the recorded table. A table that standardises its own method and no other measures that line.
+# **A baseline is as strong as one lets it be.** Centering and scaling columns costs one line and
+# learns nothing about retrieval: compare the two nearest neighbors, and the two forms of the CVAE
+# in the recorded table. A table that standardizes its own method and no other measures that line.
 #
 # **Synthesis is one answer.** The methods that imagine image features are trained to be near the
 # pictures. Retrieval asks something else, that a class's own pictures be nearer than the others',
@@ -499,7 +500,7 @@ for entry in recorded:
 #     small, _ = baselines.cvae(
 #         feats,
 #         sem,
-#         standardised=True,
+#         standardized=True,
 #         widths=(256, 128),
 #         latent=32,
 #         epochs=4,
@@ -518,7 +519,7 @@ for entry in recorded:
 #
 # ```{exercise} Your own method (challenge)
 # :label: ex-ownmethod
-# A baseline is two maps. Write one that mixes ridge regression with the standardised sketch features
+# A baseline is two maps. Write one that mixes ridge regression with the standardized sketch features
 # themselves, choose the mixture where it may be chosen, and rank it among the methods of this page. Which
 # part of SSGN does the same? Then make something better of your own.
 # ```
@@ -526,10 +527,10 @@ for entry in recorded:
 # ````{solution} ex-ownmethod
 # :class: dropdown
 # ```python
-# from ssgn.retrieval import evaluate_classes
+# from ssgn.retrieval import evaluate_all
 #
 # line, trials = baselines.ridge(feats, sem)
-# near, _ = baselines.nearest_neighbour(feats, sem)
+# near, _ = baselines.nearest_neighbor(feats, sem)
 #
 #
 # def mixture(share):
@@ -542,14 +543,9 @@ for entry in recorded:
 #     )
 #
 #
-# pseudo_unseen = tuple(
-#     feats.validation[of]
-#     for of in (feats.sketch_labels, feats.photo_labels)
-# )
+# pseudo_unseen = feats.part("validation")
 # scores = {
-#     share: evaluate_classes(mixture(share), feats, pseudo_unseen, ())[
-#         "mAP@all"
-#     ]
+#     share: evaluate_all(mixture(share), pseudo_unseen, ())["mAP@all"]
 #     for share in (0, 0.25, 0.5, 0.75, 1)
 # }
 # assert abs(scores[1] - max(trials.column("validation"))) < 1e-6

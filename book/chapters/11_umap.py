@@ -74,12 +74,12 @@ of_sketches = {
 fine = of_sketches["fine synthesized"]
 
 # %% [markdown]
-# UMAP {cite}`mcinnes2018umap` lays points out in the plane so that *neighbours* in the original
-# space stay neighbours; distances between far groups, and the sizes of groups, mean little. Because
+# UMAP {cite}`mcinnes2018umap` lays points out in the plane so that *neighbors* in the original
+# space stay neighbors; distances between far groups, and the sizes of groups, mean little. Because
 # retrieval is by cosine, UMAP is given the cosine distance. Real features, sketch features, and the
 # features of both stages are embedded **together**, in one picture, so that they can be compared at all.
 #
-# Seven unseen classes are shown, for so many colours can be told apart by every reader. They are chosen
+# Seven unseen classes are shown, for so many colors can be told apart by every reader. They are chosen
 # by rule: evenly spaced when the classes are sorted by how well they are retrieved, so that the easy and
 # the hard are both there.
 
@@ -123,9 +123,9 @@ plane = layout(space, seed)
 # %% [markdown]
 # ## One embedding, four kinds of points
 #
-# Each panel colours one kind and leaves the others pale. A class's name stands where its *pictures* lie.
-# Where the points of its colour gather around its name, its sketches find its pictures; where the
-# colours mix, the model cannot tell those classes apart.
+# Each panel colors one kind and leaves the others pale. A class's name stands where its *pictures* lie.
+# Where the points of its color gather around its name, its sketches find its pictures; where the
+# colors mix, the model cannot tell those classes apart.
 
 # %%
 _ = plots.embedding(
@@ -159,7 +159,7 @@ plots.hover_embedding(
 # %% [markdown]
 # ## A figure beside the picture
 #
-# UMAP can suggest clusters that are not there, and pull apart what belongs together. **Neighbourhood
+# UMAP can suggest clusters that are not there, and pull apart what belongs together. **Neighborhood
 # purity** is measured instead of seen: of the $k$ pictures nearest to a sketch's features, which share
 # has the sketch's class? With $\mathcal{N}_k(q)$ the labels of the $k$ pictures nearest to $q$,
 #
@@ -208,7 +208,7 @@ _ = plots.pairs(
     seen_purity,
     ("in the original space", "in the plane"),
     f"share of the {k} nearest pictures that have the sketch's class",
-    title="What the plane keeps of the neighbourhoods",
+    title="What the plane keeps of the neighborhoods",
 )
 
 # %% tags=["hide-input"]
@@ -232,8 +232,8 @@ chance = float(
         [(g_labels == c).float().mean() for c in g_labels.unique()]
     ).mean()
 )
-raw, _ = baselines.nearest_neighbour(
-    feats, taps="single", standardised=False
+raw, _ = baselines.nearest_neighbor(
+    feats, taps="single", standardized=False
 )
 _, near = ssgn.rank(
     ssgn.synthesize(raw, sketches).cpu(),
@@ -248,14 +248,14 @@ purities = {
 _ = plots.bars(
     purities,
     f"share of the {k} nearest pictures that have the sketch's class",
-    title="Neighbourhood purity, all unseen classes",
+    title="Neighborhood purity, all unseen classes",
     highlight=("fine synthesized",),
 )
 
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"The fine stage moves the purity of a sketch's neighbourhood from "
+        f"The fine stage moves the purity of a sketch's neighborhood from "
         f"{purities['sketch features']:.3f} to **{purities['fine synthesized']:.3f}**; the coarse "
         f"features alone have {purities['coarse synthesized']:.3f}."
     )
@@ -266,7 +266,7 @@ display(
 #
 # A picture of this kind can raise a question, and cannot settle one. What it suggests for seven classes, the
 # purity counts over all unseen ones, in the space where retrieval takes place. Read the bars against each
-# other, from chance upwards: the step from the raw embedding to the standardised sketch features is paid for with no
+# other, from chance upwards: the step from the raw embedding to the standardized sketch features is paid for with no
 # training at all, and the step from there to the fine features is what the decoder adds. Where picture and
 # bars disagree, believe the bars.
 #
@@ -328,22 +328,22 @@ display(
 # even = np.random.default_rng(1).uniform(size=(600, 2))
 # print(f"points at random in a square: {clark_evans(even):.2f}")
 # _, axes = plt.subplots(1, 2, figsize=(9, 4.2))
-# for ax, neighbours in zip(axes, (5, 50), strict=True):
+# for ax, neighbors in zip(axes, (5, 50), strict=True):
 #     with warnings.catch_warnings():
 #         warnings.simplefilter("ignore")
 #         plane = umap.UMAP(
 #             metric="cosine",
-#             n_neighbors=neighbours,
+#             n_neighbors=neighbors,
 #             min_dist=0.0,
 #             random_state=0,
 #         ).fit_transform(points)
 #     ax.scatter(*plane.T, s=8)
 #     ax.set(xticks=[], yticks=[])
-#     ax.set_title(f"{neighbours} neighbours: {clark_evans(plane):.2f}")
+#     ax.set_title(f"{neighbors} neighbors: {clark_evans(plane):.2f}")
 # plt.show()
 # ```
-# UMAP draws the graph of nearest neighbours, and every set of points has one, noise as well. With few
-# neighbours the graph is thin and falls into strands and clumps. A cluster in such a picture is a reason
+# UMAP draws the graph of nearest neighbors, and every set of points has one, noise as well. With few
+# neighbors the graph is thin and falls into strands and clumps. A cluster in such a picture is a reason
 # to go and look in the original space, as purity does.
 # ````
 #
@@ -369,7 +369,7 @@ display(
 #
 #
 # unseen_classes = torch.nonzero(feats.unseen).flatten()
-# trained = torch.nonzero(~(feats.unseen | feats.validation)).flatten()
+# trained = torch.nonzero(feats.mask("train")).flatten()
 # shuffle = torch.Generator().manual_seed(0)
 # drawn = trained[torch.randperm(len(trained), generator=shuffle)]
 # drawn = drawn[: len(unseen_classes)]
@@ -399,10 +399,10 @@ display(
 #     maps.append(torch.from_numpy(layout(space, another)))
 # names = sorted(set(groups))
 # mask = {n: torch.tensor([group == n for group in groups]) for n in names}
-# centres = [
+# centers = [
 #     torch.stack([plane[mask[n]].mean(0) for n in names]) for plane in maps
 # ]
-# agree = spearmanr(*(pdist(c.numpy()) for c in centres)).statistic
+# agree = spearmanr(*(pdist(c.numpy()) for c in centers)).statistic
 # near_each = [
 #     torch.cdist(plane, plane).topk(6, largest=False).indices[:, 1:]
 #     for plane in maps
@@ -415,7 +415,7 @@ display(
 # only what many seeds show. Which of two far groups is the nearer is the first thing that changes.
 # ````
 #
-# ```{exercise} Pictures that are everybody's neighbour (challenge)
+# ```{exercise} Pictures that are everybody's neighbor (challenge)
 # :label: ex-hubs
 # In many dimensions some points are among the nearest of very many others: *hubs*. Count how often each
 # picture is among the five nearest of a sketch, before synthesis and after. Then correct for it, by

@@ -95,7 +95,7 @@ for name in ("eyeglasses", "rooster", "microscope"):
 
 # %% [markdown]
 # Where WordNet is installed, the tests recompute every relation from the recorded sense. The hand-made
-# part is a judgement, and yours may differ: the file is plain text.
+# part is a judgment, and yours may differ: the file is plain text.
 #
 # ## The published splits
 #
@@ -409,7 +409,7 @@ display(
 #
 # ```{exercise} Disagree (practice)
 # :label: ex-disagree
-# Find a judgement in the table that you would make differently. (The field `near` lists what was considered
+# Find a judgment in the table that you would make differently. (The field `near` lists what was considered
 # and not counted.) How far could the published splits' audit move, if every one of these were counted?
 # ```
 #
@@ -432,7 +432,7 @@ display(
 #     assert strictest <= len(why)
 # ```
 # A window screen is pictured in a window: count it, and Sketchy's 21 have one leaked class more. A range
-# is a better report than a number wherever a judgement stands behind it. Then ask whether any conclusion
+# is a better report than a number wherever a judgment stands behind it. Then ask whether any conclusion
 # of yours differs between its two ends.
 # ````
 #
@@ -479,7 +479,7 @@ display(
 #   one of a large family.
 # - {cite:t}`miller1995wordnet` describes the dictionary that ImageNet's classes were taken from, and what
 #   "kind of" means in it.
-# - {cite:t}`russakovsky2015imagenet` tell how the 1,000 classes were chosen and labelled.
+# - {cite:t}`russakovsky2015imagenet` tell how the 1,000 classes were chosen and labeled.
 # - {cite:t}`kornblith2019transfer` measure how far accuracy on ImageNet predicts accuracy on other data, with
 #   features as they are and fine-tuned.
 

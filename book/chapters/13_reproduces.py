@@ -31,9 +31,9 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import baselines, plots
-from ssgn.data import read_json
+from ssgn.config import ablations
 from ssgn.metrics import interval, verdict
-from ssgn.train import WITHOUT_LEAKS, ablations, ratios, study, values
+from ssgn.studies import WITHOUT_LEAKS, ratios, read_ledger, values
 
 plots.use_style()
 
@@ -58,13 +58,15 @@ main = {
 }
 rest = {n: c for n, c in variants.items() if n not in main or n == full}
 methods = baselines.table()
-raw = "nearest neighbour, raw, single layer"
+raw = "nearest neighbor, raw, single layer"
 cvae = "CVAE (published form), single layer"
-strong_cvae = "CVAE (standardised), single layer"
+strong_cvae = "CVAE (standardized), single layer"
 
 # %% tags=["hide-input"]
 entries = [
-    read_json(path) for path in sorted(Path("../results").glob("*.json"))
+    read_ledger(path)
+    for path in sorted(Path("../results").glob("*.json"))
+    if path.stem != "fuzz"  # not a study
 ]
 
 
@@ -77,7 +79,7 @@ def alike(a, b):
 def recorded():
     """Each recorded study of the ablations with the baselines that belong to it, by name."""
     by_what = {
-        what: [e for e in entries if e.get("what") == what]
+        what: [e for e in entries if e["what"] == what]
         for what in ("ablations", "baselines")
     }
     out = {}
@@ -103,7 +105,7 @@ def recorded():
 # "By more than 20%" is read so: the full model over the method that was the state of the art when
 # the paper was written, the CVAE {cite}`yelamarthi2018cvae` on a single layer, relative, in P@k and in
 # mAP@k with the CVAE's own definition (÷ k, [chapter 7](07_metrics)). The CVAE is shown in two forms:
-# as published, on raw features, and with standardised features, our stronger version of it. Where
+# as published, on raw features, and with standardized features, our stronger version of it. Where
 # classes have a handful of pictures $k$ is small; the photos have enough for 100 and 200.
 
 
@@ -117,7 +119,7 @@ def claims(dataset):
     rows = [
         (
             "Sketches retrieve images of classes never seen",
-            "SSGN / raw nearest neighbour",
+            "SSGN / raw nearest neighbor",
             (full, raw),
             "mAP@all",
             1.0,
@@ -171,8 +173,8 @@ def claims(dataset):
             )
     rows.append(
         (
-            "... and than our stronger CVAE, standardised",
-            "SSGN / standardised CVAE",
+            "... and than our stronger CVAE, standardized",
+            "SSGN / standardized CVAE",
             (full, strong_cvae),
             "mAP@all",
             1.2,
@@ -270,19 +272,17 @@ for name, runs in evidence.items():
 # ## Your run
 
 # %%
-rows = study(feats, sem, main, seeds)
-rows += study(
-    feats, sem, {raw: methods[raw]}, seeds, ks=(5, 10), progress=False
-)
+rows = ssgn.study(feats, sem, main, seeds)
+rows += ssgn.study(feats, sem, {raw: methods[raw]}, seeds, progress=False)
 if loss_seeds:
     rows += [
         row
-        for row in study(feats, sem, rest, loss_seeds)
+        for row in ssgn.study(feats, sem, rest, loss_seeds)
         if row["variant"] != full or row["seed"] not in seeds
     ]
 if cvae_seeds:
     chosen = {name: methods[name] for name in (cvae, strong_cvae)}
-    rows += study(feats, sem, chosen, cvae_seeds)
+    rows += ssgn.study(feats, sem, chosen, cvae_seeds)
 
 # %% tags=["hide-input"]
 display(
@@ -310,7 +310,7 @@ _ = plots.dots(
 #
 # The abstract's motive can be measured too, on the features of the last layer: the share of
 # activations that are all but dead (below a hundredth of the channel's mean over the pictures), and how
-# much of the variance of a standardised channel lies *within* classes and not between them.
+# much of the variance of a standardized channel lies *within* classes and not between them.
 
 # %%
 single = feats.columns("single")
@@ -471,13 +471,13 @@ display(
 #     product = statistics.mean(there) * statistics.mean(back)
 #     assert product >= 1 - 1e-9
 #     logs = [math.log(r) for r in there]
-#     centre, half = interval(logs)
+#     center, half = interval(logs)
 #     turned, _ = interval([math.log(r) for r in back])
-#     assert math.isclose(centre, -turned, abs_tol=1e-9)
+#     assert math.isclose(center, -turned, abs_tol=1e-9)
 #     print(
 #         f"{a} / {b}: product {product:.4f}; mean {interval(there)[0]:.3f}, "
-#         f"geometric {math.exp(centre):.3f} [{math.exp(centre - half):.3f}, "
-#         f"{math.exp(centre + half):.3f}]; {verdict(there, 1.0)}, in "
+#         f"geometric {math.exp(center):.3f} [{math.exp(center - half):.3f}, "
+#         f"{math.exp(center + half):.3f}]; {verdict(there, 1.0)}, in "
 #         f"logarithms {verdict(logs, 0.0)}"
 #     )
 # ```
@@ -504,7 +504,7 @@ display(
 # began, per_split = time.perf_counter(), []
 # for split in range(3):  # for the evening: ten or more
 #     part = feats.with_split(split)
-#     runs = study(
+#     runs = ssgn.study(
 #         part,
 #         sem,
 #         {name: main[name] for name in (full, one_c2f)},
@@ -518,7 +518,7 @@ display(
 # print(f"{mean:.2f} ± {half:.2f} over {n} splits, {seconds:.0f} s a split")
 #
 # # The splits share classes. Nadeau and Bengio's correction of the variance:
-# trained = ~(part.unseen | part.validation)
+# trained = part.mask("train")
 # share = float(part.unseen.sum() / trained.sum())
 # corrected = half * (1 + n * share) ** 0.5
 # least = 1.96 * statistics.stdev(per_split) * share**0.5

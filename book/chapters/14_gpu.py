@@ -59,7 +59,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots
-from ssgn.train import provenance
+from ssgn.machine import provenance
 
 plots.use_style()
 
@@ -95,8 +95,8 @@ display(
 # ## A study for the ledger
 #
 # The figures of long runs belong into `book/results/`, with their provenance. One command trains
-# every ablation with five seeds, evaluates each once on the unseen classes and writes the file. If
-# it is interrupted, the same command goes on where it stopped.
+# every ablation with five seeds, evaluates each once on the unseen classes and writes the file after
+# every run. If it is interrupted, the same command goes on with the first run that is not in the file.
 #
 # ```bash
 # ssgn study book/results/doodle-emoji-$(hostname).json --seeds 5
@@ -120,8 +120,9 @@ ds = ssgn.load_dataset(
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
 
-from ssgn.backbones import fused, load_backbone
+from ssgn.backbones import load_backbone
 from ssgn.data import Drawings
+from ssgn.extraction import fused
 
 few = Drawings(ds.sketch.ink[:192], ds.sketch.names[:192])
 net = load_backbone("efficientnet-lite0")
@@ -162,26 +163,28 @@ provenance()
 # %% [markdown]
 # ## Memory and precision
 #
-# Extraction holds a part of the images at a time and streams to disk; what it returns is mapped from
-# there. Training holds all features on the device. Evaluation takes a chunk of queries at a time, so
-# its memory does not grow with their number.
+# Extraction holds a batch of images at a time and writes its rows straight into the features' files;
+# what it returns is mapped from there. Training holds the features of the training classes on the
+# device. Evaluation takes a chunk of queries at a time, so its memory does not grow with their number.
 #
 # On a GPU the layers of the *backbone* are computed in 16-bit floating point by default, and features
 # are pooled and kept in 32; `precision="float32"` computes all of it in 32, as a CPU does by default.
 # The precision is part of the cache's key, so the two never mix. Training and evaluation are 32-bit on
-# either device unless `SSGNConfig.precision` says otherwise; a GPU adds sums in another order, so the
-# last digits of two devices differ while means over seeds agree.
+# either device; a GPU adds sums in another order, so the last digits of two devices differ while means
+# over seeds agree.
 #
-# ## Several processes, several seeds
+# ## Several processes, and interruptions
 #
 # ```bash
 # torchrun --nproc-per-node=4 -m ssgn extract sketchy --root DIR --backbone vgg16
 # make bench-gpu VENV=$CONDA_PREFIX
 # ```
 #
-# The first line shares the images of a large dataset among four GPUs. The second runs the benchmarks of
-# [chapter 15](15_speed) and all ablations with five seeds, which on a GPU train together, in at most nine
-# minutes; an interrupted run of either goes on where it stopped.
+# The first line shares the images of a large dataset among four GPUs. Beside the features lies a map of
+# the rows that are done. After an interruption the same command computes the other rows, also with
+# another number of processes. The second line trains all ablations with five seeds and runs the
+# benchmarks of [chapter 15](15_speed); it goes on where it stopped, too. A training takes seconds and
+# keeps no state of its own: one that was interrupted starts again.
 #
 # ## What it means
 #
@@ -218,7 +221,7 @@ provenance()
 # ````{solution} ex-dominates
 # :class: dropdown
 # ```python
-# from ssgn.train import ablations
+# from ssgn.config import ablations
 #
 # runs = 10 * len(ablations())
 # images = len(ds.sketch) + len(ds.photo)
@@ -302,7 +305,7 @@ provenance()
 # Both have 16 bits. `float16` spends ten of them on digits, `bfloat16` seven, and the rest on the range of
 # exponents. A rounding error is random and differs from column to column, so in a cosine over hundreds of
 # columns most of it averages out. Where single sums of *many* terms are held in so few bits, as in a loss or
-# an optimiser's state, it does not: those stay in 32 bits here.
+# an optimizer's state, it does not: those stay in 32 bits here.
 # ````
 #
 # ```{exercise} What to buy with a night (challenge)

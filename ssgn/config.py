@@ -1,0 +1,179 @@
+"""Everything that can vary between two runs but the data and the seed; and the ablations."""
+
+from dataclasses import dataclass, replace
+
+LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
+ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
+
+CHOICES = {
+    "decoder": ("coarse-to-fine", "single-stage"),
+    "condition": ("regression", "convex", "contrastive", "oracle"),
+    "training_condition": ("predicted", "true", "mixed"),
+    "latent_at": ("coarse", "fine", "both"),
+    "classifier": ("linear", "contrastive"),
+}
+
+
+@dataclass(frozen=True)
+class SSGNConfig:
+    """What an :class:`~ssgn.model.SSGN` and its training can vary; every ablation is a value of it.
+
+    The defaults were chosen on pseudo-unseen classes [O]: the condition and where z enters by the
+    mean over doodle-emoji and doodle-photo, the others on doodle-emoji. The chapters *Ablations*
+    and *Coarse-to-fine, understood* vary them.
+
+    Attributes:
+        taps: ``"fusion"``, ``"single"`` or a list of tap names.
+        decoder: ``"coarse-to-fine"`` [A] or ``"single-stage"`` [C].
+        condition: what the coarse stage is conditioned on. The semantic head reads it off the
+            sketch [O]. ``"regression"``: a word vector. ``"convex"``: the training classes' word
+            vectors, averaged with the head's class probabilities. ``"contrastive"``: an embedding
+            of the sketch, trained to be close to its class's embedded word vector. ``"oracle"``:
+            the true word vector, *which leaks the query's label*: an upper bound only.
+        training_condition: the coarse stage's condition in training: ``"predicted"``, as at test
+            time; ``"true"``: made from the true word vector; ``"mixed"``: one of the two, chosen at
+            random for each sketch.
+        condition_noise: standard deviation of Gaussian noise on the condition in training.
+        latent_at: the stage of the two-stage decoder that z enters: ``"coarse"``, ``"fine"`` or
+            ``"both"``.
+        classifier: the form of the classification loss. ``"contrastive"``: the class is read off
+            the cosines to the batch's photos [O]; ``"linear"``: a linear classifier [A].
+        temperature: of both contrastive losses.
+        aligned: pair a sketch in training with the photo that it was drawn from, if the dataset
+            names it (Sketchy). Otherwise, and with False, a random photo of its class.
+        skip: add the sketch's own features, each column times a learned gain, to the synthesized
+            features [O]. Sketch and photo features come from one backbone, so a column of x is a
+            first guess at the same column of v.
+        latent: width Z of z.
+        embedding: width E of the contrastive condition.
+        hidden: width of the hidden layers.
+        dropout: of the hidden layers in training.
+        reconstruction, coarse, kl, regression, classification, semantic: weights of the losses of
+            the same names in :mod:`ssgn.losses`; 0 switches a loss off. The classification loss has
+            the form that ``classifier`` names. The semantic loss trains the semantic head; it is a
+            classification or contrastive loss unless ``condition`` is ``"regression"``.
+        epochs: passes over the training sketches.
+        batch_size: sketches per step.
+        learning_rate, weight_decay: of AdamW.
+        draws: K, the number of z that are averaged when features are synthesized.
+
+    Raises:
+        ValueError: a value that is not possible; the message lists those that are.
+    """
+
+    taps: str | tuple[str, ...] = "fusion"
+    decoder: str = "coarse-to-fine"
+    condition: str = "convex"
+    training_condition: str = "predicted"
+    condition_noise: float = 0.0
+    latent_at: str = "coarse"
+    classifier: str = "contrastive"
+    temperature: float = 0.05
+    aligned: bool = False
+    skip: bool = True
+    latent: int = 64
+    embedding: int = 256
+    hidden: int = 128
+    dropout: float = 0.5
+    reconstruction: float = 1.0
+    coarse: float = 1.0
+    kl: float = 1.0
+    regression: float = 0.1
+    classification: float = 0.2
+    semantic: float = 1.0
+    epochs: int = 4
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    draws: int = 4
+
+    def __post_init__(self):
+        if not isinstance(self.taps, str):
+            object.__setattr__(self, "taps", tuple(self.taps))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"SSGNConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(known)}"
+                )
+        for name in ("latent", "embedding", "hidden", "epochs", "batch_size", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 1")
+        if not self.temperature > 0:
+            raise ValueError(f"SSGNConfig.temperature is {self.temperature}; it must be > 0")
+        for name in (*LOSSES, "condition_noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
+        used = LOSSES if self.two_stage else ONE_STAGE_LOSSES
+        if not any(getattr(self, name) for name in used):
+            raise ValueError(f"every loss is switched off; give one of {', '.join(used)} a weight")
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether the decoder has a coarse stage before the fine one."""
+        return self.decoder == "coarse-to-fine"
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the decoder is given the query's true word vector: only for an upper bound."""
+        return self.condition == "oracle" and self.two_stage
+
+
+def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
+    """The variants of the chapter *Ablations* by name; each changes one or two values.
+
+    The first is the full model. The second to fourth take away the two-stage decoder, fusion, and
+    both [A]. Then each loss is switched off by itself, and our own choices are undone: the
+    contrastive form of the classification loss, and the skip connection [O]. The last is the
+    oracle, an upper bound that leaks the label.
+    """
+    full = base or SSGNConfig()
+    return {
+        "SSGN: fusion, coarse-to-fine": full,
+        "fusion, single-stage": replace(full, decoder="single-stage"),
+        "single layer, coarse-to-fine": replace(full, taps="single"),
+        "single layer, single-stage": replace(full, taps="single", decoder="single-stage"),
+        **{f"SSGN without {name} loss": replace(full, **{name: 0.0}) for name in LOSSES},
+        "SSGN with a linear classifier": replace(full, classifier="linear"),
+        "SSGN without skip connection": replace(full, skip=False),
+        "oracle (leaks the label)": replace(full, condition="oracle"),
+    }
+
+
+def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfig]]:
+    """What the study of the coarse stage compares: by name, word vectors and a configuration.
+
+    Every variant changes one value of the first; the name says so where it also changes the source
+    of the word vectors. Each oracle leaks the label: an upper bound.
+    """
+    base = base or SSGNConfig()
+    reference = replace(base, condition="regression", latent_at="coarse")
+    variants = {
+        "regression to the word vector": {},
+        "convex combination of seen word vectors": {"condition": "convex"},
+        "contrastive embedding": {"condition": "contrastive"},
+        "oracle (leaks the label)": {"condition": "oracle"},
+        "regression, z into the fine stage": {"latent_at": "fine"},
+        "contrastive, z into the fine stage": {"condition": "contrastive", "latent_at": "fine"},
+    }
+    glove_only = {
+        "regression, z into both stages": {"latent_at": "both"},
+        "regression, trained on true vectors": {"training_condition": "true"},
+        "regression, trained on true and predicted": {"training_condition": "mixed"},
+        "contrastive, trained on true and predicted": {
+            "condition": "contrastive",
+            "training_condition": "mixed",
+        },
+        "regression, noise 0.5": {"condition_noise": 0.5},
+        "regression, noise 1": {"condition_noise": 1.0},
+        "regression, linear classifier": {"classifier": "linear"},
+    }
+    single = replace(base, decoder="single-stage")
+    out = {
+        "single-stage": ("glove-50", single),
+        "single-stage, linear classifier": ("glove-50", replace(single, classifier="linear")),
+    }
+    for name, change in {**variants, **glove_only}.items():
+        out[name] = ("glove-50", replace(reference, **change))
+    for name, change in variants.items():
+        out[f"sentence: {name}"] = ("minilm", replace(reference, **change))
+    return out

@@ -1,0 +1,355 @@
+"""Multi-layer feature fusion: the images of a dataset in, their fused features out [A, B].
+
+Rows of features go straight into memory-mapped ``.npy`` files, beside a map of the rows that are
+done. So memory does not grow with the dataset, an interrupted extraction goes on where it stopped,
+and several processes can share the rows. The chapters *Multi-layer
+features* and *Running on a GPU workstation* explain it.
+"""
+
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from . import machine
+from .backbones import Backbone, load_backbone
+from .data.dataset import Dataset, ImageList
+from .features import FORMAT, FeatureError, Features
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+DOMAINS = ("sketch", "photo")
+
+
+def extract(
+    ds: Dataset,
+    backbone: str = "efficientnet-lite0",
+    *,
+    size: int | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    on_error: str = "raise",
+    progress: bool = True,
+    pretrained: bool = True,
+) -> Features:
+    """Fused features of all sketches and photos of a dataset, cached by content.
+
+    The cache key is the dataset's fingerprint, the backbone, its weights, the image size, the
+    precision and the format's version. The split is not part of it: every split shares one
+    extraction. Under ``torchrun`` the processes, which need one cache folder, share the rows, and
+    each returns all features.
+
+    Args:
+        backbone: see :func:`~ssgn.backbones.load_backbone`.
+        size: side of the input images in pixels.
+        batch_size: images per forward pass.
+        workers: processes that read images while the device computes; 0 reads with threads, before
+            each forward pass. By default one per core, at most 16, for a GPU, and 0 for a CPU.
+        device: by default a GPU if there is one.
+        precision: of the layers: ``"float32"``, or ``"float16"`` or ``"bfloat16"`` by autocast. The
+            features are always float32, and so is the mean over the image. By default ``"float16"``
+            on a GPU, else ``"float32"``.
+        on_error: ``"raise"`` stops at the first image that cannot be read; ``"skip"`` leaves such
+            images out and lists them, with the reasons, in ``provenance["left_out"]``.
+
+    Raises:
+        ValueError: an unknown backbone or option, or a batch size below 1.
+        DataError: the weights cannot be fetched.
+        FeatureError: an image cannot be read; features are not finite; or, with ``"skip"``, a class
+            has no image left.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; it can be 'raise' or 'skip'")
+    options = how(batch_size, workers, device, precision)
+    net = load_backbone(backbone, size=size, pretrained=pretrained)
+    provenance = {
+        "dataset": ds.name,
+        "fingerprint": ds.fingerprint,
+        "backbone": backbone,
+        "weights": net.weights,
+        "size": net.size,
+        "format": FORMAT,
+    }
+    if options["precision"] != "float32":
+        provenance["precision"] = options["precision"]
+    options |= {"skip": on_error == "skip", "progress": progress}
+    if not pretrained:  # random weights differ between processes: nothing may be shared or kept
+        provenance["weights"] += ":" + os.urandom(8).hex()
+        with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
+            made = _made(Path(folder) / "features", ds, net, provenance, options)
+            return Features.load(made, ds.split)  # mapped: they outlive the files' names
+    key = machine.digest(json.dumps(provenance, sort_keys=True))[:16]
+    name = re.sub(r"[^\w.-]", "_", f"{ds.name}-{backbone}", flags=re.ASCII)[:100]
+    folder = machine.cache_dir() / "features" / f"{name}-{net.size}-{key}"
+    return Features.load(_made(folder, ds, net, provenance, options), ds.split)
+
+
+def fused(
+    backbone: Backbone,
+    images: ImageList,
+    *,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """The fused features of some images, in memory: float32 ``[N, D]`` on the CPU.
+
+    Args:
+        batch_size, workers, device, precision: as of :func:`extract`.
+
+    Raises:
+        FeatureError: an image cannot be read, or features are not finite.
+    """
+    options = how(batch_size, workers, device, precision)
+    batches = _computed(backbone, images, np.arange(len(images)), progress=progress, **options)
+    return torch.cat([torch.from_numpy(x) for _, x in batches])
+
+
+def how(
+    batch_size: int = 64, workers: int | None = None, device=None, precision: str | None = None
+) -> dict:
+    """How to compute, with defaults for what is None."""
+    device = machine.pick_device(device)
+    gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(16, machine.cores()) if gpu else 0
+    precision = precision or ("float16" if gpu else "float32")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it can be {', '.join(PRECISIONS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; a batch needs at least one image")
+    return dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
+
+
+# On disk --------------------------------------------------------------------------------------
+
+
+def _made(folder: Path, ds: Dataset, net: Backbone, provenance: dict, options: dict) -> Path:
+    """The folder of the features, completed by this process or, meanwhile, by another."""
+    names = [folder]
+    if options["skip"]:
+        names.append(folder.with_name(f"{folder.name}-skipped"))
+    work = folder.with_name(f"{folder.name}.rows")
+    rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    # First this process's own share of the rows. Then, with the locks of all processes, which are
+    # free when each has ended its share, the rows that are still missing.
+    own, every = range(rank, rank + 1), range(ranks)
+    for holders, share in ((own, slice(rank, None, ranks)), (every, slice(None)))[ranks == 1 :]:
+        with ExitStack() as locks, machine.full_disk_named(folder):
+            for holder in holders:
+                locks.enter_context(machine.lock(f"{work}-{holder}"))
+            if found := [name for name in names if name.is_dir()]:
+                return found[0]  # another process was faster
+            for domain in DOMAINS:
+                desc = machine.printable(f"{ds.name} {domain}: {net.name}")
+                images = getattr(ds, domain)
+                compute_rows(work, domain, net, images, share, desc=desc, **options)
+            if holders is every:
+                return _complete(work, folder, ds, net, provenance)
+
+
+def compute_rows(
+    folder: Path, name: str, net: Backbone, images: ImageList, share: slice = slice(None), **options
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the features of images to ``name.npy`` in a folder, but for rows that are done already.
+
+    Args:
+        share: the rows that are this process's own.
+        options: of :func:`_computed`.
+
+    Returns:
+        Maps of the features, float32 ``[N, D]``, and of the rows that are done, boolean ``[N]``.
+    """
+    width = max(columns.stop for columns in net.columns.values())
+    with machine.lock(folder):
+        x = mapped(folder / f"{name}.npy", (len(images), width), np.float32)
+        done = mapped(folder / f"{name}.done.npy", (len(images),), np.bool_)
+    todo = np.arange(len(images))[share]
+    for rows, features in _computed(net, images, todo[~done[todo]], **options):
+        x[rows], done[rows] = features, True
+    return x, done
+
+
+def unreadable(images: ImageList, rows: Sequence[int], size: int) -> dict[str, str]:
+    """Why images could not be turned into features, by their names."""
+    errors = _Batches(images, size, [np.array(rows, np.int64)])[0][2]
+    names = [images.where(int(i)) for i in rows]
+    return {name: errors.get(name, "its features hold NaN or infinity") for name in names}
+
+
+def mapped(path: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
+    """A ``.npy`` file as a memory map, made if it is not there: killed or shared, its rows stay."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = machine.partial(path)
+        open_memmap(made, "w+", dtype, shape).flush()
+        if hasattr(os, "posix_fallocate"):  # without room, writing to the map would be fatal
+            with open(made, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, made.stat().st_size)
+        os.replace(made, path)
+    return open_memmap(path, "r+")
+
+
+def _complete(work: Path, folder: Path, ds: Dataset, net: Backbone, provenance: dict) -> Path:
+    """Turn rows that are done into features, without the images that cannot be read."""
+    keep, left_out, pairs = {}, {}, ds.pairs
+    for domain in DOMAINS:
+        keep[domain] = torch.from_numpy(np.load(work / f"{domain}.done.npy"))
+        images, labels = getattr(ds, domain), getattr(ds, f"{domain}_labels")
+        left_out |= unreadable(images, np.flatnonzero(~keep[domain].numpy()), net.size)
+        if gone := sorted(set(labels.tolist()) - set(labels[keep[domain]].tolist())):
+            raise FeatureError(
+                f"no {domain} image can be read of the classes {[ds.classes[c] for c in gone]}: "
+                f"{'; '.join(map(': '.join, list(left_out.items())[:3]))}. Every class needs one: "
+                "fix the files, or remove the class"
+            )
+    if pairs is not None:
+        row = torch.where(keep["photo"], keep["photo"].cumsum(0) - 1, -1)
+        pairs = torch.where(pairs >= 0, row[pairs], -1)[keep["sketch"]]
+    if left_out:
+        folder = folder.with_name(f"{folder.name}-skipped")
+        provenance = {**provenance, "left_out": left_out}
+    made = work
+    if left_out:
+        made = machine.partial(folder)
+        machine.remove(made)
+        made.mkdir()
+        for domain in DOMAINS:
+            rows = np.flatnonzero(keep[domain])
+            _copy_rows(work / f"{domain}.npy", made / f"{domain}.npy", rows)
+    x = (torch.from_numpy(np.load(made / f"{d}.npy", mmap_mode="c")) for d in DOMAINS)
+    labels = (getattr(ds, f"{domain}_labels")[keep[domain]] for domain in DOMAINS)
+    about = ds.classes, net.columns, net.presets, ds.split, provenance, pairs
+    Features(*x, *labels, *about).write_about(made)
+    for domain in DOMAINS:
+        machine.remove(made / f"{domain}.done.npy")
+    os.replace(made, folder)
+    machine.remove(work)
+    return folder
+
+
+def _copy_rows(source: Path, target: Path, rows: np.ndarray) -> None:
+    x = np.load(source, mmap_mode="r")
+    kept = mapped(target, (len(rows), x.shape[1]), x.dtype)
+    for at, row in enumerate(rows):
+        kept[at] = x[row]
+    kept.flush()
+
+
+# Images to rows -------------------------------------------------------------------------------
+
+
+class _Batches:
+    """Batches of images: the numbers that can be read, their pixels, and the others' errors.
+
+    Arrays and not tensors: those would go from process to process through shared memory, of which
+    containers have little.
+    """
+
+    def __init__(self, images: ImageList, size: int, batches: list, each: Callable = map):
+        self.images, self.size, self.batches, self.each = images, size, batches, each
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, b: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
+        rows, size, errors = self.batches[b], self.size, {}
+
+        def read(i: int) -> np.ndarray | None:
+            try:
+                pixels = self.images.load(int(i), size)
+                if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
+                    raise ValueError(f"load() gave {pixels.dtype} {pixels.shape}, not uint8 in RGB")
+                return pixels
+            except Exception as error:  # whatever a damaged file does to a decoder
+                errors[self.images.where(int(i))] = machine.reason(error)
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
+            pixels = list(self.each(read, rows))
+        good = [k for k, p in enumerate(pixels) if p is not None]
+        return rows[good], np.stack([pixels[k] for k in good]) if good else None, errors
+
+
+@torch.no_grad()
+def _computed(
+    net: Backbone,
+    images: ImageList,
+    todo: np.ndarray,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: str,
+    skip: bool = False,
+    progress: bool = True,
+    desc: str | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The numbers of images and their features, float32 ``[n, D]``, batch by batch."""
+    net.network.to(device, memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (net.mean, net.std))
+    batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
+    bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
+        if workers and len(batches) > 1:
+            read = _Batches(images, net.size, batches)
+            read = DataLoader(read, batch_size=None, collate_fn=tuple, num_workers=workers)
+        else:
+            # Before the forward pass, not beside it: a thread that takes a core from the network
+            # makes all the others wait.
+            read = _Batches(images, net.size, batches, pool.map)
+            read = map(read.__getitem__, range(len(batches)))
+        for rows, pixels, errors in read:
+            for where, why in errors.items():
+                if not skip:
+                    raise FeatureError(
+                        f"{where} cannot be read: {why}. Fix or remove it; or leave out all such "
+                        "images: --skip-unreadable, in Python extract(..., on_error='skip')"
+                    )
+            if len(rows):
+                x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255
+                with _in_precision(device, precision):
+                    features = torch.cat(net.pooled((x - mean) / std), 1)
+                x = features.cpu().numpy()
+                finite = np.isfinite(x).all(1)
+                if not skip and not finite.all():
+                    raise FeatureError(
+                        f"features of {images.where(int(rows[~finite][0]))} hold NaN or infinity. "
+                        "Look at the image; or, if the precision is float16, whose largest number "
+                        "is 65504, extract in float32"
+                    )
+                yield rows[finite], x[finite]
+            bar.update(len(rows) + len(errors))
+
+
+@contextmanager
+def _in_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """Layers in a precision. Float32 is float32 on a GPU too, not cuDNN's TF32."""
+    if precision != "float32":
+        with torch.autocast(device.type, getattr(torch, precision)):
+            yield
+        return
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

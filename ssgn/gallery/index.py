@@ -1,0 +1,445 @@
+"""An index of a folder's images, brought up to date and searched."""
+
+import os
+import stat
+import uuid
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import machine
+from ..backbones import load_backbone
+from ..data.dataset import DataError, Drawings, ImageFiles, ImageList, as_rgb, open_image
+from ..data.folders import SUFFIXES
+from ..data.sketch import rastered
+from ..extraction import compute_rows, fused, how, mapped, unreadable
+from ..features import FeatureError
+from ..machine import printable, reason
+from ..model import SSGN
+from ..retrieval import Index, embed, rank, synthesize
+from .models import BACKBONE, BOOK, model_of, trained_on
+from .page import Found, Hit
+
+FORMAT = 2  # of an index; raise it when the meaning of its files changes
+RASTERS = ("doodle-emoji", "doodle-photo")  # datasets whose sketches are 28 x 28 pixels
+
+
+class File(NamedTuple):
+    """An image file as it was when it was read."""
+
+    path: str  # below the root
+    size: int  # bytes
+    changed: int  # nanoseconds
+    reason: str = ""  # why it cannot be read
+
+
+def scan(root: Path) -> dict[str, File]:
+    """The image files below a folder, by path; without hidden ones, and folders that are links.
+
+    A folder that cannot be opened is listed too, with the reason.
+    """
+    found = {}
+
+    def locked(error: OSError) -> None:
+        path = os.path.relpath(error.filename, root)
+        if path == os.curdir:
+            raise DataError(f"{root} cannot be opened: {reason(error)}") from error
+        found[path] = File(path, 0, 0, reason(error))
+
+    for folder, folders, names in os.walk(root, onerror=locked):
+        folders[:] = sorted(
+            n for n in folders if not n.startswith(".") and not os.path.islink(f"{folder}/{n}")
+        )
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+                continue
+            inside = os.path.relpath(path, root)
+            try:
+                about = os.stat(path)
+            except OSError as error:  # a link to nowhere, or in a circle
+                found[inside] = File(inside, 0, 0, reason(error))
+                continue
+            why = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
+            found[inside] = File(inside, about.st_size, about.st_mtime_ns, why)
+    return found
+
+
+class _Images(ImageFiles):
+    """Image files, decoded at a fraction of their size where the format can do that."""
+
+    def __init__(self, root: Path, files: list[File]):
+        super().__init__([root / f.path for f in files], [f.path for f in files])
+
+    def load(self, i: int, size: int) -> np.ndarray:
+        with open_image(self.paths[i]) as image:
+            image.draft("RGB", (2 * size, 2 * size))
+            return np.asarray(as_rgb(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+class _Sketch(ImageList):
+    """A single image that is in memory."""
+
+    def __init__(self, image: Image.Image):
+        self.image, self.names = image, ["the sketch"]
+
+    def _image(self, i: int) -> Image.Image:
+        return self.image
+
+
+class _Stored(NamedTuple):
+    """What an index holds: what it is about, its files in order, and their features."""
+
+    about: dict  # format, root, backbone, model
+    files: list[File]
+    unreadable: list[File]
+    x: torch.Tensor  # float32 [N, D], mapped
+
+    @classmethod
+    def read(cls, index: Path) -> "_Stored":
+        path = index / "index.json"
+        if not path.is_file():
+            if (index / "gallery.safetensors").is_file():
+                raise FeatureError(
+                    f"{index} is an index of an earlier version: make a new one, `ssgn index DIR "
+                    "--out NEW`"
+                )
+            begun = (index / "new").is_dir()
+            raise DataError(
+                f"{index} is an index that is not complete: run the same `ssgn index` again"
+                if begun
+                else f"{index} is not an index: it has no index.json. Make one: ssgn index DIR"
+            )
+        try:
+            about = machine.read_json(path)
+            if about["format"] == FORMAT:
+                return cls._checked(index, about)
+        except Exception as error:  # a damaged header can break NumPy in any way
+            raise FeatureError(
+                f"{index} is damaged ({type(error).__name__}: {error}). Delete it and index again"
+            ) from error
+        raise FeatureError(
+            f"{index} has format {about['format']}, this version reads {FORMAT}: make a new one, "
+            "`ssgn index DIR --out NEW`"
+        )
+
+    @classmethod
+    def _checked(cls, index: Path, about: dict) -> "_Stored":
+        files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
+        name, backbone = about.pop("features"), about["backbone"]
+        texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
+        texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name is not a string")
+        for inside in (PurePath(f.path) for f in (*files, *bad)):
+            if inside.is_absolute() or ".." in inside.parts:
+                raise ValueError(f"{str(inside)!r} leads out of the folder of images")
+        x = torch.from_numpy(np.load(index / PurePath(name).name, mmap_mode="c"))
+        if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
+            raise ValueError(f"{len(files)} images, but features {x.dtype} {tuple(x.shape)}")
+        return cls(about, files, bad, x)
+
+
+class Gallery:
+    """A folder of images that can be searched by a sketch. The page *Draw and search* shows it.
+
+    :meth:`build` makes one, or brings one up to date; :meth:`open` reads one. Any model of the
+    same backbone can search it.
+
+    Attributes:
+        index: the folder that it is stored in.
+        root: the folder of the images.
+        paths: of the images, below ``root``, sorted.
+        photo: float32 ``[N, D]``, their full fused features, mapped from the file.
+        unreadable: why images were left out, by path below ``root``.
+        changes: how many images the last :meth:`build` found ``new``, ``changed``, ``unchanged``
+            and ``removed``; None if the gallery was only opened.
+    """
+
+    def __init__(self, index: Path, model, device, progress: bool):
+        stored = _Stored.read(index)
+        self.index, self.root = index, Path(stored.about["root"])
+        self.paths = [f.path for f in stored.files]
+        self.unreadable = {f.path: f.reason for f in stored.unreadable}
+        self.photo, self.changes = stored.x, None
+        self._backbone = stored.about["backbone"]
+        self._given = stored.about["model"] or BOOK if model is None else model
+        self.device, self._progress = machine.pick_device(device), progress
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        left_out = f", {len(self.unreadable)} unreadable" if self.unreadable else ""
+        return f"<Gallery of {len(self)} images in {self.root}{left_out}>"
+
+    # Making it ----------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path | str,
+        index: Path | str | None = None,
+        *,
+        model: SSGN | Path | str | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        progress: bool = True,
+    ) -> "Gallery":
+        """Index the images of a folder, and of the folders in it; or bring an index up to date.
+
+        Only images that are new, or whose size or date has changed, are read. An interrupted build
+        goes on where it stopped, unless the folder has changed meanwhile. Images that cannot be
+        read are left out, and tried again when they change.
+
+        Args:
+            folder: hidden files, other files than images, and links to folders are left out.
+            index: a folder; by default ``<folder's name>.ssgn`` in the current one.
+            model: whose backbone computes the features, and which searches if no other is named:
+                see :func:`~ssgn.gallery.model_of`. By default the one that the index was built for
+                before, or else the book's own, which is not trained before it is needed.
+            device, precision: of the backbone, see :func:`~ssgn.extraction.extract`.
+
+        Raises:
+            DataError: no such folder, or none of its images can be read.
+            FeatureError: the index is damaged, of another folder or of another backbone.
+            FileExistsError: something else is in the way of the index.
+            CheckpointError: no such model.
+        """
+        root = Path(folder).expanduser().resolve()
+        if not root.is_dir():
+            raise DataError(f"{folder} is not a folder; give one that holds images")
+        index = Path(index).expanduser() if index else Path(f"{root.name or 'root'}.ssgn")
+        machine.check_free(index, _differs, folder=True)
+        stored = _Stored.read(index) if (index / "index.json").exists() else None
+        if model is None:
+            model = (stored and stored.about["model"]) or BOOK
+        backbone, size, name = BACKBONE, None, BOOK
+        if isinstance(model, SSGN) or str(model) != BOOK:
+            name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
+            model = model_of(model)
+            backbone, size = model.backbone, model.provenance.get("size")
+        net = load_backbone(backbone, size=size)
+        about = {
+            "format": FORMAT,
+            "root": str(root),
+            "backbone": {"backbone": backbone, "weights": net.weights, "size": net.size},
+            "model": name,
+        }
+        if stored:
+            _check_same(index, stored.about, about)
+        options = {**how(device=device, precision=precision), "progress": progress}
+        with machine.lock(index):
+            changes = _update(index, root, stored, about, net, options)
+        gallery = cls(index, model if isinstance(model, SSGN) else None, device, progress)
+        gallery.changes = changes
+        return gallery
+
+    @classmethod
+    def open(
+        cls,
+        index: Path | str,
+        model: SSGN | Path | str | None = None,
+        *,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+    ) -> "Gallery":
+        """Read an index.
+
+        Args:
+            index: what :meth:`build` wrote.
+            model: what searches, see :func:`~ssgn.gallery.model_of`; by default the one that it was
+                built for.
+            device: of the model and the gallery.
+
+        Raises:
+            DataError: no such index, or one that is not complete.
+            FeatureError: it is damaged or of an earlier version.
+        """
+        return cls(Path(index).expanduser(), model, device, progress)
+
+    # Searching it -------------------------------------------------------------------------
+
+    @cached_property
+    def model(self) -> SSGN:
+        """The model that searches.
+
+        Raises:
+            FeatureError: its backbone is not the one that the images were indexed with.
+        """
+        model = model_of(self._given, self._progress)
+        given = {"backbone": model.backbone, **model.provenance}
+        other = {k: given[k] for k, v in self._backbone.items() if k in given and given[k] != v}
+        if other or model.width != self.photo.shape[1]:
+            raise FeatureError(
+                f"this model was trained on {_named(given)} features of {model.width} columns, "
+                f"and {self.index} holds {_named(self._backbone)} features of "
+                f"{self.photo.shape[1]}. Index {self.root} again for it, under another name: "
+                "ssgn index DIR --model MODEL --out INDEX"
+            )
+        return model.to(self.device)
+
+    @property
+    def note(self) -> str:
+        """What the model was trained on, and what that means for other images."""
+        return (
+            f"{trained_on(self.model)}. If your sketch or your images look different, it "
+            "still ranks them, but how well is not measured. Scores are cosines: they "
+            "compare images for one sketch, not sketches with each other."
+        )
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(embed(self.model, self.photo.to(self.device)))
+
+    @cached_property
+    def _net(self):
+        given = self._backbone
+        return load_backbone(given["backbone"], size=given["size"])
+
+    def search(self, sketch: Image.Image | np.ndarray | Path | str, k: int = 12) -> Found:
+        """The k images that match a sketch best.
+
+        A model that was trained on Quick, Draw!'s drawings gets the sketch as one of them, see
+        :func:`~ssgn.data.rastered`; any other gets it on a white square.
+
+        Args:
+            sketch: a file, a PIL image, or an array ``[h, w]`` or ``[h, w, 3]`` of uint8; dark on
+                light or light on dark, of any size.
+            k: a gallery smaller than k is returned whole.
+
+        Raises:
+            DataError: the file cannot be read.
+            ValueError: it is blank, or k is below 1.
+        """
+        drawing = self._drawing(_image(sketch))
+        features = fused(self._net, drawing, workers=0, device=self.device, progress=False)
+        scores, items = rank(synthesize(self.model, features), self._index, k)
+        hits = [
+            Hit(self.root / self.paths[i], score)
+            for i, score in zip(items[0].tolist(), scores[0].tolist(), strict=True)
+        ]
+        seen = Image.fromarray(drawing.load(0, self._net.size))
+        return Found(hits, seen, self.root, self.note)
+
+    def _drawing(self, image: Image.Image) -> ImageList:
+        raster = rastered(image)  # whatever the model: it refuses a blank sheet
+        if self.model.provenance.get("dataset") in RASTERS:
+            return Drawings(raster[None], ["the sketch"])
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return _Sketch(square)
+
+
+def _named(backbone: dict) -> str:
+    return f"{backbone['backbone']} ({backbone.get('size', 'unknown')} pixels)"
+
+
+def _image(sketch) -> Image.Image:
+    """A sketch from whatever it was given as, RGB."""
+    if isinstance(sketch, Image.Image):
+        return as_rgb(sketch)
+    if isinstance(sketch, np.ndarray):
+        return as_rgb(Image.fromarray(sketch))
+    try:
+        with open_image(Path(sketch).expanduser()) as image:
+            return as_rgb(image)
+    except Exception as error:
+        raise DataError(
+            f"the sketch {printable(sketch)} cannot be read: {reason(error)}"
+        ) from error
+
+
+def _differs(index: Path) -> str | None:
+    """Why a folder is neither an index nor one in the making."""
+    if (index / "index.json").is_file() or (index / "new").is_dir():
+        return None
+    if (index / "gallery.safetensors").is_file():
+        return "it is an index of an earlier version"
+    return "it holds other files and no index"
+
+
+def _check_same(index: Path, old: dict, new: dict) -> None:
+    """An index is brought up to date only for the folder and the backbone that it was made for."""
+    if old["backbone"] != new["backbone"]:
+        raise FeatureError(
+            f"{index} holds {_named(old['backbone'])} features with the weights "
+            f"{old['backbone']['weights']}, and this model needs {_named(new['backbone'])} with "
+            f"{new['backbone']['weights']}. Give another name (--out), or delete it."
+        )
+    if old["root"] != new["root"] and Path(old["root"]).is_dir():
+        raise FeatureError(
+            f"{index} is the index of {old['root']}, not of {new['root']}. Give another name "
+            "(--out)."
+        )
+
+
+def _update(index: Path, root: Path, stored: _Stored | None, about, net, options) -> dict[str, int]:
+    """Bring an index up to date; returns what has changed."""
+    there, before = scan(root), {}
+    if stored:
+        before = {f.path: f for f in (*stored.files, *stored.unreadable)}
+    # What is in a folder that cannot be opened now is not gone: it stays as it was.
+    locked = tuple(path + os.sep for path, f in there.items() if f.reason)
+    there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
+    same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
+    known = {f.path: row for row, f in enumerate(stored.files) if f.path in same} if stored else {}
+    failed = {path: f for path, f in there.items() if f.reason}
+    failed |= {p: before[p] for p in same if p not in known}
+    todo = [f for path, f in there.items() if path not in known and path not in failed]
+    changed = sum(f.path in before for f in todo)
+    changes = {
+        "new": len(there.keys() - before),
+        "changed": changed,
+        "unchanged": len(there.keys() & before) - changed,
+        "removed": len(before.keys() - there),
+    }
+    fresh = {}
+    if todo:
+        x, bad = _read(index / "new", root, todo, net, options)
+        failed |= bad
+        fresh = {f.path: row for row, f in enumerate(todo) if f.path not in bad}
+    unreadable = [failed[path] for path in sorted(failed)]
+    files = [there[path] for path in sorted({*known, *fresh})]
+    if not files:
+        reasons = "; ".join(f"{printable(f.path)}: {f.reason}" for f in unreadable[:5])
+        raise DataError(
+            f"{root} has no image that can be read"
+            + (f": {reasons}" if reasons else f"; looked for are {', '.join(SUFFIXES)}")
+        )
+    if not stored or (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
+        # A new file, which becomes part of the index when index.json names it.
+        name = f"features-{uuid.uuid4().hex[:12]}.npy"
+        rows = mapped(index / name, (len(files), max(c.stop for c in net.columns.values())), "f4")
+        for at, f in enumerate(files):
+            rows[at] = x[fresh[f.path]] if f.path in fresh else stored.x[known[f.path]]
+        rows.flush()
+        machine.write_json(
+            index / "index.json",
+            {**about, "features": name, "files": files, "unreadable": unreadable},
+        )
+        for path in index.glob("*features-*.npy*"):
+            if path.name != name:
+                machine.remove(path)
+    machine.remove(index / "new")
+    return changes
+
+
+def _read(work: Path, root: Path, files: list[File], net, options) -> tuple[np.ndarray, dict]:
+    """The features of images, and those that cannot be read; an interrupted run goes on."""
+    images, listed = _Images(root, files), {"files": [list(f) for f in files], "net": net.weights}
+    try:
+        if machine.read_json(work / "files.json") != listed:
+            machine.remove(work)
+    except (OSError, ValueError):
+        machine.remove(work)
+    machine.write_json(work / "files.json", listed)
+    x, done = compute_rows(work, "photo", net, images, skip=True, desc="indexing", **options)
+    bad = np.flatnonzero(~done)
+    reasons = unreadable(images, bad, net.size)
+    return x, {files[i].path: files[i]._replace(reason=reasons[images.where(i)]) for i in bad}

@@ -1,0 +1,80 @@
+"""Names of version 0.1 that have another name or place now, or are gone. CHANGELOG.md has them."""
+
+from collections.abc import Callable
+from typing import Any
+
+MOVED = {
+    "ssgn.fit_seeds": "removed: call ssgn.fit for each seed",
+    "ssgn.ZeroShotError": "removed: no unseen row is in reach of training, see ssgn.Features.part",
+    "ssgn.zero_shot": "removed: no unseen row is in reach of training, see ssgn.Features.part",
+    "ssgn.backbones.FORMAT": "ssgn.features.FORMAT",
+    "ssgn.backbones.PRECISIONS": "ssgn.extraction.PRECISIONS",
+    "ssgn.backbones.Features": "ssgn.features.Features",
+    "ssgn.backbones.FeatureError": "ssgn.features.FeatureError",
+    "ssgn.backbones.check_finite": "ssgn.features.check_finite",
+    "ssgn.backbones.extract": "ssgn.extraction.extract",
+    "ssgn.backbones.fused": "ssgn.extraction.fused, which returns the features only",
+    "ssgn.backbones.pick_device": "ssgn.machine.pick_device",
+    "ssgn.baselines.nearest_neighbour": "ssgn.baselines.nearest_neighbor",
+    "ssgn.data.atomic_path": "ssgn.machine.atomic",
+    "ssgn.data.cache_dir": "ssgn.machine.cache_dir",
+    "ssgn.data.digest": "ssgn.machine.digest",
+    "ssgn.data.file_digest": "removed: features, checkpoints and ledgers carry no checksums now",
+    "ssgn.data.package_digest": "ssgn.machine.package_digest",
+    "ssgn.data.printable": "ssgn.machine.printable",
+    "ssgn.data.read_json": "ssgn.machine.read_json",
+    "ssgn.data.readable": "ssgn.extract(..., on_error='skip')",
+    "ssgn.data.reason": "ssgn.machine.reason",
+    "ssgn.data.sealed": "removed: features, checkpoints and ledgers carry no checksums now",
+    "ssgn.data.settle": "removed: ssgn.machine.atomic removes what a killed process left",
+    "ssgn.data.unsealed": "removed: features, checkpoints and ledgers carry no checksums now",
+    "ssgn.data.write_json": "ssgn.machine.write_json",
+    **{
+        f"ssgn.model.{name}": "ssgn.config.CHOICES"
+        for name in ("DECODERS", "CONDITIONS", "TRAINING_CONDITIONS", "LATENT_AT", "CLASSIFIERS")
+    },
+    "ssgn.model.Dropout": "removed: torch.nn.Dropout does the same",
+    "ssgn.model.ONE_STAGE_LOSSES": "ssgn.config.ONE_STAGE_LOSSES",
+    "ssgn.model.PRECISIONS": "removed: training is in float32",
+    "ssgn.model.check_features": "ssgn.retrieval.check_features",
+    "ssgn.model.Standardise": "ssgn.model.Standardize",
+    "ssgn.retrieval.METHODS": "removed: ssgn.Index is exact",
+    "ssgn.retrieval.evaluate_classes": "ssgn.retrieval.evaluate_all, of feats.part(...)",
+    "ssgn.retrieval.recall": "removed: the book's chapter on speed has it",
+    "ssgn.train.KEEP_EVERY": "removed: a training keeps no state; its result is kept",
+    "ssgn.train.Step": "removed: ssgn.fit is one loop",
+    "ssgn.train.WITHOUT_LEAKS": "ssgn.studies.WITHOUT_LEAKS",
+    "ssgn.train.ablations": "ssgn.config.ablations",
+    "ssgn.train.conditions": "ssgn.config.conditions",
+    "ssgn.train.fit_seeds": "removed: call ssgn.fit for each seed",
+    "ssgn.train.folds": "ssgn.studies.folds",
+    "ssgn.train.provenance": "ssgn.machine.provenance",
+    "ssgn.train.ratios": "ssgn.studies.ratios",
+    "ssgn.train.resumable": "removed: a training keeps no state; its result is kept",
+    "ssgn.train.run_epoch": "removed: ssgn.fit is one loop",
+    "ssgn.train.select": "ssgn.studies.select",
+    "ssgn.train.study": "ssgn.studies.study",
+    "ssgn.train.values": "ssgn.studies.values",
+}
+
+
+def moved(module: str, lazy: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
+    """A module's ``__getattr__``, whose errors say the new names of what has moved.
+
+    Args:
+        module: its ``__name__``.
+        lazy: finds further names; raises KeyError where it has none.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if now := MOVED.get(f"{module}.{name}"):
+            how = now if now.startswith("removed") else f"now {now}"
+            raise AttributeError(f"{module}.{name} of version 0.1 is {how}")
+        try:
+            if lazy is None:
+                raise KeyError(name)
+            return lazy(name)
+        except KeyError:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}") from None
+
+    return __getattr__

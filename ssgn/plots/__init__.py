@@ -1,0 +1,52 @@
+"""Every figure of the book that is drawn more than once, in one visual language.
+
+Colors are Okabe and Ito's, which readers with any form of color blindness can tell apart; what
+matters is never shown by color alone. All text has one size, and names stand beside what they
+name.
+
+A notebook shows a figure as an inline SVG whose colors are CSS variables, so that the book's style
+sheet gives it a dark mode. Screen readers read out the text that :func:`describe` gave it. Where
+HTML cannot be shown, the PNG that matplotlib makes anyway is used.
+
+The packages that draw come with ``pip install 'ssgn[plots]'``.
+"""
+
+try:
+    import bokeh  # noqa: F401
+    import IPython  # noqa: F401
+    import matplotlib  # noqa: F401
+    import seaborn  # noqa: F401
+except ImportError as error:
+    raise ImportError(f"figures need: pip install 'ssgn[plots]' ({error})") from None
+
+from .charts import bars, curves, dots, pairs, ranking, training_curves
+from .diagram import architecture
+from .embeddings import embedding, hover_embedding
+from .page import footer, show_source
+from .panels import class_rows, retrieval_panel
+from .style import (
+    BLUE,
+    FONT_SIZE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PALETTE,
+    PAPER,
+    PURPLE,
+    RED,
+    RULE,
+    SKY,
+    VARIABLES,
+    as_html,
+    describe,
+    use_style,
+)  # fmt: skip
+
+__all__ = [
+    "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
+    "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "class_rows", "curves",
+    "describe", "dots", "embedding", "footer", "hover_embedding", "pairs", "ranking",
+    "retrieval_panel", "show_source", "training_curves", "use_style",
+]  # fmt: skip

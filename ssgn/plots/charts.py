@@ -1,0 +1,243 @@
+"""Charts of numbers: over epochs, over runs, by name, over ranks and over cut-offs."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..metrics import interval
+from ..train import History
+from .style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PALETTE, PAPER, RED, bare, describe
+
+
+def training_curves(history: History, terms: Sequence[str] = ("total", "reconstruction")) -> Figure:
+    """Draw losses over epochs on the left, and validation with the kept epoch on the right.
+
+    Args:
+        history: of :func:`~ssgn.train.fit`.
+        terms: the losses to draw, by the names that they have in ``history.epochs``.
+    """
+    epochs = np.arange(1, len(history.epochs) + 1)
+    losses = {name: history.column(name) for name in terms}
+    validation = np.array(history.column("validation"), float)  # NaN where nothing was held out
+    best = history.best_epoch
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for (name, values), color in zip(losses.items(), PALETTE, strict=False):
+        left.plot(epochs, values, marker="o", markersize=4, color=color)
+        left.annotate(f" {name}", (epochs[-1], values[-1]), va="center", annotation_clip=False)
+    left.set(title="Losses on the training classes", xlabel="epoch", ylim=(0, None))
+    left.set_xlim(right=epochs[-1] + 0.28 * max(1, epochs[-1] - 1))
+    right.plot(epochs, validation, marker="o", markersize=4, color=GREEN)
+    right.axvline(best, color=INK, linestyle="--", linewidth=1)
+    right.annotate(
+        f" kept: epoch {best} ",
+        (best, 0.04),
+        xycoords=("data", "axes fraction"),
+        ha="right" if best > len(epochs) / 2 else "left",
+    )
+    right.set(title="mAP@all on pseudo-unseen classes", xlabel="epoch")
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    changes = "; ".join(f"{name} from {v[0]:.3g} to {v[-1]:.3g}" for name, v in losses.items())
+    return describe(
+        fig,
+        f"Two panels over {len(epochs)} epochs. Losses on the training classes: {changes}. "
+        f"mAP@all on pseudo-unseen classes: {', '.join(f'{v:.3f}' for v in validation)}; "
+        f"epoch {best} is kept.",
+    )
+
+
+def dots(
+    rows: Mapping[str, Sequence[float]],
+    xlabel: str,
+    *,
+    title: str = "",
+    reference: float | None = None,
+    reference_label: str = "",
+    highlight: Sequence[str] = (),
+) -> Figure:
+    """Draw one row per variant: a dot for each run, a line at their mean, which is written too.
+
+    Behind the dots a pale bar shows the mean's 95% interval, if there is more than one run.
+
+    Args:
+        rows: the runs' values by variant, from top to bottom.
+        reference: where to draw a dashed vertical line to compare with.
+        highlight: variants in the second color, with open dots.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.1))
+    parts = []
+    for y, (name, values) in enumerate(rows.items()):
+        mean, half = interval(values)
+        color, edge, inside = (ORANGE, ORANGE, PAPER) if name in highlight else (BLUE, PAPER, BLUE)
+        if len(values) > 1:
+            ax.plot(
+                [mean - half, mean + half], [y, y], color=color, alpha=0.4, linewidth=9,
+                solid_capstyle="butt", zorder=2,
+            )  # fmt: skip
+            ax.plot([mean, mean], [y - 0.22, y + 0.22], color=color, linewidth=2.5, zorder=3)
+        ax.plot(
+            values, [y] * len(values), "o", color=color, markersize=5.5, markeredgecolor=edge,
+            markerfacecolor=inside, zorder=4,
+        )  # fmt: skip
+        ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
+        parts.append(f"{name} {mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else ""))
+    if reference is not None:
+        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
+        ax.annotate(
+            reference_label, (reference, 1.01), xycoords=("data", "axes fraction"), ha="center"
+        )
+        parts.append(f"for comparison, {reference_label}: {reference:.3f}")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title, pad=20 if reference is not None else 6)
+    ax.grid(axis="y", visible=False)
+    return describe(fig, f"{title or 'Dots'}. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
+
+
+def bars(
+    values: Mapping[str, float],
+    xlabel: str,
+    *,
+    title: str = "",
+    highlight: Sequence[str] = (),
+    fmt: str = " %.3f",
+) -> Figure:
+    """Draw one horizontal bar per name, with its value at its end.
+
+    Args:
+        values: by name, from top to bottom.
+        highlight: bars in the second color, which are hatched too.
+        fmt: of the values, a ``%`` format.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.36 * len(values) + 1.0))
+    colors = [ORANGE if name in highlight else BLUE for name in values]
+    drawn = ax.barh(list(values), list(values.values()), color=colors, height=0.7)
+    for name, bar in zip(values, drawn, strict=True):
+        if name in highlight:
+            bar.set(hatch="///", edgecolor=PAPER, linewidth=0)
+    ax.bar_label(drawn, fmt=fmt)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set(xlabel=xlabel, title=title)
+    ax.grid(axis="y", visible=False)
+    text = "; ".join(f"{name}{fmt % value}" for name, value in values.items())
+    return describe(fig, f"{title or 'Bars'}. {xlabel}: {text}.")
+
+
+def pairs(
+    rows: Mapping[str, tuple[float, float]],
+    names: tuple[str, str],
+    xlabel: str,
+    *,
+    title: str = "",
+    digits: int = 3,
+) -> Figure:
+    """Draw two values per row, joined by a line: first a filled dot, second an open square.
+
+    Args:
+        rows: the two values by the row's name, from top to bottom.
+        names: of the first and the second value, for the legend.
+        digits: after the decimal point, in the text alternative.
+    """
+    fig, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4))
+    first, second = zip(*rows.values(), strict=True)
+    y = range(len(rows))
+    ax.hlines(y, first, second, color=GREY, linewidth=1.5, zorder=1)
+    ax.plot(first, y, "o", color=BLUE, markersize=8, label=names[0])
+    ax.plot(
+        second, y, "s", color=ORANGE, markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
+        label=names[1],
+    )  # fmt: skip
+    ax.set_yticks(list(y), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.set_title(title, pad=26)  # leaves room for the legend, between title and rows
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
+    ax.grid(axis="y", visible=False)
+    text = "; ".join(f"{row} {a:.{digits}f} and {b:.{digits}f}" for row, (a, b) in rows.items())
+    return describe(fig, f"{title}. {xlabel}, {names[0]} and {names[1]}: {text}.")
+
+
+def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
+    """Draw one ranking: a strip with a line at each relevant item, and below it the precision.
+
+    Dots mark the precisions that average precision sums up. Everything beyond rank k is pale. The
+    chapter *Four numbers called mAP@200* explains it.
+
+    Args:
+        relevant: boolean ``[G]``: is the item at each rank relevant?
+        k: the cut-off.
+    """
+    rel = np.asarray(relevant)
+    ranks = np.arange(1, len(rel) + 1)
+    precision = rel.cumsum() / ranks
+    best = np.maximum.accumulate(precision[:k][::-1])[::-1]
+    fig, (strip, ax) = plt.subplots(
+        2, 1, figsize=(9, 4.2), sharex=True, gridspec_kw={"height_ratios": [0.16, 1]}
+    )
+    bare(strip)
+    strip.tick_params(labelbottom=False)
+    strip.set(title=title, ylim=(0, 1))
+    strip.axhspan(0, 1, color=PALE)
+    strip.vlines(ranks[rel], 0, 1, color=GREEN, linewidth=2)
+    ax.plot(ranks, precision, color=BLUE, linewidth=1.2, label="precision P(i)")
+    ax.plot(
+        ranks[:k], best, color=RED, linestyle="--", linewidth=1.4,
+        label=f"the best P(j) from here to rank {k}",
+    )  # fmt: skip
+    ax.plot(ranks[rel], precision[rel], "o", color=GREEN, markersize=5, label="at relevant items")
+    for part in (strip, ax):
+        part.axvspan(min(k, len(rel)) + 0.5, len(rel) + 0.5, color=PAPER, alpha=0.65, zorder=4)
+        part.axvline(k, color=INK, linestyle=":", linewidth=1.2, zorder=5)
+    ax.annotate(f" k = {k}", (k, 0.05), xycoords=("data", "axes fraction"), zorder=6)
+    ax.set_xscale("log")
+    ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
+    ax.legend(loc="upper right", frameon=True).set_zorder(7)
+    at = ", ".join(f"{rank} (precision {precision[rank - 1]:.2f})" for rank in ranks[rel][:12])
+    return describe(
+        fig,
+        f"{title}. Relevant items are at the ranks {at}{', and more' if rel.sum() > 12 else ''}; "
+        f"the cut-off k is {k}.",
+    )
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    xlabel: str,
+    *,
+    title: str = "",
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw metrics as functions of a cut-off, on a logarithmic axis, each named at its end.
+
+    Args:
+        x: ``[X]``, the cut-offs, rising.
+        lines: ``[X]`` values each, by name; up to six.
+        marks: cut-offs to mark with a dotted vertical line, by the text beside it.
+    """
+    fig, ax = plt.subplots(figsize=(9, 4))
+    styles = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+    for y, color, style in zip(lines.values(), PALETTE, styles, strict=False):
+        ax.plot(x, y, color=color, linestyle=style, linewidth=2)
+    ax.set_xscale("log")
+    ax.set(xlabel=xlabel, title=title, ylim=(0, None), xlim=(x[0], x[-1]))
+    gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
+    for name, y in sorted(lines.items(), key=lambda line: float(line[1][-1])):
+        low = max(float(y[-1]), low + gap)
+        ax.annotate(
+            f"  {name}", (1, low), xycoords=("axes fraction", "data"), va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+    for text, at in (marks or {}).items():
+        ax.axvline(at, color=INK, linestyle=":", linewidth=1.2)
+        ax.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top")
+    half = len(x) // 2
+    text = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
+    return describe(
+        fig, f"{title}. Curves over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
+    )

@@ -1,0 +1,220 @@
+"""Maps of features in two dimensions: a still one, and one to move about in."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from bokeh.embed import file_html
+from bokeh.models import ColumnDataSource, HoverTool, LabelSet
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..machine import printable
+from .style import FONT_SIZE, GREY, PALETTE, PAPER, RULE, bare, describe
+
+MARKERS = ("star", "circle", "triangle", "square")
+
+
+def embedding(
+    points: np.ndarray, groups: Sequence[str], kinds: Sequence[str], *, title: str = ""
+) -> Figure:
+    """Draw a 2-d embedding, one panel per kind of point; the other kinds are pale behind it.
+
+    Colors are groups. In all panels, a group's name stands where its points of the *first* kind
+    lie, so that one sees whether those of the other kinds lie there too.
+
+    Args:
+        points: ``[N, 2]``, in any unit.
+        groups, kinds: N names each; up to seven groups.
+
+    Raises:
+        ValueError: more groups than colors.
+    """
+    groups, kinds = (np.asarray(list(map(printable, given))) for given in (groups, kinds))
+    colors = _looks(groups.tolist(), PALETTE, "groups")
+    shown = list(dict.fromkeys(kinds.tolist()))
+    rows = -(-len(shown) // 2)
+    fig, axes = plt.subplots(
+        rows, min(2, len(shown)), figsize=(9.4, 4.3 * rows), squeeze=False, sharex=True, sharey=True
+    )
+    places = _places(points, groups, kinds == shown[0])
+    for ax, kind in zip(axes.flat, shown, strict=False):
+        bare(ax)
+        ax.set_title(kind)
+        ax.scatter(*points[kinds != kind].T, s=5, color=RULE, linewidth=0, zorder=1)
+        for name, color in colors.items():
+            here = points[(kinds == kind) & (groups == name)]
+            ax.scatter(*here.T, s=22, color=color, alpha=0.75, linewidth=0, zorder=2)
+        for name, place in places.items():
+            ax.annotate(
+                name, place, ha="center", va="bottom", zorder=5,
+                bbox={"boxstyle": "round,pad=0.12", "fc": PAPER, "ec": colors[name], "alpha": 0.85},
+            )  # fmt: skip
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    fig.suptitle(title, x=0, ha="left", weight="bold", size=FONT_SIZE)
+    return describe(
+        fig,
+        f"{title}. {len(points)} points of {len(colors)} groups ({', '.join(colors)}) in "
+        f"{len(shown)} panels: {', '.join(shown)}. Neighborhood purity, in the text, measures what "
+        "the panels show.",
+    )
+
+
+def hover_embedding(
+    points: np.ndarray,
+    groups: Sequence[str],
+    kinds: Sequence[str],
+    images: Sequence[np.ndarray],
+    *,
+    title: str,
+    height: int = 520,
+) -> HTML:
+    """Draw the same embedding to move about in: pointing at a point shows its image.
+
+    Colors are groups, markers are kinds. Bokeh's program is part of the result, so it needs neither
+    a server nor a network.
+
+    Args:
+        points: ``[N, 2]``, in any unit.
+        groups, kinds: N names each; up to seven groups and four kinds.
+        images: N images, uint8 ``[H, W, 3]``, to show at the points.
+        title: for screen readers.
+        height: in CSS pixels.
+
+    Raises:
+        ValueError: more groups than colors, more kinds than markers, or unequal numbers of points,
+            names and images.
+    """
+    if not len(points) == len(groups) == len(kinds) == len(images):
+        raise ValueError(
+            f"{len(points)} points, {len(groups)} groups, {len(kinds)} kinds and {len(images)} "
+            "images: a point needs one of each"
+        )
+    groups, kinds = (np.asarray(list(map(printable, given))) for given in (groups, kinds))
+    colors = _looks(groups.tolist(), PALETTE, "groups")
+    markers = _looks(kinds.tolist(), MARKERS, "kinds")
+    plot = figure(
+        sizing_mode="stretch_width", height=height - 20, tools="pan,wheel_zoom,box_zoom,reset",
+        active_scroll=None, background_fill_color=None, border_fill_color=None,
+        outline_line_color=None,
+    )  # fmt: skip
+    plot.axis.visible = False
+    plot.x_range.range_padding = 0.3  # for the names of groups at the rim, on a phone too
+    plot.grid.visible = False
+    plot.toolbar.logo = None
+    for kind, marker in markers.items():
+        rows = np.flatnonzero(kinds == kind)
+        columns = {
+            "x": points[rows, 0].tolist(),
+            "y": points[rows, 1].tolist(),
+            "group": groups[rows].tolist(),
+            "kind": [kind] * len(rows),
+            "color": [colors[name] for name in groups[rows]],
+            "image": [_data_uri(images[i]) for i in rows],
+        }
+        star = marker == "star"
+        plot.scatter(
+            "x", "y", source=ColumnDataSource(columns), marker=marker, size=13 if star else 7,
+            color="color", line_color=GREY if star else None, fill_alpha=0.8, legend_label=kind,
+        )  # fmt: skip
+    plot.add_tools(
+        HoverTool(
+            tooltips='<div style="text-align:center"><img src="@image" width="72" alt="">'
+            "<br>@group<br>@kind</div>"
+        )
+    )
+    plot.legend.update(
+        name="legend", click_policy="hide", background_fill_alpha=0, border_line_color=None,
+        ncols=2, label_text_font_size="13px",
+    )  # fmt: skip
+    plot.add_layout(plot.legend[0], "below")
+    places = _places(points, groups, kinds == kinds[0])
+    names = {"name": list(places), "x": [x for x, _ in places.values()]}
+    names["y"] = [y for _, y in places.values()]
+    labels = LabelSet(
+        source=ColumnDataSource(names), text="name", name="names", text_align="center",
+        text_font_size="14px", text_font_style="bold",
+    )  # fmt: skip
+    plot.add_layout(labels)
+    return HTML(_framed(file_html(plot, INLINE, title), title, height))
+
+
+def _framed(page: str, title: str, height: int) -> str:
+    """Put a whole HTML page of Bokeh's into an iframe of the book's page."""
+    # Bokeh's ids are random. Inside their own frame, numbers do, and a build can be repeated.
+    head, start, body = page.rpartition("<body>")
+    for number, random in enumerate(dict.fromkeys(_UUID.findall(body))):
+        body = body.replace(random, f"plot-{number}")
+    page = f"{head}{start}{body}".replace("</body>", _FOLLOW_THEME + "</body>")
+    # In dark mode, an iframe with another color scheme than its page gets an opaque white ground.
+    style = f"width:100%;height:{height}px;border:0;color-scheme:light"
+    return (
+        f'<div class="fig interactive"><iframe title="{html.escape(title)}" loading="lazy" '
+        f'style="{style}" srcdoc="{html.escape(page)}"></iframe></div>'
+    )
+
+
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+# Bokeh draws on a canvas, out of reach of style sheets, so a script has to color its text.
+_FOLLOW_THEME = """<script>
+const page = parent.document.documentElement;
+function paint() {
+  const ink = page.dataset.theme === "dark" ? "#CED6DD" : "#222222";
+  for (const doc of Bokeh.documents) {
+    doc.get_model_by_name("legend")?.setv({label_text_color: ink});
+    doc.get_model_by_name("names")?.setv({text_color: ink});
+  }
+}
+new MutationObserver(paint).observe(page, {attributeFilter: ["data-theme"]});
+addEventListener("load", () => setTimeout(paint, 100));
+</script>"""
+
+
+def _looks(names: Sequence[str], looks: Sequence[str], what: str) -> dict[str, str]:
+    """Give each different name a color or marker of its own."""
+    names = list(dict.fromkeys(names))
+    if len(names) > len(looks):
+        raise ValueError(
+            f"{len(names)} {what}, but a reader can only tell {len(looks)} apart: show fewer {what}"
+        )
+    return dict(zip(names, looks, strict=False))
+
+
+def _places(points: np.ndarray, groups: np.ndarray, at: np.ndarray) -> dict[str, tuple]:
+    """Where each group's name goes: just above its points in ``at``, and above other names.
+
+    Args:
+        points: ``[N, 2]``.
+        groups: N names.
+        at: boolean ``[N]``. A group without points there gets no place.
+    """
+    extent = np.ptp(points, axis=0)
+    anchors = {
+        name: (np.median(mine[:, 0]), np.quantile(mine[:, 1], 0.9) + 0.02 * extent[1])
+        for name in dict.fromkeys(groups.tolist())
+        if len(mine := points[at & (groups == name)])
+    }
+    done: dict[str, tuple] = {}
+    for name, (x, y) in sorted(anchors.items(), key=lambda item: item[1][1]):
+        for other, (ox, oy) in done.items():
+            width = 0.014 * (len(name) + len(other)) * extent[0]
+            if abs(x - ox) < width and y - oy < 0.06 * extent[1]:
+                y = oy + 0.06 * extent[1]
+        done[name] = float(x), float(y)
+    return done
+
+
+def _data_uri(image: np.ndarray) -> str:
+    out = io.BytesIO()
+    # A hundred colors are enough for a thumbnail, and take a third of the bytes.
+    Image.fromarray(image).quantize(100).save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,38 @@
+"""What a chapter shows besides figures: the library's source, and how the page was computed."""
+
+import inspect
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from IPython.display import Code, Markdown, display
+
+from .. import __version__
+from ..machine import device_name, pick_device
+
+
+def show_source(what: Callable | type) -> None:
+    """Display the source of a function or class of the library, as it runs."""
+    display(Code(inspect.cleandoc("\n" + inspect.getsource(what)), language="python"))
+
+
+def footer(started: float, seeds: int | Sequence[int] = ()) -> Markdown:
+    """Say how a chapter was computed, in its last cell: time, device, profile, seeds, versions.
+
+    Args:
+        started: ``time.perf_counter()`` at the chapter's first cell.
+        seeds: the run's seed or seeds; none where nothing is drawn at random.
+
+    The profile is the value of ``SSGN_PROFILE``, which the book's extension sets. Without it, the
+    notebook was run by hand.
+    """
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    drawn = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "no seed"
+    profile = os.environ.get("SSGN_PROFILE", "none, run by hand")
+    return Markdown(
+        f"*This page was computed in {time.perf_counter() - started:.0f} s on "
+        f"{device_name(pick_device())}; profile {profile}; {drawn}; ssgn {__version__}, "
+        f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}.*"
+    )

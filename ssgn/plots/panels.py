@@ -1,0 +1,109 @@
+"""Figures made of images: the rows of a dataset, and what was retrieved for a query."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..data.dataset import Dataset, ImageList
+from ..machine import printable
+from .style import GREEN, RED, bare, describe
+
+
+def class_rows(
+    ds: Dataset, names: Sequence[str], sketches: int = 4, photos: int = 5, cell: float = 0.8
+) -> Figure:
+    """Draw one row per class: its name, some of its sketches, a gap, some of its images.
+
+    Args:
+        names: the classes, from top to bottom.
+        sketches, photos: how many to show of each class, at most.
+        cell: side of an image in inches.
+    """
+    columns = sketches + 1 + photos
+    fig, axes = plt.subplots(
+        len(names),
+        columns,
+        figsize=(cell * (columns - 1) + 2.2, cell * len(names) + 0.4),
+        gridspec_kw={"width_ratios": [1] * sketches + [0.4] + [1] * photos},
+        squeeze=False,
+    )
+    for row, name in zip(axes, names, strict=True):
+        for ax in row:
+            bare(ax)
+        for ax, image in zip(row[:sketches], ds.of_class(name, "sketch"), strict=False):
+            ax.imshow(image)
+        for ax, image in zip(row[sketches + 1 :], ds.of_class(name), strict=False):
+            ax.imshow(image)
+        row[0].set_ylabel(printable(name), rotation=0, ha="right", va="center")
+    axes[0, 0].set_title("sketches")
+    axes[0, sketches + 1].set_title("images")
+    return describe(
+        fig,
+        f"Up to {sketches} sketches and {photos} images of each class: "
+        f"{', '.join(map(printable, names))}.",
+    )
+
+
+def retrieval_panel(
+    queries: Sequence[int],
+    ranked: Tensor,
+    sketches: ImageList,
+    photos: ImageList,
+    sketch_labels: Tensor,
+    photo_labels: Tensor,
+    classes: Sequence[str],
+    captions: Sequence[str] | None = None,
+    cell: float = 0.66,
+) -> Figure:
+    """Draw one row per query: the sketch, then its best images in order.
+
+    An image of the query's class has a solid frame and a tick. Any other image has a dashed frame,
+    a cross and the name of its class.
+
+    Args:
+        queries: Q indices into ``sketches``.
+        ranked: int64 ``[Q, k]``, indices into ``photos``, best first.
+        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, the labels of all sketches and
+            photos, as indices into ``classes``.
+        captions: Q texts for below the queries' class names, such as the average precision.
+        cell: side of an image in inches.
+    """
+    k = ranked.shape[1]
+    fig, axes = plt.subplots(
+        len(queries),
+        k + 2,
+        figsize=(cell * (k + 1) + 1.8, (cell + 0.26) * len(queries) + 0.2),
+        gridspec_kw={"width_ratios": [1, 0.25] + [1] * k},
+        squeeze=False,
+    )
+    rows, classes = [], list(map(printable, classes))
+    for r, (query, row) in enumerate(zip(queries, axes, strict=True)):
+        for ax in row:
+            bare(ax)
+        label = int(sketch_labels[query])
+        names = [classes[label], *([captions[r]] if captions else [])]
+        row[0].imshow(sketches[query])
+        row[0].set_ylabel("\n".join(names), rotation=0, ha="right", va="center")
+        found = []
+        for ax, item in zip(row[2:], ranked[r].tolist(), strict=True):
+            other = classes[int(photo_labels[item])]
+            correct = int(photo_labels[item]) == label
+            look = (GREEN, 2.5, "-") if correct else (RED, 1.5, (0, (3, 2)))
+            ax.imshow(photos[item])
+            for spine in ax.spines.values():
+                spine.set(visible=True, **dict(zip(("color", "lw", "ls"), look, strict=True)))
+            # Smaller than all other text, because a name has to fit below its image.
+            ax.set_xlabel("✓" if correct else f"✗ {_short(other)}", fontsize=8, labelpad=2)
+            found.append("correct" if correct else other)
+        rows.append(f"{', '.join(names)}: {', '.join(found)}")
+    return describe(
+        fig,
+        f"One row per query: a sketch and the {k} images ranked first, of its class (correct) or "
+        f"of another. {'; '.join(rows)}.",
+    )
+
+
+def _short(text: str, limit: int = 8) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,341 @@
+"""Studies: variants, splits and seeds, recorded run by run, and what follows from the runs.
+
+A *ledger* is a JSON file with what a study is about and one entry per run. It is written after
+every run, and a run that it holds is not repeated. The chapter *Ablations* explains the numbers.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import machine
+from .config import SSGNConfig
+from .data.dataset import Split
+from .features import Features
+from .leaks import leaked_unseen
+from .retrieval import evaluate_all, evaluate_unseen
+from .train import data_key, fit
+
+FORMAT = 2  # of ledgers
+EXPERIMENT = 1  # raise it when the result of a recorded run may change: named ledgers start anew
+WITHOUT_LEAKS = " without leaked classes"
+
+
+class LedgerError(ValueError):
+    """A ledger that is damaged or of another version."""
+
+
+def study(
+    feats: Features,
+    sem: Tensor,
+    variants: Mapping[str, Any],
+    seeds: Iterable[int] = (0, 1, 2),
+    *,
+    splits: Sequence[Split | str | int] | None = None,
+    ks: Sequence[int] = (5, 10),
+    progress: bool = True,
+    ledger: Path | str | None = None,
+    **options,
+) -> list[dict]:
+    """Train every variant on every split with every seed; evaluate each on its unseen classes.
+
+    An interrupted study goes on where it stopped. A variant's ``fit`` is given the seen classes
+    only: :func:`~ssgn.train.fit`, and any other method, trains on their part ``"train"`` and
+    selects on their part ``"validation"``.
+
+    Args:
+        sem: ``[C, S]`` word vectors of ``feats.classes``.
+        variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
+            ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
+        splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
+        ks: cut-offs of the metrics.
+        ledger: the file that the runs are written to; by default one in the cache folder, where
+            runs of another version of the library's source are not taken as done.
+        options: of :func:`~ssgn.train.fit`.
+
+    Returns:
+        One dict per run: ``variant``, ``split``, ``seed``, ``best_epoch`` (0 if there are no
+        epochs), ``seconds``, ``device``, ``commit``, ``validation`` (the ``mAP@all`` that selected
+        the epoch or the options), ``per_class`` (the mean average precision of each unseen class,
+        in the order of the classes, as integers of 1e-4), and the metrics of
+        :func:`~ssgn.metrics.evaluate`; each also without the classes that the backbone was
+        pre-trained on, under its name and :data:`WITHOUT_LEAKS`, if these are some but not all.
+
+    Raises:
+        LedgerError: ``ledger`` is damaged or of another version.
+        FileExistsError: ``ledger`` is a folder or a special file.
+    """
+    jobs, seeds, ks = [], list(seeds), tuple(ks)
+    for split in [feats.split] if splits is None else splits:
+        there = feats.with_split(split)
+        data = data_key(there, sem)
+        for seed in seeds:
+            for name, variant in variants.items():
+                run = partial(_run, there, sem, variant, seed, ks, options)
+                row = {"variant": name, "split": there.split.name, "seed": seed}
+                jobs.append((_key(ledger, row, data, variant, seed, ks), row, run))
+    return _recorded(feats, ledger, jobs, progress)
+
+
+def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
+    given, words = feats.part("seen"), sem[feats.mask("seen")]
+    train = partial(fit, config=variant) if isinstance(variant, SSGNConfig) else variant.fit
+    model, history = train(given, words, seed=seed, **{**options, "progress": False})
+    scores, best = history.column("validation"), history.best_epoch
+    each = evaluate_unseen(model, feats, ks, semantics=sem, per_query=True)
+    unseen = feats.part("unseen")
+    labels = unseen.sketch_labels
+    ap = torch.bincount(labels, each["mAP@all"].cpu()) / torch.bincount(labels).clamp_min(1)
+    row = {
+        "best_epoch": best,
+        "seconds": round(history.seconds, 2),
+        "device": history.device,
+        # A closed form has trials instead of epochs; it kept the best of them.
+        "validation": scores[best - 1] if best or scores[0] is None else max(scores),
+        **{key: float(value.mean()) for key, value in each.items()},
+        "per_class": (ap * 1e4).round().int().tolist(),
+    }
+    shown = leaked_unseen(feats).values()
+    if any(shown) and not all(shown):
+        metrics = evaluate_unseen(model, feats, ks, semantics=sem, leaked=False)
+        row |= {key + WITHOUT_LEAKS: value for key, value in metrics.items()}
+    return row
+
+
+def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> list[Split]:
+    """The same unseen classes n times; the seen ones take turns, a part at a time, as the
+    pseudo-unseen ones."""
+    seen = [name for name in classes if name not in set(split.unseen)]
+    order = [seen[i] for i in np.random.default_rng(seed).permutation(len(seen))]
+    return [
+        replace(split, validation=tuple(sorted(order[i::n])), name=f"{split.name}, fold {i}")
+        for i in range(n)
+    ]
+
+
+def select(
+    feats: Features,
+    variants: Mapping[str, tuple[Tensor, SSGNConfig]],
+    seeds: Iterable[int] = (0,),
+    n: int = 5,
+    *,
+    progress: bool = True,
+    ledger: Path | str | None = None,
+    **options,
+) -> list[dict]:
+    """Train every variant on every fold of the seen classes. Runs are recorded as by :func:`study`.
+
+    Args:
+        variants: by name, word vectors ``[C, S]`` and a configuration.
+        n: number of :func:`folds`.
+        ledger, options: as of :func:`study`.
+
+    Returns:
+        One dict per run: ``variant``, ``fold``, ``seed``, ``seconds``, ``commit``, and on the
+        fold's pseudo-unseen classes ``mAP@all`` after the last epoch, so that no choice of an epoch
+        flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
+    """
+    jobs = []
+    splits = folds(feats.split, feats.classes, n)
+    for seed in seeds:
+        for fold, split in enumerate(splits):
+            there = feats.with_split(split)
+            for name, (sem, config) in variants.items():
+                row = {"variant": name, "fold": fold, "seed": seed}
+                run = partial(_fold_run, there, sem, config, seed, options)
+                data = data_key(there, sem)
+                jobs.append((_key(ledger, row, data, config, seed, "fold"), row, run))
+    return _recorded(feats, ledger, jobs, progress)
+
+
+def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mapping) -> dict:
+    given, words = feats.part("seen"), sem[feats.mask("seen")]
+    model, history = fit(given, words, config, seed=seed, **{**options, "progress": False})
+    row = {
+        "seconds": round(history.seconds, 2),
+        "mAP@all": history.column("validation")[-1],
+        "coarse": None,
+    }
+    if config.two_stage:
+        held_out, words = feats.part("validation"), sem[feats.mask("validation")]
+        row["coarse"] = evaluate_all(model, held_out, (), semantics=words, stage="coarse")[
+            "mAP@all"
+        ]
+    return row
+
+
+# Ledgers --------------------------------------------------------------------------------------
+
+
+def _key(ledger, row: dict, data: str, variant, seed: int, *more) -> str:
+    """A run's key: all that its result depends on. In the cache that includes the source; a named
+    ledger has an entry for each name."""
+    version = machine.package_digest() if ledger is None else [f"experiment {EXPERIMENT}", row]
+    made_from = [type(variant).__name__, asdict(variant), seed, *more, version]
+    return machine.digest(data, json.dumps(made_from))[:16]
+
+
+def _recorded(
+    feats: Features,
+    ledger: Path | str | None,
+    jobs: Sequence[tuple[str, dict, Callable[[], dict]]],
+    progress: bool,
+) -> list[dict]:
+    """Do the jobs that the ledger does not hold, and write each down at once.
+
+    Args:
+        jobs: the key, the name (variant, split, seed) and the work of each run.
+    """
+    path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
+    if ledger is not None:
+        open_ledger(path, describe_data(feats))
+    commit = machine.commit()
+    done = {run.get("key"): run for run in _content(path)["runs"]}
+    for key, row, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
+        if key in done:
+            continue
+        done[key] = {**row, **run(), "commit": commit, "key": key}
+        with machine.lock(path):  # another process may have written meanwhile
+            content = _content(path)
+            # In a named ledger a run takes the place of what an earlier experiment recorded.
+            kept = [
+                r for r in content["runs"]
+                if r.get("key") != key and (ledger is None or not row.items() <= r.items())
+            ]  # fmt: skip
+            machine.write_json(path, {**content, "runs": [*kept, done[key]]})
+    # A variant's name, and a split's, do not change its result: those that were asked for.
+    return [{**done[key], **row} for key, row, _ in jobs]
+
+
+def _content(path: Path) -> dict:
+    """The ledger, or an empty one where there is none yet."""
+    there = path.exists() and path.stat().st_size
+    return read_ledger(path) if there else {"format": FORMAT, "runs": []}
+
+
+def read_ledger(path: Path | str) -> dict:
+    """A ledger: what the study is about, and ``runs``.
+
+    Raises:
+        OSError: it is missing.
+        LedgerError: it is damaged or of another version.
+    """
+    try:
+        content = machine.read_json(path)
+    except ValueError as error:
+        raise LedgerError(str(error)) from error
+    if content.get("format") != FORMAT or not isinstance(content.get("runs"), list):
+        raise LedgerError(
+            f"{path} is not a ledger of format {FORMAT} but of {content.get('format', 'another')}: "
+            "record it again, under another name, with `ssgn study`"
+        )
+    return content
+
+
+def describe_data(feats: Features) -> dict:
+    """The data of a ledger: all its runs are on the same."""
+    return {
+        "dataset": feats.provenance.get("dataset"),
+        "backbone": feats.provenance.get("backbone"),
+        "size": feats.provenance.get("size"),
+        "features_precision": feats.provenance.get("precision", "float32"),
+        # The mean, where classes differ.
+        "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
+        "photos": len(feats.photo),
+        "left_out": len(feats.provenance.get("left_out", {})),  # images that cannot be read
+    }
+
+
+def describe(feats: Features, what: str, config: Any) -> dict:
+    """The head of a ledger: what is compared, on which data, by which configuration.
+
+    Args:
+        what: ``"ablations"``, ``"baselines"`` or ``"coarse-to-fine"``.
+        config: JSON of the configurations.
+    """
+    return {
+        "what": what,
+        **describe_data(feats),
+        "seen": int(feats.mask("seen").sum()),
+        "unseen": int(feats.unseen.sum()),
+        "split": feats.split.name,
+        "leaked": [name for name, shown in leaked_unseen(feats).items() if shown],
+        "config": json.loads(json.dumps(config)),
+    }
+
+
+def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> None:
+    """Raise a FileExistsError unless a file is new, empty, or a ledger about the same.
+
+    Args:
+        about: of :func:`describe`, or a part of it.
+        overwrite: accept any file.
+    """
+    machine.check_free(path, partial(_differs, about), overwrite=overwrite)
+
+
+def open_ledger(
+    path: Path | str, about: Mapping, head: Mapping | None = None, *, overwrite: bool = False
+) -> None:
+    """Begin a ledger, or check that the one that is there is about the same.
+
+    Args:
+        about: of :func:`describe`.
+        head: further values for a new ledger, such as the command.
+        overwrite: begin anew, whatever file is there.
+
+    Raises:
+        FileExistsError: something else is in the way.
+    """
+    path = Path(path)
+    check_ledger(path, about, overwrite)
+    with machine.lock(path):
+        if overwrite or "dataset" not in _content(path):
+            machine.write_json(path, {"format": FORMAT, **about, **(head or {}), "runs": []})
+
+
+def _differs(about: Mapping, path: Path) -> str | None:
+    try:
+        found = read_ledger(path)
+    except (OSError, LedgerError) as error:
+        return f"it {str(error).removeprefix(f'{path} ')}"
+    name = next((name for name, value in about.items() if found.get(name) != value), None)
+    return name and f"it is a ledger of another {name}: {found.get(name)}, not {about[name]}"
+
+
+def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
+    """One metric of one variant over the seeds of a :func:`study`, in the order of the seeds."""
+    return [run[key] for run in sorted(runs, key=lambda r: r["seed"]) if run["variant"] == variant]
+
+
+def ratios(
+    better: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", worse: Iterable | None = None
+) -> list[float]:
+    """One metric of variant ``a`` over that of ``b``, seed by seed.
+
+    Args:
+        better: the runs of ``a``, of a :func:`study`.
+        worse: the runs of ``b``, if they are of another study of the same data.
+
+    Raises:
+        ValueError: a seed that only one of the two has.
+    """
+    better = list(better)
+    runs = {
+        name: {run["seed"]: run[key] for run in rows if run["variant"] == name}
+        for name, rows in ((b, better if worse is None else worse), (a, better))
+    }
+    if runs[a].keys() != runs[b].keys() or not runs[a]:
+        raise ValueError(
+            f"{a!r} has runs of the seeds {sorted(runs[a])}, {b!r} of {sorted(runs[b])}: a ratio "
+            "needs the same seeds, and at least one"
+        )
+    return [runs[a][seed] / runs[b][seed] for seed in sorted(runs[a])]

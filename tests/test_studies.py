@@ -1,0 +1,431 @@
+"""Studies: what a method is given, ledgers that go on, and what follows from the runs."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from conftest import left_in, overwritten
+
+import ssgn
+from ssgn import LedgerError, baselines, machine, studies
+from ssgn.data import Split
+from ssgn.studies import open_ledger, ratios, read_ledger, select, values
+from ssgn.train import History
+
+pytestmark = pytest.mark.usefixtures("cache")
+CALLS = []
+
+
+@dataclass(frozen=True)
+class Spy:
+    """A method that learns nothing, and keeps what it was given."""
+
+    name: str = "spy"
+    fails: bool = False
+
+    def fit(self, feats, sem, **options):
+        CALLS.append((self.name, feats, sem, options))
+        if self.fails:
+            raise KeyboardInterrupt
+        columns = feats.columns("fusion")
+        model = baselines.Baseline(lambda x: x[:, columns], lambda v: v[:, columns])
+        return model, History([{"validation": 0.5}], 1, 0.25, "CPU", options["seed"])
+
+
+@pytest.fixture
+def calls():
+    """The names of the spies that were trained so far, in order."""
+    CALLS.clear()
+    return lambda: [name for name, *_ in CALLS]
+
+
+@pytest.fixture
+def run(world):
+    """Runs a study of the world, by default of one spy with one seed."""
+
+    def study(variants=None, seeds=(0,), feats=None, **options):
+        variants = {"spy": Spy()} if variants is None else variants
+        options = {"ks": (5,), "progress": False, "device": "cpu", **options}
+        return ssgn.study(feats or world.feats, world.sem, variants, seeds, **options)
+
+    return study
+
+
+# What a study does ----------------------------------------------------------------------------
+
+
+def test_a_method_is_given_no_unseen_class(run, calls, world):
+    run(splits=[world.feats.split, Split.drawn(world.feats.classes, 1)])
+    assert len(CALLS) == 2
+    for (_, given, words, _), split in zip(
+        CALLS, (world.feats.split, Split.drawn(world.feats.classes, 1)), strict=True
+    ):
+        there = world.feats.with_split(split)
+        assert set(given.classes).isdisjoint(split.unseen) and given.split.unseen == ()
+        assert given.content == there.part("seen").content
+        assert torch.equal(words, world.sem[~there.unseen])
+        assert given.part("validation").classes == there.part("validation").classes
+
+
+def test_unseen_rows_and_words_change_only_the_evaluation(run, world, config):
+    variants = {"ssgn": config(epochs=1), "ridge": baselines.Method("ridge")}
+    sem = world.sem.clone()
+    sem[world.feats.unseen] = 77.0
+    rows = run(variants)
+    feats = overwritten(world.feats, world.feats.unseen)
+    others = ssgn.study(feats, sem, variants, (0,), ks=(5,), progress=False, device="cpu")
+    for row, other in zip(rows, others, strict=True):
+        assert row["validation"] == other["validation"] and row["mAP@all"] != other["mAP@all"]
+
+
+def test_a_study_runs_every_variant_on_every_split_with_every_seed(run, world, config, fit):
+    variants = {"two": config(epochs=1), "one": config(epochs=1, decoder="single-stage")}
+    names = world.feats.classes
+    splits = [world.feats.split, Split(names[:8], names[8:12], "first"), 3]
+    rows = run(variants, (1, 0), splits=splits)
+    assert [(r["split"], r["seed"], r["variant"]) for r in rows] == [
+        (split, seed, variant)
+        for split in ("custom", "first", "seed-3")
+        for seed in (1, 0)
+        for variant in variants
+    ]
+    row, feats = rows[5], world.feats.with_split(splits[1])
+    model, history = fit(feats, seed=1, epochs=1, decoder="single-stage")
+    assert {**row, **ssgn.evaluate_unseen(model, feats, (5,))} == row
+    assert row["validation"] == history.epochs[0]["validation"] and row["best_epoch"] == 1
+
+
+def test_a_run_says_what_it_is_and_where_it_was_made(run, monkeypatch):
+    monkeypatch.setattr(machine, "commit", lambda: "abc-dirty")
+    (row,) = run()
+    about = {"variant": "spy", "split": "custom", "seed": 0, "best_epoch": 1, "seconds": 0.25,
+             "device": "CPU", "validation": 0.5, "commit": "abc-dirty"}  # fmt: skip
+    assert {**row, **about} == row and len(row["key"]) == 16
+    assert {"mAP@all", "P@5", "mAP@5", "mAP@5/min", "mAP@5/k", "per_class"} <= row.keys()
+
+
+def test_per_class_is_the_mean_average_precision_of_each_unseen_class(run, world):
+    (row,) = run()
+    f = world.feats
+    method, _ = Spy().fit(f, world.sem, seed=0)
+    want = []
+    for c in range(24, 32):
+        queries = f.sketch[f.sketch_labels == c]
+        labels = torch.full((len(queries),), c)
+        gallery, gallery_labels = f.photo[f.photo_unseen], f.photo_labels[f.photo_unseen]
+        got = ssgn.evaluate(
+            method.synthesize(queries), method.embed(gallery), labels, gallery_labels, ()
+        )
+        want.append(round(got["mAP@all"] * 10_000))
+    assert row["per_class"] == want and len(set(want)) > 4
+    # All classes have equally many sketches here.
+    assert row["mAP@all"] == pytest.approx(sum(want) / 8e4, abs=1e-4)
+
+
+def test_metrics_without_leaked_classes_stand_beside_the_others(run, world):
+    unseen = ("zebra", "bat", "tree", "tiger", "giraffe", "saw", "pear", "cow")
+    classes = (*world.feats.classes[:24], *unseen)
+    feats = replace(
+        world.feats,
+        classes=classes,
+        split=replace(world.feats.split, unseen=unseen),
+        provenance={"backbone": "vgg16", "weights": "some"},
+    )
+    with pytest.warns(ssgn.LeakWarning):
+        (row,) = run(feats=feats)
+    method, _ = Spy().fit(feats, world.sem, seed=0)
+    want = ssgn.evaluate_unseen(method, feats, (5,), leaked=False)
+    assert {key: row[key + studies.WITHOUT_LEAKS] for key in want} == want
+    assert row["mAP@all" + studies.WITHOUT_LEAKS] != row["mAP@all"]
+    (row,) = run()  # of a backbone that nothing is known of
+    assert not [key for key in row if key.endswith(studies.WITHOUT_LEAKS)]
+
+
+def test_baselines_stand_beside_configurations(run, world, config):
+    variants = {
+        "ssgn": config(epochs=1),
+        "oracle": config(epochs=1, condition="oracle"),
+        "sae": baselines.Method("sae", "single"),
+        "regression": baselines.Method("direct_regression", options={"hidden": 8, "epochs": 2}),
+    }
+    rows = {row["variant"]: row for row in run(variants)}
+    model, history = baselines.sae(world.feats, world.sem, "single", device="cpu")
+    assert {**rows["sae"], **ssgn.evaluate_unseen(model, world.feats, (5,))} == rows["sae"]
+    assert rows["sae"]["best_epoch"] == 0
+    assert rows["sae"]["validation"] == max(history.column("validation"))
+    assert rows["regression"]["best_epoch"] in (1, 2) and rows["oracle"]["mAP@all"] > 0
+    none = world.feats.with_split(replace(world.feats.split, validation=()))
+    assert [row["validation"] for row in run(variants, feats=none)] == [None] * 4
+
+
+# Ledgers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["named", "cache"])
+def ledger(request, tmp_path, cache):
+    """The options of a study that writes to a named ledger, or to its own in the cache."""
+    return {"ledger": tmp_path / "runs.json"} if request.param == "named" else {}
+
+
+def ledger_of(options, cache):
+    return options.get("ledger") or next((cache / "studies").iterdir())
+
+
+TWO = {"a": Spy("a"), "b": Spy("b")}
+
+
+def test_a_ledger_is_written_after_every_run_and_goes_on_after_a_stop(run, calls, ledger, cache):
+    whole = run(TWO, (0, 1), **ledger)
+    machine.remove(ledger_of(ledger, cache))
+    CALLS.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run({"a": Spy("a"), "b": Spy("b"), "c": Spy("c", fails=True)}, (0, 1), **ledger)
+    runs = read_ledger(ledger_of(ledger, cache))["runs"]
+    assert runs == whole[:2] and calls() == ["a", "b", "c"]
+    assert run(TWO, (0, 1), **ledger) == whole
+    assert calls() == ["a", "b", "c", "a", "b"] and [c[3]["seed"] for c in CALLS[3:]] == [1, 1]
+    assert read_ledger(ledger_of(ledger, cache))["runs"] == whole
+    assert run(TWO, (0, 1), **ledger) == whole and len(CALLS) == 5  # all are done
+
+
+def test_runs_of_another_process_are_kept(run, calls, tmp_path):
+    path = tmp_path / "runs.json"
+
+    @dataclass(frozen=True)
+    class Slow(Spy):
+        def fit(self, *given, **options):
+            run({"other": Spy("other")}, ledger=path)  # meanwhile, in another process
+            return super().fit(*given, **options)
+
+    (row,) = run({"slow": Slow("slow")}, ledger=path)
+    runs = read_ledger(path)["runs"]
+    assert [r["variant"] for r in runs] == ["other", "slow"] and runs[1] == row
+    assert run(TWO, ledger=path) and len(read_ledger(path)["runs"]) == 4
+
+
+@pytest.mark.parametrize("change", ["variant", "seed", "ks", "split", "features", "words"])
+def test_a_run_is_taken_as_done_only_if_nothing_that_it_depends_on_differs(
+    run, calls, world, ledger, change
+):
+    run(**ledger)
+    f, options = world.feats, dict(ledger)
+    if change == "words":
+        how = {"ks": (5,), "progress": False, "device": "cpu", **ledger}
+        ssgn.study(f, world.sem + 1, {"spy": Spy()}, (0,), **how)
+    else:
+        options |= {
+            "variant": {"variants": {"spy": Spy("other")}},
+            "seed": {"seeds": (1,)},
+            "ks": {"ks": (6,)},
+            "split": {"feats": f.with_split(Split(f.classes[:8], ()))},
+            "features": {"feats": replace(f, photo=f.photo * 2)},
+        }[change]
+        run(**options)
+        run(**options)
+    assert len(CALLS) == 2
+
+
+def test_names_do_not_matter_in_the_cache_and_have_an_entry_each_in_a_named_ledger(
+    run, calls, world, ledger, cache
+):
+    (first,) = run(**ledger)
+    renamed = world.feats.with_split(replace(world.feats.split, name="mine"))
+    (row,) = run({"another name": Spy()}, feats=renamed, **ledger)
+    assert {**row, "variant": "spy", "split": "custom", "key": first["key"]} == first
+    assert len(CALLS) == len(read_ledger(ledger_of(ledger, cache))["runs"]) == 1 + len(ledger)
+
+
+def test_a_run_takes_the_place_of_an_earlier_one_of_its_name_in_a_named_ledger(
+    run, calls, tmp_path
+):
+    path = tmp_path / "runs.json"
+    run(TWO, ledger=path)
+    run({"a": Spy("changed")}, ledger=path)
+    assert [r["variant"] for r in read_ledger(path)["runs"]] == ["b", "a"]
+    run(TWO, ledger=path)
+    assert calls() == ["a", "b", "changed", "a"]
+
+
+def test_an_edit_of_the_library_outdates_the_cache_and_not_a_named_ledger(
+    run, calls, monkeypatch, tmp_path
+):
+    run(ledger=tmp_path / "runs.json"), run()
+    monkeypatch.setattr(machine, "package_digest", lambda: "edited")
+    run(ledger=tmp_path / "runs.json")
+    assert len(CALLS) == 2
+    run()
+    assert len(CALLS) == 3
+    monkeypatch.setattr(studies, "EXPERIMENT", studies.EXPERIMENT + 1)
+    run(ledger=tmp_path / "runs.json"), run()
+    assert len(CALLS) == 4
+
+
+def test_a_ledger_keeps_its_head(run, tmp_path, world):
+    path = tmp_path / "runs.json"
+    about = studies.describe(world.feats, "ablations", {"epochs": 1})
+    open_ledger(path, about, {"command": "ssgn study"})
+    rows = run(ledger=path)
+    assert read_ledger(path) == {
+        "format": studies.FORMAT, **about, "command": "ssgn study", "runs": rows,
+    }  # fmt: skip
+    (tmp_path / "empty.json").touch()
+    assert run(ledger=tmp_path / "empty.json") == rows
+
+
+USERS = {
+    "another version": '{"format": 1, "runs": []}',
+    "results": '{"runs": [{"mAP@all": 0.5}]}',
+    "no runs": '{"format": 2, "runs": {}}',
+    "a list": "[1, 2]",
+    "damaged": '{"format": 2, "runs": [{"seed": 0',
+    "a text": "my notes",
+}
+
+
+@pytest.mark.parametrize("kind", USERS)
+def test_a_file_that_is_not_a_ledger_is_never_replaced(run, calls, tmp_path, world, kind):
+    path = tmp_path / "mine.json"
+    path.write_text(USERS[kind])
+    with pytest.raises(FileExistsError, match="mine.json is in the way: it "):
+        run(ledger=path)
+    about = studies.describe(world.feats, "ablations", {})
+    with pytest.raises(FileExistsError, match="mine.json is in the way: .*--overwrite"):
+        open_ledger(path, about)
+    assert path.read_text() == USERS[kind] and calls() == []
+    assert left_in(tmp_path) == ["mine.json"]
+    open_ledger(path, about, overwrite=True)
+    assert read_ledger(path)["runs"] == []
+
+
+def test_a_ledger_holds_runs_on_one_dataset_only(run, tmp_path, world):
+    run(ledger=tmp_path / "r.json")
+    before = (tmp_path / "r.json").read_text()
+    other = replace(world.feats, provenance={**world.feats.provenance, "dataset": "another"})
+    with pytest.raises(FileExistsError, match="a ledger of another dataset: world, not another"):
+        ssgn.study(other, world.sem, {}, ledger=tmp_path / "r.json")
+    assert (tmp_path / "r.json").read_text() == before
+
+
+def test_a_ledger_of_another_version_names_the_command_that_makes_it_anew(tmp_path):
+    (tmp_path / "old.json").write_text('{"format": 1, "runs": []}')
+    with pytest.raises(LedgerError, match="format 2 but of 1: .*`ssgn study`"):
+        read_ledger(tmp_path / "old.json")
+    with pytest.raises(FileNotFoundError):
+        read_ledger(tmp_path / "nowhere.json")
+
+
+def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "link", "folder"):
+        for overwrite in (False, True):
+            with pytest.raises(FileExistsError, match=f"{name} is in the way"):
+                open_ledger(tmp_path / name, {}, overwrite=overwrite)
+        with pytest.raises(FileExistsError, match=f"{name} is in the way"):
+            run(ledger=tmp_path / name)
+    assert calls() == [] and (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
+    path, about = tmp_path / "new" / "runs.json", studies.describe(world.feats, "ablations", {})
+    open_ledger(path, about)
+    rows = run(ledger=path)
+    open_ledger(path, about)
+    assert read_ledger(path)["runs"] == rows
+    for name, value in (("what", "baselines"), ("dataset", "sketchy"), ("config", {"epochs": 9})):
+        with pytest.raises(FileExistsError, match=f"ledger of another {name}: .*, not"):
+            open_ledger(path, {**about, name: value})
+    assert read_ledger(path)["runs"] == rows
+    open_ledger(path, about, overwrite=True)
+    assert read_ledger(path)["runs"] == []
+
+
+def test_a_ledgers_head_describes_the_data(world):
+    provenance = {"dataset": "d", "backbone": "vgg16", "size": 64, "left_out": {"a.png": "broken"}}
+    feats = replace(world.feats, provenance=provenance)
+    about = studies.describe(feats, "ablations", {"taps": ("low",)})
+    assert about == {
+        "what": "ablations", "dataset": "d", "backbone": "vgg16", "size": 64,
+        "features_precision": "float32", "sketches_per_class": 12, "photos": 160, "left_out": 1,
+        "seen": 24, "unseen": 8, "split": "custom", "leaked": [], "config": {"taps": ["low"]},
+    }  # fmt: skip
+    assert json.loads(json.dumps(about)) == about
+
+
+# Folds and choices ----------------------------------------------------------------------------
+
+
+def test_folds_share_out_the_seen_classes_and_keep_the_unseen_ones(world):
+    feats = world.feats
+    parts = studies.folds(feats.split, feats.classes, 5)
+    held_out = [name for part in parts for name in part.validation]
+    assert sorted(held_out) == sorted(set(feats.classes) - set(feats.split.unseen))
+    assert {part.unseen for part in parts} == {feats.split.unseen}
+    assert len({part.name for part in parts}) == 5
+    assert studies.folds(feats.split, feats.classes, 5, seed=1) != parts
+
+
+def test_select_trains_on_every_fold_without_the_unseen_classes(world, config, fit, monkeypatch):
+    feats = world.feats
+    variants = {
+        "two": (world.sem, config()),
+        "one": (world.sem, config(decoder="single-stage")),
+        "oracle": (world.sem, config(condition="oracle")),
+    }
+
+    def run(feats=feats, variants=variants):
+        return select(feats, variants, n=2, progress=False, device="cpu")
+
+    rows = run()
+    assert [(r["variant"], r["fold"]) for r in rows] == [(v, i) for i in (0, 1) for v in variants]
+    assert [r["coarse"] is None for r in rows[:3]] == [False, True, False]
+    there = feats.with_split(studies.folds(feats.split, feats.classes, 2)[1])
+    model, history = fit(there)
+    assert rows[3]["mAP@all"] == history.epochs[-1]["validation"]
+    held_out = there.part("validation")
+    coarse = ssgn.retrieval.evaluate_all(model, held_out, (), stage="coarse")["mAP@all"]
+    assert rows[3]["coarse"] == pytest.approx(coarse)
+
+    sem = world.sem.clone()
+    sem[feats.unseen] = 77.0
+    others = {name: (sem, chosen) for name, (_, chosen) in variants.items()}
+    again = run(overwritten(feats, feats.unseen), others)
+    metrics = [[(r["mAP@all"], r["coarse"]) for r in some] for some in (rows, again)]
+    assert metrics[0] == metrics[1]
+    monkeypatch.setattr(studies, "fit", None)  # only the ledger can answer
+    assert run() == rows
+
+
+def test_select_takes_the_last_epoch_and_not_the_best(world, config, monkeypatch):
+    history = History([{"validation": 0.5}, {"validation": 0.2}], 1)
+    monkeypatch.setattr(studies, "fit", lambda *_, **__: (None, history))
+    variants = {"one": (world.sem, config(decoder="single-stage"))}
+    assert [r["mAP@all"] for r in select(world.feats, variants, n=2, progress=False)] == [0.2, 0.2]
+
+
+# From the runs --------------------------------------------------------------------------------
+
+RUNS = [
+    {"variant": "a", "seed": 1, "mAP@all": 3.0, "P@5": 0.1},
+    {"variant": "b", "seed": 0, "mAP@all": 2.0, "P@5": 0.2},
+    {"variant": "a", "seed": 0, "mAP@all": 1.0, "P@5": 0.3},
+    {"variant": "b", "seed": 1, "mAP@all": 4.0, "P@5": 0.4},
+]
+
+
+def test_values_come_in_the_order_of_the_seeds():
+    assert values(RUNS, "a") == [1.0, 3.0] and values(RUNS, "b", "P@5") == [0.2, 0.4]
+    assert values(iter(RUNS), "c") == []
+
+
+def test_ratios_pair_the_seeds():
+    assert ratios(RUNS, "a", "b") == [0.5, 0.75]
+    assert ratios(iter(RUNS), "b", "a", "P@5") == pytest.approx([2 / 3, 4])
+    assert ratios(RUNS[:3:2], "a", "b", worse=RUNS) == [0.5, 0.75]
+    with pytest.raises(ValueError, match=r"'a' has runs of the seeds \[0, 1\], 'b' of \[0\]"):
+        ratios(RUNS[:3], "a", "b")
+    with pytest.raises(ValueError, match="'c'"):
+        ratios(RUNS, "c", "c")
