@@ -1,6 +1,6 @@
 """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval, reproduced.
 
-Names are imported when they are first used (PEP 562).
+Each public name is imported when it is first used (PEP 562).
 """
 
 import importlib
@@ -10,13 +10,14 @@ from . import moved
 __version__ = "0.2.0"
 
 _PLACES = {
+    "backbones": ("load_backbone",),
     "config": ("SSGNConfig",),
     "data": ("DataError", "Dataset", "Split", "load_dataset"),
     "extraction": ("extract",),
     "features": ("FeatureError", "Features"),
     "gallery": ("Gallery",),
     "leaks": ("LeakWarning", "leaked", "leaked_unseen"),
-    "metrics": ("evaluate",),
+    "metrics": ("evaluate", "evaluate_similarity"),
     "model": ("SSGN", "CheckpointError"),
     "retrieval": ("Index", "embed", "evaluate_unseen", "rank", "synthesize"),
     "semantics": ("MissingWordError", "class_vectors"),

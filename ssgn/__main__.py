@@ -1,4 +1,4 @@
-"""``python -m ssgn``, and so ``torchrun -m ssgn``: the command line."""
+"""Run the command line: ``python -m ssgn`` and ``torchrun -m ssgn``."""
 
 from .cli import main
 

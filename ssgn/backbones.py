@@ -1,9 +1,8 @@
-"""Frozen networks and where they are tapped: images in, features of several layers out [A, B].
+"""Frozen networks and their taps: images in, features of several layers out [A, B].
 
-A *tap* is the global average over the image of one layer's output. A backbone's taps are
-concatenated into one row per image; :attr:`~ssgn.features.Features.taps` remembers the columns of
-each tap.
-The chapter *Multi-layer features* compares them.
+A *tap* is the output of one layer, averaged over the image. The taps of a backbone are concatenated
+into one row per image; :attr:`~ssgn.features.Features.taps` records the columns of each. The
+chapter *Multi-layer features* compares them.
 """
 
 import hashlib
@@ -26,16 +25,20 @@ __getattr__ = moved(__name__)
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network and where it is tapped.
+    """A frozen network and its taps.
+
+    The chapter *Multi-layer features* compares them.
 
     Attributes:
-        forward: images ``[B, 3, size, size]``, normalized -> one tensor per tap, ``[B, c]`` or
+        name: of the network, for messages and the provenance.
+        network: the module that holds the weights.
+        forward: from normalized images ``[B, 3, size, size]`` to one tensor per tap, ``[B, c]`` or
             ``[B, c, h, w]``.
         taps: their names, in order.
         presets: the taps that ``"single"`` and ``"fusion"`` stand for.
         mean, std: per-channel normalization of images in 0..1.
-        size: side in pixels that images are resized to.
-        weights: what the weights are, for the provenance.
+        size: side of the input images in pixels.
+        weights: which weights these are, for the provenance.
     """
 
     name: str
@@ -49,7 +52,10 @@ class Backbone:
     weights: str
 
     def pooled(self, x: Tensor) -> list[Tensor]:
-        """The taps of normalized images ``[B, 3, size, size]``, averaged over the image.
+        """Compute the taps of images, averaged over the image [B].
+
+        Args:
+            x: ``[B, 3, size, size]``, normalized.
 
         Returns:
             One float32 tensor ``[B, c]`` per tap.
@@ -73,10 +79,12 @@ class Backbone:
 
 
 def load_backbone(name: str, *, size: int | None = None, pretrained: bool = True) -> Backbone:
-    """A backbone by name, in evaluation mode.
+    """Load a backbone by name, in evaluation mode.
+
+    The chapter *Multi-layer features* compares their taps.
 
     Args:
-        name: ``"efficientnet-lite0"`` (weights from a Python package, no download), ``"vgg16"``
+        name: ``"efficientnet-lite0"`` (weights from a Python package, no download [O]), ``"vgg16"``
             (torchvision; the paper's 5568-d fusion [B]) or any timm model that can return
             intermediate layers.
         size: side of the input images in pixels; by default 128 for EfficientNet-Lite0 and the
@@ -84,8 +92,9 @@ def load_backbone(name: str, *, size: int | None = None, pretrained: bool = True
         pretrained: False gives random weights, for tests.
 
     Raises:
-        ValueError: an unknown name, or a size below 1.
-        DataError: the weights cannot be fetched.
+        ValueError: an unknown name, a model without intermediate layers, or a size below 1.
+        DataError: the weights cannot be fetched or read.
+        ImportError: the package with the weights is not installed.
     """
     import timm
 
@@ -98,21 +107,21 @@ def load_backbone(name: str, *, size: int | None = None, pretrained: bool = True
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise ValueError(
-            f"unknown backbone {name!r}. There are efficientnet-lite0, vgg16 and timm's models"
-            + (f", such as {', '.join(near)}" if near else " (timm.list_models() names them)")
+            f"unknown backbone {name!r}; available: efficientnet-lite0, vgg16 and timm's models"
+            + (f", such as {', '.join(near)}" if near else " (timm.list_models() lists them)")
         )
     return _timm(name, size, pretrained)
 
 
 @contextmanager
 def _weights_of(name: str) -> Iterator[None]:
-    """Say what to do if weights cannot be fetched: timm's and torchvision's errors do not."""
+    """Add the way out to errors of timm and torchvision that say only what failed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"the weights of backbone {name} could not be fetched or read: {error}\nWithout "
-            "network, use backbone 'efficientnet-lite0', whose weights come with a Python package."
+            f"the weights of backbone {name} could not be fetched or read: {error}. Without a "
+            "network, use 'efficientnet-lite0', whose weights come with a Python package"
         ) from error
 
 
@@ -151,7 +160,7 @@ def _vgg16(size: int, pretrained: bool) -> Backbone:
     chosen = VGG16_Weights.IMAGENET1K_V1 if pretrained else None
     with _weights_of("vgg16"):
         network = vgg16(weights=chosen)
-    # The last ReLU of each convolutional block, and the second fully connected layer's [B].
+    # The last ReLU of each convolutional block, and that of the second fully connected layer [B].
     nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
     return _extractor(
         "vgg16",
@@ -166,7 +175,7 @@ def _vgg16(size: int, pretrained: bool) -> Backbone:
 
 
 def _extractor(name, network, nodes: dict[str, str], *, fusion, mean, std, size, weights):
-    """A backbone tapped at named nodes of its graph, by torchvision's feature extraction."""
+    """Tap a network at named nodes of its graph, with torchvision's feature extraction."""
     from timm.models import get_notrace_functions, get_notrace_modules
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -189,7 +198,7 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
     with _weights_of(name):
         network = timm.create_model(name, pretrained=pretrained).eval()
     if not hasattr(network, "forward_intermediates"):
-        raise ValueError(f"timm's {name} cannot return its intermediate layers; choose another")
+        raise ValueError(f"timm's {name} cannot return intermediate layers; choose another model")
     config = timm.data.resolve_model_data_config(network)
     stages = tuple(f"stage{i + 1}" for i in range(len(network.feature_info)))
 

@@ -1,4 +1,7 @@
-"""The command line: ``ssgn data``, ``extract``, ``train``, ``study``, ``index`` and ``search``."""
+"""The command line: ``ssgn data``, ``extract``, ``train``, ``study``, ``index`` and ``search``.
+
+The docstring of a command is its ``--help``. The chapter *Running on a GPU workstation* uses them.
+"""
 
 import json
 import os
@@ -17,7 +20,7 @@ app = typer.Typer(
     help="Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval.",
 )
 
-data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one read from folders.")
+data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
 Name = Annotated[str, typer.Argument(help="Dataset.")]
@@ -26,11 +29,13 @@ Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any ti
 PerClass = Annotated[
     int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder that the data was unpacked to.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
+Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
+]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training sketches.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the way.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
 Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
@@ -39,14 +44,14 @@ SkipUnreadable = Annotated[
     bool,
     typer.Option(
         "--skip-unreadable",
-        help="Leave out images that cannot be read, and list them; by default the first one ends "
-        "the run.",
+        help="Leave out images that cannot be read, and list them; by default, stop at the first "
+        "one.",
     ),
 ]
 
 
 def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
-    """A dataset, given only the options that were typed."""
+    """Load a dataset with only the options that were given."""
     import ssgn
 
     options = {"root": root, "sketches_per_class": sketches_per_class}
@@ -58,7 +63,7 @@ def _load(name: str, root: Path | None, split: str | None, sketches_per_class: i
 
 
 def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
-    """Features, with a list of the images that were left out."""
+    """Extract features, and list the images that were left out."""
     import ssgn
 
     how = {"on_error": "skip" if skip else "raise", "progress": not quiet, **options}
@@ -79,7 +84,7 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 @data.command()
 def prepare(name: Name = "doodle-emoji", root: Root = None, split: SplitName = None):
-    """Fetch and prepare a dataset, and say what is in it."""
+    """Fetch and prepare a dataset, and count what is in it."""
     ds = _load(name, root, split)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
@@ -87,7 +92,7 @@ def prepare(name: Name = "doodle-emoji", root: Root = None, split: SplitName = N
 
 @data.command()
 def check(name: Name, root: Root = None):
-    """Read every image of a dataset that was unpacked by hand, and say what is wrong."""
+    """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
     report = check_dataset(name, root)
@@ -119,8 +124,8 @@ def extract(
 ):
     """Extract fused features into the cache.
 
-    If it is interrupted, the same command goes on where it stopped. Several processes share the
-    work: torchrun --nproc-per-node=N -m ssgn extract ...
+    After an interruption, the same command continues where it stopped. Several processes can share
+    the work: torchrun --nproc-per-node=N -m ssgn extract ...
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
@@ -164,7 +169,7 @@ def train(
     chosen = {"epochs": epochs} if epochs else {}
     names = tuple(taps.split(",")) if "," in taps else taps
     config = ssgn.SSGNConfig(taps=names, decoder=decoder, **chosen)
-    # Twice: before anything is read, and when it is known what the checkpoint would be of.
+    # Check twice: before any work, and again once it is known which data the checkpoint is of.
     check_folder(out, config, {}, overwrite=overwrite)
     ds = _load(name, root, split, sketches_per_class)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
@@ -179,7 +184,7 @@ def train(
 
 @app.command()
 def study(
-    out: Annotated[Path, typer.Argument(help="JSON file for the ledger, in book/results/.")],
+    out: Annotated[Path, typer.Argument(help="JSON file for the ledger.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     root: Root = None,
@@ -200,28 +205,26 @@ def study(
 ):
     """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds.
 
-    Every run is written to the ledger at once, with its commit. If it is interrupted, the same
-    command goes on with the next run. The unseen classes are evaluated, but for coarse-to-fine,
-    which compares on five folds of the seen ones.
+    Every run is written to the ledger at once, with its commit. After an interruption, the same
+    command continues with the next run. Ablations and baselines are evaluated on the unseen
+    classes, coarse-to-fine on five folds of the seen classes.
     """
     import ssgn
     from ssgn import baselines, machine, studies
     from ssgn.config import ablations, conditions
 
-    kinds = ("ablations", "baselines", "coarse-to-fine")
-    if what not in kinds:
-        raise ValueError(f"--what is {what!r}; it can be {', '.join(kinds)}")
     config = ssgn.SSGNConfig(**({"epochs": epochs} if epochs else {}))
-    compared = {
-        "ablations": lambda: ablations(config),
-        "baselines": lambda: baselines.table(published_sizes),
-        "coarse-to-fine": lambda: conditions(config),
-    }[what]()
-    recorded = {
-        "ablations": lambda: asdict(config),
-        "baselines": lambda: {key: asdict(method) for key, method in compared.items()},
-        "coarse-to-fine": lambda: {key: [s, asdict(c)] for key, (s, c) in compared.items()},
-    }[what]()
+    if what == "ablations":
+        compared, recorded = ablations(config), asdict(config)
+    elif what == "baselines":
+        compared = baselines.table(published_sizes)
+        recorded = {key: asdict(method) for key, method in compared.items()}
+    elif what == "coarse-to-fine":
+        compared = conditions(config)
+        recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
+    else:
+        raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
+    recorded = json.loads(json.dumps(recorded))  # as a ledger holds it
     studies.check_ledger(out, {"what": what, "dataset": name, "config": recorded}, overwrite)
     ds = _load(name, root, split, sketches_per_class)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
@@ -242,8 +245,8 @@ def study(
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Folder that `ssgn train` wrote; by default the index's own, else the book's model, "
-        "doodle-emoji."
+        help="Folder that `ssgn train` wrote; by default the model that the index was built with, "
+        "else the book's, doodle-emoji."
     ),
 ]
 
@@ -258,10 +261,10 @@ def index(
     device: Device = None,
     precision: Precision = None,
 ):
-    """Make a searchable gallery of a folder of images, or bring one up to date.
+    """Make a searchable gallery of a folder of images, or update one.
 
-    Folders in the folder are searched through; only what is new or has changed is read. If it is
-    interrupted, the same command goes on where it stopped.
+    Subfolders are included; only new and changed images are read. After an interruption, the same
+    command continues where it stopped.
     """
     from .gallery import Gallery
     from .machine import printable
@@ -276,15 +279,15 @@ def index(
 
 @app.command()
 def search(
-    index: Annotated[Path, typer.Argument(help="What `ssgn index` wrote.")],
-    sketch: Annotated[Path, typer.Argument(help="An image of a sketch, dark on light.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 12,
+    index: Annotated[Path, typer.Argument(help="Folder that `ssgn index` wrote.")],
+    sketch: Annotated[Path, typer.Argument(help="Image file of a sketch.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 12,
     out: Annotated[Path | None, typer.Option(help="HTML file for a contact sheet.")] = None,
     model: Model = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ):
-    """Find the images of a gallery that match a sketch: scores and paths, the best first."""
+    """Find the images of a gallery that match a sketch, and print scores and paths, best first."""
     from .gallery.page import check_page
 
     if out is not None:
@@ -301,7 +304,11 @@ def search(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one message, not in a traceback."""
+    """Run the command line; a user's mistake ends in one message, not in a traceback.
+
+    Raises:
+        SystemExit: with status 1 after such a message, or from Typer.
+    """
     try:
         app()
     except (ValueError, RuntimeError, OSError, ImportError) as error:
@@ -312,15 +319,15 @@ def main() -> None:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
-        # Line by line: a name from data may hold what would move the terminal's cursor.
+        # Line by line: a name from data may contain characters that move the terminal's cursor.
         typer.echo("\n".join(map(printable, f"error: {message}".split("\n"))), err=True)
         raise SystemExit(1) from None
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error's message is for the user, rather than for whoever mends the program."""
+    """Return whether an error is the user's to solve, and not a bug that needs its traceback."""
     if isinstance(error, OSError):
-        return error.filename is not None or error.errno is None  # of a file, or our own
+        return error.filename is not None or error.errno is None  # about a file, or our own
     if isinstance(error, ImportError):
         return "pip install" in str(error)
     if isinstance(error, RuntimeError):

@@ -1,4 +1,4 @@
-"""Everything that can vary between two runs but the data and the seed; and the ablations."""
+"""The configuration of a model and its training, and the variants that the studies compare."""
 
 from dataclasses import dataclass, replace
 
@@ -16,31 +16,34 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class SSGNConfig:
-    """What an :class:`~ssgn.model.SSGN` and its training can vary; every ablation is a value of it.
+    """The configuration of an :class:`~ssgn.model.SSGN` and its training.
 
-    The defaults were chosen on pseudo-unseen classes [O]: the condition and where z enters by the
-    mean over doodle-emoji and doodle-photo, the others on doodle-emoji. The chapters *Ablations*
-    and *Coarse-to-fine, understood* vary them.
+    Every ablation is one value of this class.
+
+    The defaults were chosen on pseudo-unseen classes [O]: ``condition`` and ``latent_at`` by the
+    mean over doodle-emoji and doodle-photo, the others on doodle-emoji. The chapter *The model*
+    explains the parts; the chapters *Ablations* and *Coarse-to-fine, understood* vary them.
 
     Attributes:
         taps: ``"fusion"``, ``"single"`` or a list of tap names.
         decoder: ``"coarse-to-fine"`` [A] or ``"single-stage"`` [C].
-        condition: what the coarse stage is conditioned on. The semantic head reads it off the
+        condition: what the coarse stage is conditioned on. The semantic head predicts it from the
             sketch [O]. ``"regression"``: a word vector. ``"convex"``: the training classes' word
-            vectors, averaged with the head's class probabilities. ``"contrastive"``: an embedding
-            of the sketch, trained to be close to its class's embedded word vector. ``"oracle"``:
-            the true word vector, *which leaks the query's label*: an upper bound only.
-        training_condition: the coarse stage's condition in training: ``"predicted"``, as at test
-            time; ``"true"``: made from the true word vector; ``"mixed"``: one of the two, chosen at
+            vectors, averaged with the head's class probabilities as weights. ``"contrastive"``: an
+            embedding of the sketch, trained to be close to the embedded word vector of its class.
+            ``"oracle"``: the true word vector, *which leaks the query's label*: only an upper
+            bound.
+        training_condition: the condition in training [O]. ``"predicted"``: as at test time.
+            ``"true"``: computed from the true word vector. ``"mixed"``: one of the two, chosen at
             random for each sketch.
-        condition_noise: standard deviation of Gaussian noise on the condition in training.
-        latent_at: the stage of the two-stage decoder that z enters: ``"coarse"``, ``"fine"`` or
+        condition_noise: standard deviation of Gaussian noise on the condition in training [O].
+        latent_at: the stage of the two-stage decoder that z enters [O]: ``"coarse"``, ``"fine"`` or
             ``"both"``.
-        classifier: the form of the classification loss. ``"contrastive"``: the class is read off
-            the cosines to the batch's photos [O]; ``"linear"``: a linear classifier [A].
+        classifier: the form of the classification loss. ``"contrastive"``: cosines to the photos of
+            the batch [O]. ``"linear"``: a linear classifier [A].
         temperature: of both contrastive losses.
-        aligned: pair a sketch in training with the photo that it was drawn from, if the dataset
-            names it (Sketchy). Otherwise, and with False, a random photo of its class.
+        aligned: pair each training sketch with the photo that it was drawn from, if the dataset
+            names it (Sketchy); all others, and with False all, with a random photo of their class.
         skip: add the sketch's own features, each column times a learned gain, to the synthesized
             features [O]. Sketch and photo features come from one backbone, so a column of x is a
             first guess at the same column of v.
@@ -48,17 +51,18 @@ class SSGNConfig:
         embedding: width E of the contrastive condition.
         hidden: width of the hidden layers.
         dropout: of the hidden layers in training.
-        reconstruction, coarse, kl, regression, classification, semantic: weights of the losses of
-            the same names in :mod:`ssgn.losses`; 0 switches a loss off. The classification loss has
-            the form that ``classifier`` names. The semantic loss trains the semantic head; it is a
-            classification or contrastive loss unless ``condition`` is ``"regression"``.
+        reconstruction, coarse, kl, regression, classification, semantic: weights of the losses with
+            these names in :mod:`ssgn.losses`; 0 switches a loss off. ``classifier`` sets the form
+            of the classification loss. The semantic loss trains the semantic head; with
+            ``condition="convex"`` it is a classification loss, with ``"contrastive"`` a contrastive
+            loss.
         epochs: passes over the training sketches.
         batch_size: sketches per step.
         learning_rate, weight_decay: of AdamW.
-        draws: K, the number of z that are averaged when features are synthesized.
+        draws: K, how many z are averaged when features are synthesized [C].
 
     Raises:
-        ValueError: a value that is not possible; the message lists those that are.
+        ValueError: an impossible value; the message lists the possible ones.
     """
 
     taps: str | tuple[str, ...] = "fusion"
@@ -90,10 +94,12 @@ class SSGNConfig:
     def __post_init__(self):
         if not isinstance(self.taps, str):
             object.__setattr__(self, "taps", tuple(self.taps))
+            if not all(isinstance(name, str) for name in self.taps):
+                raise ValueError(f"SSGNConfig.taps must be names of taps, got {self.taps}")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"SSGNConfig.{name} is {getattr(self, name)!r}; it can be {' or '.join(known)}"
+                    f"SSGNConfig.{name} is {getattr(self, name)!r}; available: {', '.join(known)}"
                 )
         for name in ("latent", "embedding", "hidden", "epochs", "batch_size", "draws"):
             if getattr(self, name) < 1:
@@ -105,7 +111,7 @@ class SSGNConfig:
                 raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
         used = LOSSES if self.two_stage else ONE_STAGE_LOSSES
         if not any(getattr(self, name) for name in used):
-            raise ValueError(f"every loss is switched off; give one of {', '.join(used)} a weight")
+            raise ValueError(f"every loss is switched off; set one of {', '.join(used)} above 0")
 
     @property
     def two_stage(self) -> bool:
@@ -114,17 +120,20 @@ class SSGNConfig:
 
     @property
     def leaks(self) -> bool:
-        """Whether the decoder is given the query's true word vector: only for an upper bound."""
+        """Whether the decoder gets the query's true word vector, which is only an upper bound."""
         return self.condition == "oracle" and self.two_stage
 
 
 def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
-    """The variants of the chapter *Ablations* by name; each changes one or two values.
+    """Return the variants of the chapter *Ablations* by name; each changes one or two values.
 
-    The first is the full model. The second to fourth take away the two-stage decoder, fusion, and
-    both [A]. Then each loss is switched off by itself, and our own choices are undone: the
-    contrastive form of the classification loss, and the skip connection [O]. The last is the
-    oracle, an upper bound that leaks the label.
+    The first is the full model. The second to fourth remove the two-stage decoder, fusion, and both
+    [A]. The next ones switch off one loss each, or undo one choice of ours: the contrastive form of
+    the classification loss, and the skip connection [O]. The last is the oracle, an upper bound
+    that leaks the label.
+
+    Args:
+        base: the full model; by default ``SSGNConfig()``.
     """
     full = base or SSGNConfig()
     return {
@@ -140,10 +149,18 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
 
 
 def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfig]]:
-    """What the study of the coarse stage compares: by name, word vectors and a configuration.
+    """Return the variants of the chapter *Coarse-to-fine, understood* by name [O].
 
-    Every variant changes one value of the first; the name says so where it also changes the source
-    of the word vectors. Each oracle leaks the label: an upper bound.
+    The first two have a single-stage decoder. The others change one or two values of ``"regression
+    to the word vector"``; names that begin with ``"sentence:"`` also change the word vectors, from
+    GloVe to sentence embeddings. An oracle leaks the label: it is an upper bound.
+
+    Args:
+        base: the configuration to vary; by default ``SSGNConfig()``.
+
+    Returns:
+        Per variant, the source of its word vectors (see :func:`~ssgn.semantics.class_vectors`) and
+        its configuration.
     """
     base = base or SSGNConfig()
     reference = replace(base, condition="regression", latent_at="coarse")

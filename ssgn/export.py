@@ -1,9 +1,9 @@
-"""The whole of retrieval as one ONNX graph: a sketch's pixels in, a ranked gallery out.
+"""Retrieval as one ONNX graph: the pixels of a sketch in, a ranked gallery out.
 
 :class:`Pipeline` does for one sketch, in tensors of fixed shapes, what :func:`~ssgn.data.draw`,
 :func:`~ssgn.extraction.fused`, :func:`~ssgn.retrieval.synthesize` and :func:`~ssgn.retrieval.rank`
-do one after the other for many. So any ONNX runtime can run it without PyTorch, Pillow or this
-library: the book's page *Draw and search* runs it in the reader's browser.
+do for many in sequence. So any ONNX runtime can run it without PyTorch, Pillow or this library: the
+book's page *Draw and search* runs it in the reader's browser.
 """
 
 import logging
@@ -23,23 +23,23 @@ from .model import SSGN
 
 OPSET = 18
 _OLD = torch.__version__.startswith("2.6.")  # PyTorch's first exporter of this kind
-SMALL = 40_000  # numbers: smaller tensors stay float32, they are few bytes
+SMALL = 40_000  # numbers; smaller tensors stay float32, because they take few bytes
 _BITS = 22  # of Pillow's fixed-point resampling weights
 
 
 class Draw(nn.Module):
-    """:func:`ssgn.data.draw` on a tensor, to the last bit, without a shape that depends on the ink.
+    """:func:`ssgn.data.draw` on a tensor, exact to the last bit, with shapes that ignore the ink.
 
-    Cropping, enlarging and centring are two matrix products: each row of a matrix holds the weights
-    with which one pixel of the canvas is made from those of the drawing, Pillow's bicubic ones,
-    rounded where Pillow rounds.
+    Cropping, enlarging and centering are two matrix products: each row of a matrix holds the
+    weights with which the pixels of the sketch add up to one pixel of the canvas. They are Pillow's
+    bicubic weights, rounded where Pillow rounds.
 
     Args:
         size: side of the canvas in pixels.
-        margin: share of the side left white on each side.
+        margin: fraction of the side that stays white at each edge.
 
     Raises:
-        ValueError: a canvas that a drawing would have to be made smaller for.
+        ValueError: the canvas has less room than the 28 pixels of a sketch.
     """
 
     def __init__(self, size: int, margin: float = INK_MARGIN):
@@ -53,7 +53,7 @@ class Draw(nn.Module):
         self.register_buffer("target", torch.arange(size, dtype=torch.float64))
 
     def forward(self, ink: Tensor) -> Tensor:
-        """A drawing as the network gets it.
+        """Draw a sketch as the network gets it.
 
         Args:
             ink: float32 ``[28, 28]``, whole numbers, 0 = paper, 255 = full ink.
@@ -64,20 +64,21 @@ class Draw(nn.Module):
         ink = ink.double()
         top, high = self._extent(ink.amax(1))
         left, wide = self._extent(ink.amax(0))
-        scale = self.room / torch.maximum(high, wide)
+        # Not `number / tensor`: PyTorch takes the reciprocal times the number, and rounds twice.
+        scale = torch.full_like(high, self.room) / torch.maximum(high, wide)
         rows, cols = self._weights(top, high, scale), self._weights(left, wide, scale)
-        # Not ink @ cols.T: some runtimes fuse that, and have no such product of float64.
+        # Not ink @ cols.T, which some runtimes fuse into a product that they lack for float64.
         across = (ink[:, None] * cols).sum(2)
         return (255 - self._rounded(rows @ self._rounded(across))).float()
 
-    def _extent(self, most: Tensor) -> tuple[Tensor, Tensor]:
-        """The first row (or column) with ink, and how many there are up to the last."""
-        first = torch.where(most > 0, self.source, SIDE).amin(0)
-        last = torch.where(most > 0, self.source, -1).amax(0)
-        return first, (last - first + 1).clamp_min(1)  # a blank drawing stays blank
+    def _extent(self, peak: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first row (or column) with ink, and how many there are up to the last."""
+        first = torch.where(peak > 0, self.source, SIDE).amin(0)
+        last = torch.where(peak > 0, self.source, -1).amax(0)
+        return first, (last - first + 1).clamp_min(1)  # a blank sketch stays blank
 
     def _weights(self, first: Tensor, count: Tensor, scale: Tensor) -> Tensor:
-        """``[size, SIDE]``: what each row of the drawing gives to each of the canvas."""
+        """Return ``[size, SIDE]``, the weight of each sketch row in each canvas row."""
         out = (count * scale).round().clamp_min(1)
         start = ((self.size - out) / 2).floor()
         at, to = self.source[None] - first, self.target[:, None] - start
@@ -94,7 +95,7 @@ class Draw(nn.Module):
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
-    """Keys' kernel, with Pillow's a."""
+    """Compute Keys' bicubic kernel with Pillow's a."""
     x = x.abs()
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
@@ -102,17 +103,19 @@ def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
 
 
 class Pipeline(nn.Module):
-    """From a drawing's pixels to the best of a gallery, for several models of one backbone.
+    """The network from a sketch's pixels to the best gallery items, for models of one backbone.
 
     Args:
         backbone: as :func:`~ssgn.backbones.load_backbone` returns it.
         models: M models that were trained on its features.
         photo: ``[G, D]``, full features of the gallery.
-        k: how many of the gallery are returned.
-        seed: of the latents; they are those that :func:`~ssgn.retrieval.synthesize` draws with it.
+        k: how many gallery items to return.
+        seed: of the latents, the same as :func:`~ssgn.retrieval.synthesize` draws with it.
 
     Raises:
-        ValueError: no model, an oracle (which would need the drawing's class), or k not in 1..G.
+        ValueError: no model, an oracle (which would need the sketch's class), or k not in 1..G.
+        FeatureError: gallery features of another width than the models', NaN or infinity in the
+            first row.
     """
 
     def __init__(
@@ -120,9 +123,9 @@ class Pipeline(nn.Module):
     ):
         super().__init__()
         if not models or any(model.config.leaks for model in models):
-            raise ValueError("a pipeline needs at least one model, and none that is an oracle")
+            raise ValueError("a pipeline needs at least one model, and cannot run an oracle")
         if not 1 <= k <= len(photo):
-            raise ValueError(f"k is {k}; the gallery has 1 to {len(photo)} items to return")
+            raise ValueError(f"k is {k}; it must be in 1..{len(photo)}, the size of the gallery")
         self.k, self._pooled = k, backbone.pooled
         self.draw = Draw(backbone.size)
         self.network = backbone.network.eval().cpu()
@@ -134,24 +137,31 @@ class Pipeline(nn.Module):
             z = torch.randn(model.config.draws, model.config.latent, generator=generator)
             self.register_buffer(f"z{m}", z)
         for model in models:
-            model.photo_input(photo[:1])  # raises where the widths differ
-        # A column of the features is a row here, so that it keeps a scale of its own when the
-        # tensor is made smaller; and one for all models, each of which embeds it for itself.
+            model.photo_input(photo[:1])  # raises if widths differ
+        # Transposed, so that each feature column has its own scale when the tensor is compacted.
+        # All models share it, and each embeds it.
         self.register_buffer("gallery", photo.float().cpu().T.contiguous())
 
     def features(self, ink: Tensor) -> Tensor:
-        """The fused features of one drawing, ``[1, D]``."""
-        x = (self.draw(ink) / 255 - self.mean) / self.std
-        return torch.cat(self._pooled(x[None]), 1)
-
-    def forward(self, ink: Tensor) -> tuple[Tensor, Tensor]:
-        """Rank the gallery for one drawing.
+        """Compute the fused features of one sketch.
 
         Args:
             ink: float32 ``[28, 28]``, as :class:`Draw` takes it.
 
         Returns:
-            Cosines, float32, and items of the gallery, int32, ``[M, k]`` each, best first.
+            ``[1, D]``.
+        """
+        x = (self.draw(ink) / 255 - self.mean) / self.std
+        return torch.cat(self._pooled(x[None]), 1)
+
+    def forward(self, ink: Tensor) -> tuple[Tensor, Tensor]:
+        """Rank the gallery for one sketch.
+
+        Args:
+            ink: float32 ``[28, 28]``, as :class:`Draw` takes it.
+
+        Returns:
+            Cosines, float32, and indices of gallery items, int32, ``[M, k]`` each, best first.
         """
         features = self.features(ink)
         cosines = torch.stack([self._cosines(m, features) for m in range(len(self.models))])
@@ -159,8 +169,11 @@ class Pipeline(nn.Module):
         return score, item.int()
 
     def _cosines(self, m: int, features: Tensor) -> Tensor:
-        """The cosines ``[G]`` of one model. Not through ``sketch_input``: it looks for NaN, and
-        what is done depending on a value cannot be exported."""
+        """Compute the cosines ``[G]`` of one model.
+
+        It does not call ``sketch_input``, whose check for NaN depends on values and cannot be
+        exported.
+        """
         model, z = self.models[m], self.get_buffer(f"z{m}")
         x = model.standardize_sketch(features[:, model.columns])
         s = model.condition(x) if model.config.two_stage else None
@@ -174,22 +187,25 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
     """Write a pipeline as one ONNX file: input ``ink``, outputs ``score`` and ``item``.
 
     Args:
-        compact: store large weights in 16 bits, as whole numbers and a scale for each row; a
-            runtime makes them float32 again when it loads the file. Ranks change only where two
+        pipeline: what to export.
+        path: of the file; an existing one is replaced.
+        compact: store large weights in 16 bits, as whole numbers with one scale per row; a runtime
+            converts them back to float32 when it loads the file. Ranks change only where two
             cosines are nearly equal.
 
     Raises:
         ImportError: ONNX is not installed.
+        OSError: the file cannot be written.
     """
     with needs("onnx", "export"):
         import onnx
-        import onnxscript  # noqa: F401  (torch needs it, and says so less plainly)
-    said = logging.getLogger("torch.onnx")
-    level = said.level
-    said.setLevel(logging.ERROR)
+        import onnxscript  # noqa: F401  (torch needs it, and its own error says less)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch about its own internals
+            warnings.simplefilter("ignore")  # PyTorch warns about its own internals
             program = torch.onnx.export(
                 _exportable(pipeline.eval()),
                 (torch.zeros(SIDE, SIDE),),
@@ -200,11 +216,11 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
                 verbose=False,
             )
     finally:
-        said.setLevel(level)
+        logger.setLevel(level)
     if _OLD:
         from onnx_ir.passes.common import NameFixPass
 
-        NameFixPass()(program.model)  # two results may have one name
+        NameFixPass()(program.model)  # two results can have the same name
     model = program.model_proto
     _leave_out_traces(model.graph)
     if compact:
@@ -214,8 +230,11 @@ def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> No
 
 
 def _exportable(pipeline: Pipeline):
-    """What PyTorch can export. Its version 2.6 cannot hand an operator with several outputs, as a
-    batch norm is one, to the ONNX Script of today: there each becomes a product and a sum."""
+    """Return the pipeline in a form that PyTorch can export.
+
+    PyTorch 2.6 cannot pass an operator with several outputs, such as a batch norm, to current
+    versions of ONNX Script; for it, each batch norm becomes a product and a sum.
+    """
     if not _OLD:
         return pipeline
 
@@ -230,7 +249,7 @@ def _exportable(pipeline: Pipeline):
 
 
 def _leave_out_traces(graph) -> None:
-    """PyTorch notes at every node which line of which file made it, with this machine's folders."""
+    """Remove PyTorch's note at every node of the file and line that made it, paths included."""
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (graph, *graph.node, *values):
         part.ClearField("metadata_props")
@@ -240,7 +259,7 @@ def _leave_out_traces(graph) -> None:
 
 
 def _compact(model) -> None:
-    """Replace large float32 weights by int16 ones, a scale for each row, and their product."""
+    """Replace large float32 weights by int16 weights, one scale per row, and their product."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -251,8 +270,8 @@ def _compact(model) -> None:
             kept.append(tensor)
             continue
         name = tensor.name
-        most = np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True)
-        scale = np.where(most > 0, most / 32767, 1).astype(np.float32)
+        largest = np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True)
+        scale = np.where(largest > 0, largest / 32767, 1).astype(np.float32)
         whole = np.rint(x / scale).astype(np.int16)
         kept += [numpy_helper.from_array(whole, f"{name}.whole")]
         kept += [numpy_helper.from_array(scale, f"{name}.scale")]

@@ -1,9 +1,9 @@
 """Multi-layer feature fusion: the images of a dataset in, their fused features out [A, B].
 
-Rows of features go straight into memory-mapped ``.npy`` files, beside a map of the rows that are
-done. So memory does not grow with the dataset, an interrupted extraction goes on where it stopped,
-and several processes can share the rows. The chapters *Multi-layer
-features* and *Running on a GPU workstation* explain it.
+Rows of features are written straight into memory-mapped ``.npy`` files, next to a map of the
+finished rows. So memory use does not grow with the dataset, an interrupted extraction continues
+where it stopped, and several processes can share the rows. The chapters *Multi-layer features* and
+*Running on a GPU workstation* explain it.
 """
 
 import json
@@ -45,35 +45,44 @@ def extract(
     progress: bool = True,
     pretrained: bool = True,
 ) -> Features:
-    """Fused features of all sketches and photos of a dataset, cached by content.
+    """Extract the fused features of all sketches and photos of a dataset [A, B], cached by content.
 
     The cache key is the dataset's fingerprint, the backbone, its weights, the image size, the
-    precision and the format's version. The split is not part of it: every split shares one
-    extraction. Under ``torchrun`` the processes, which need one cache folder, share the rows, and
-    each returns all features.
+    precision and the format's version. The split is not part of it, so all splits share one
+    extraction. Under ``torchrun`` the processes share the rows, and each returns all features; they
+    need a common cache folder. The chapters *Multi-layer features* and *Running on a GPU
+    workstation* explain it.
 
     Args:
+        ds: N sketches and M photos.
         backbone: see :func:`~ssgn.backbones.load_backbone`.
-        size: side of the input images in pixels.
+        size: side of the input images in pixels; by default the backbone's own.
         batch_size: images per forward pass.
         workers: processes that read images while the device computes; 0 reads with threads, before
             each forward pass. By default one per core, at most 16, for a GPU, and 0 for a CPU.
-        device: by default a GPU if there is one.
+        device: by default a GPU if one is available.
         precision: of the layers: ``"float32"``, or ``"float16"`` or ``"bfloat16"`` by autocast. The
-            features are always float32, and so is the mean over the image. By default ``"float16"``
-            on a GPU, else ``"float32"``.
+            mean over the image and the features are always float32. By default ``"float16"`` on a
+            GPU, else ``"float32"``.
         on_error: ``"raise"`` stops at the first image that cannot be read; ``"skip"`` leaves such
             images out and lists them, with the reasons, in ``provenance["left_out"]``.
+        progress: show a progress bar.
+        pretrained: False uses random weights, for tests, and caches nothing.
+
+    Returns:
+        Features ``[N, D]`` and ``[M, D]``, memory-mapped from the cache.
 
     Raises:
-        ValueError: an unknown backbone or option, or a batch size below 1.
-        DataError: the weights cannot be fetched.
+        ValueError: an unknown backbone, device or option, or a size or batch size below 1.
+        DataError: the weights cannot be fetched or read.
+        ImportError: the package with the weights is not installed.
         FeatureError: an image cannot be read; features are not finite; or, with ``"skip"``, a class
             has no image left.
+        OSError: the cache cannot be written, for example because the disk is full.
     """
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is {on_error!r}; it can be 'raise' or 'skip'")
-    options = how(batch_size, workers, device, precision)
+        raise ValueError(f"on_error is {on_error!r}; available: 'raise', 'skip'")
+    options = compute_options(batch_size, workers, device, precision)
     net = load_backbone(backbone, size=size, pretrained=pretrained)
     provenance = {
         "dataset": ds.name,
@@ -86,11 +95,11 @@ def extract(
     if options["precision"] != "float32":
         provenance["precision"] = options["precision"]
     options |= {"skip": on_error == "skip", "progress": progress}
-    if not pretrained:  # random weights differ between processes: nothing may be shared or kept
+    if not pretrained:  # random weights differ between processes, so nothing is shared or kept
         provenance["weights"] += ":" + os.urandom(8).hex()
         with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
             made = _made(Path(folder) / "features", ds, net, provenance, options)
-            return Features.load(made, ds.split)  # mapped: they outlive the files' names
+            return Features.load(made, ds.split)  # maps stay valid when their files are deleted
     key = machine.digest(json.dumps(provenance, sort_keys=True))[:16]
     name = re.sub(r"[^\w.-]", "_", f"{ds.name}-{backbone}", flags=re.ASCII)[:100]
     folder = machine.cache_dir() / "features" / f"{name}-{net.size}-{key}"
@@ -107,32 +116,49 @@ def fused(
     precision: str | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """The fused features of some images, in memory: float32 ``[N, D]`` on the CPU.
+    """Compute the fused features of N images in memory [A, B].
+
+    The chapter *Multi-layer features* explains them.
 
     Args:
-        batch_size, workers, device, precision: as of :func:`extract`.
+        batch_size, workers, device, precision: see :func:`extract`.
+        progress: show a progress bar.
+
+    Returns:
+        float32 ``[N, D]`` on the CPU; ``backbone.columns`` names the columns of each tap.
 
     Raises:
+        ValueError: an unknown device or precision, or a batch size below 1.
         FeatureError: an image cannot be read, or features are not finite.
     """
-    options = how(batch_size, workers, device, precision)
-    batches = _computed(backbone, images, np.arange(len(images)), progress=progress, **options)
-    return torch.cat([torch.from_numpy(x) for _, x in batches])
+    options = compute_options(batch_size, workers, device, precision)
+    x = torch.empty(len(images), max(columns.stop for columns in backbone.columns.values()))
+    every = np.arange(len(images))
+    for rows, features in _computed(backbone, images, every, progress=progress, **options):
+        x[rows] = torch.from_numpy(features)
+    return x
 
 
-def how(
+def compute_options(
     batch_size: int = 64, workers: int | None = None, device=None, precision: str | None = None
 ) -> dict:
-    """How to compute, with defaults for what is None."""
+    """Fill in the defaults of the options that say how to compute features, and check them.
+
+    Args:
+        batch_size, workers, device, precision: see :func:`extract`.
+
+    Raises:
+        ValueError: an unknown device or precision, or a batch size below 1.
+    """
     device = machine.pick_device(device)
     gpu = device.type == "cuda"
     if workers is None:
         workers = min(16, machine.cores()) if gpu else 0
     precision = precision or ("float16" if gpu else "float32")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it can be {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision is {precision!r}; available: {', '.join(PRECISIONS)}")
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; a batch needs at least one image")
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1 image")
     return dict(batch_size=batch_size, workers=workers, device=device, precision=precision)
 
 
@@ -140,14 +166,14 @@ def how(
 
 
 def _made(folder: Path, ds: Dataset, net: Backbone, provenance: dict, options: dict) -> Path:
-    """The folder of the features, completed by this process or, meanwhile, by another."""
+    """Return the folder of the features, completed by this process or by another."""
     names = [folder]
     if options["skip"]:
         names.append(folder.with_name(f"{folder.name}-skipped"))
     work = folder.with_name(f"{folder.name}.rows")
     rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-    # First this process's own share of the rows. Then, with the locks of all processes, which are
-    # free when each has ended its share, the rows that are still missing.
+    # First this process's own share of the rows. Then, holding the locks of all processes, which
+    # become free as each one ends its share, the rows that are still missing.
     own, every = range(rank, rank + 1), range(ranks)
     for holders, share in ((own, slice(rank, None, ranks)), (every, slice(None)))[ranks == 1 :]:
         with ExitStack() as locks, machine.full_disk_named(folder):
@@ -166,14 +192,18 @@ def _made(folder: Path, ds: Dataset, net: Backbone, provenance: dict, options: d
 def compute_rows(
     folder: Path, name: str, net: Backbone, images: ImageList, share: slice = slice(None), **options
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write the features of images to ``name.npy`` in a folder, but for rows that are done already.
+    """Write the features of N images to ``name.npy`` in a folder, skipping finished rows.
 
     Args:
-        share: the rows that are this process's own.
+        folder: where to write; made if it does not exist.
+        share: the rows that this process computes.
         options: of :func:`_computed`.
 
     Returns:
-        Maps of the features, float32 ``[N, D]``, and of the rows that are done, boolean ``[N]``.
+        Memory maps of the features, float32 ``[N, D]``, and of the finished rows, boolean ``[N]``.
+
+    Raises:
+        FeatureError: an image cannot be read, or features are not finite.
     """
     width = max(columns.stop for columns in net.columns.values())
     with machine.lock(folder):
@@ -186,19 +216,27 @@ def compute_rows(
 
 
 def unreadable(images: ImageList, rows: Sequence[int], size: int) -> dict[str, str]:
-    """Why images could not be turned into features, by their names."""
+    """Return, by image name, why some images have no features.
+
+    Args:
+        rows: indices into ``images``.
+        size: side of the input images in pixels.
+    """
     errors = _Batches(images, size, [np.array(rows, np.int64)])[0][2]
     names = [images.where(int(i)) for i in rows]
     return {name: errors.get(name, "its features hold NaN or infinity") for name in names}
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """A ``.npy`` file as a memory map, made if it is not there: killed or shared, its rows stay."""
+    """Open a ``.npy`` file as a writable memory map; make it, filled with zeros, if it is missing.
+
+    Rows that another process wrote, or one that was killed, are kept.
+    """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         made = machine.partial(path)
         open_memmap(made, "w+", dtype, shape).flush()
-        if hasattr(os, "posix_fallocate"):  # without room, writing to the map would be fatal
+        if hasattr(os, "posix_fallocate"):  # on a full disk, writing to the map kills the process
             with open(made, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, made.stat().st_size)
         os.replace(made, path)
@@ -206,7 +244,7 @@ def mapped(path: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def _complete(work: Path, folder: Path, ds: Dataset, net: Backbone, provenance: dict) -> Path:
-    """Turn rows that are done into features, without the images that cannot be read."""
+    """Turn finished rows into a features folder, leaving out images that cannot be read."""
     keep, left_out, pairs = {}, {}, ds.pairs
     for domain in DOMAINS:
         keep[domain] = torch.from_numpy(np.load(work / f"{domain}.done.npy"))
@@ -214,18 +252,17 @@ def _complete(work: Path, folder: Path, ds: Dataset, net: Backbone, provenance: 
         left_out |= unreadable(images, np.flatnonzero(~keep[domain].numpy()), net.size)
         if gone := sorted(set(labels.tolist()) - set(labels[keep[domain]].tolist())):
             raise FeatureError(
-                f"no {domain} image can be read of the classes {[ds.classes[c] for c in gone]}: "
+                f"no {domain} image of the classes {[ds.classes[c] for c in gone]} can be read: "
                 f"{'; '.join(map(': '.join, list(left_out.items())[:3]))}. Every class needs one: "
                 "fix the files, or remove the class"
             )
     if pairs is not None:
         row = torch.where(keep["photo"], keep["photo"].cumsum(0) - 1, -1)
         pairs = torch.where(pairs >= 0, row[pairs], -1)[keep["sketch"]]
+    made = work
     if left_out:
         folder = folder.with_name(f"{folder.name}-skipped")
         provenance = {**provenance, "left_out": left_out}
-    made = work
-    if left_out:
         made = machine.partial(folder)
         machine.remove(made)
         made.mkdir()
@@ -255,10 +292,10 @@ def _copy_rows(source: Path, target: Path, rows: np.ndarray) -> None:
 
 
 class _Batches:
-    """Batches of images: the numbers that can be read, their pixels, and the others' errors.
+    """Batches of images: the rows that can be read, their pixels, and the errors of the others.
 
-    Arrays and not tensors: those would go from process to process through shared memory, of which
-    containers have little.
+    These are arrays, because processes pass tensors through shared memory, of which containers have
+    little.
     """
 
     def __init__(self, images: ImageList, size: int, batches: list, each: Callable = map):
@@ -274,9 +311,12 @@ class _Batches:
             try:
                 pixels = self.images.load(int(i), size)
                 if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
-                    raise ValueError(f"load() gave {pixels.dtype} {pixels.shape}, not uint8 in RGB")
+                    raise ValueError(
+                        f"load() must return uint8 [{size}, {size}, 3], got {pixels.dtype} "
+                        f"{list(pixels.shape)}"
+                    )
                 return pixels
-            except Exception as error:  # whatever a damaged file does to a decoder
+            except Exception as error:  # a damaged file can make a decoder raise anything
                 errors[self.images.where(int(i))] = machine.reason(error)
 
         with warnings.catch_warnings():
@@ -300,7 +340,7 @@ def _computed(
     progress: bool = True,
     desc: str | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The numbers of images and their features, float32 ``[n, D]``, batch by batch."""
+    """Yield rows, int64 ``[n]``, and their features, float32 ``[n, D]``, batch by batch."""
     net.network.to(device, memory_format=torch.channels_last)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (net.mean, net.std))
     batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
@@ -310,15 +350,15 @@ def _computed(
             read = _Batches(images, net.size, batches)
             read = DataLoader(read, batch_size=None, collate_fn=tuple, num_workers=workers)
         else:
-            # Before the forward pass, not beside it: a thread that takes a core from the network
-            # makes all the others wait.
+            # Before the forward pass, not during it: a thread that takes a core from the network
+            # makes all the network's other threads wait.
             read = _Batches(images, net.size, batches, pool.map)
             read = map(read.__getitem__, range(len(batches)))
         for rows, pixels, errors in read:
             for where, why in errors.items():
                 if not skip:
                     raise FeatureError(
-                        f"{where} cannot be read: {why}. Fix or remove it; or leave out all such "
+                        f"{where} cannot be read: {why}. Fix or remove it, or leave out all such "
                         "images: --skip-unreadable, in Python extract(..., on_error='skip')"
                     )
             if len(rows):
@@ -330,8 +370,8 @@ def _computed(
                 if not skip and not finite.all():
                     raise FeatureError(
                         f"features of {images.where(int(rows[~finite][0]))} hold NaN or infinity. "
-                        "Look at the image; or, if the precision is float16, whose largest number "
-                        "is 65504, extract in float32"
+                        "Check the image; or, if the precision is float16, whose largest number is "
+                        "65504, extract in float32"
                     )
                 yield rows[finite], x[finite]
             bar.update(len(rows) + len(errors))
@@ -339,7 +379,7 @@ def _computed(
 
 @contextmanager
 def _in_precision(device: torch.device, precision: str) -> Iterator[None]:
-    """Layers in a precision. Float32 is float32 on a GPU too, not cuDNN's TF32."""
+    """Run layers in a precision; float32 means float32 on a GPU too, not TF32."""
     if precision != "float32":
         with torch.autocast(device.type, getattr(torch, precision)):
             yield

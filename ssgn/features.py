@@ -1,4 +1,4 @@
-"""Features: two arrays, sketches and photos, with labels, classes, and which are unseen."""
+"""Features of a dataset: two arrays, sketches and photos, with labels, classes and a split."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ PARTS = ("train", "validation", "unseen", "seen")
 
 
 class FeatureError(ValueError):
-    """Features that cannot be used: damaged, of another format, or not those of a model."""
+    """Raised when features are damaged, of another format, or do not fit a model."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Fused features of a dataset under one backbone. The chapter *Multi-layer features*
-    explains them.
+    """Fused features of a dataset under one backbone [A, B].
+
+    The chapter *Multi-layer features* explains them.
 
     Attributes:
         sketch, photo: float32 ``[N, D]`` and ``[M, D]``, not standardized.
@@ -32,14 +33,15 @@ class Features:
         classes: the C class names.
         taps: the column range of each tap, as slices, in order.
         presets: the taps that ``"single"`` and ``"fusion"`` stand for.
-        split: which classes are unseen, which are pseudo-unseen.
+        split: which classes are unseen, and which are pseudo-unseen.
         provenance: dataset, its fingerprint, backbone, weights, size, format; the precision of the
-            layers if it is not float32; and, by name, why images were left out.
-        pairs: int64 ``[N]``, the photo that each sketch was drawn from, -1 if it is not there;
-            None if the dataset has no such pairs.
+            layers unless it is float32; and, under ``left_out``, the images that were left out with
+            the reasons.
+        pairs: int64 ``[N]``, the row of the photo that each sketch was drawn from, -1 if that photo
+            is missing; None if the dataset has no such pairs.
 
     Raises:
-        FeatureError: parts that do not fit each other.
+        FeatureError: parts that do not fit together.
     """
 
     sketch: Tensor
@@ -54,32 +56,42 @@ class Features:
     pairs: Tensor | None = None
 
     def __post_init__(self):
-        width, stop = self.sketch.shape[-1], 0
+        width, stop = self.sketch.shape[-1] if self.sketch.ndim else 0, 0
         for domain in ("sketch", "photo"):
             x, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
             if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != width:
-                raise FeatureError(f"{domain} features are {x.dtype} {tuple(x.shape)}")
+                raise FeatureError(
+                    f"{domain} features must be float32 [rows, {width}], got {x.dtype} "
+                    f"{tuple(x.shape)}"
+                )
             if labels.dtype != torch.int64 or labels.shape != (len(x),):
                 raise FeatureError(
-                    f"{domain} labels are {labels.dtype} {tuple(labels.shape)} for {len(x)} rows"
+                    f"{domain} labels must be int64 [{len(x)}], one per row, got {labels.dtype} "
+                    f"{tuple(labels.shape)}"
                 )
             if len(x) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
                 raise FeatureError(
-                    f"{domain} labels are {int(labels.min())} to {int(labels.max())}, and there "
-                    f"are {len(self.classes)} classes"
+                    f"{domain} labels must be indices into the {len(self.classes)} classes, got "
+                    f"{int(labels.min())} to {int(labels.max())}"
                 )
         if self.pairs is not None and (
             self.pairs.dtype != torch.int64
             or self.pairs.shape != self.sketch_labels.shape
             or ((self.pairs < -1) | (self.pairs >= len(self.photo))).any()
         ):
-            raise FeatureError("pairs must name one photo, or -1, for each sketch")
+            raise FeatureError("pairs must be int64, the row of one photo, or -1, per sketch")
         for name, columns in self.taps.items():
             if columns.start != stop or columns.stop <= stop:
-                raise FeatureError(f"the columns of tap {name!r} do not follow the last tap's")
+                raise FeatureError(
+                    f"tap {name!r} must have columns from {stop} on, where the tap before it ends, "
+                    f"got {columns.start} to {columns.stop}"
+                )
             stop = columns.stop
         if stop != width or not set().union(*self.presets.values()) <= set(self.taps):
-            raise FeatureError(f"taps {self.taps} and presets {self.presets} for {width} columns")
+            raise FeatureError(
+                f"taps must cover all {width} columns and presets must name taps, got taps "
+                f"{self.taps} and presets {self.presets}"
+            )
 
     @classmethod
     def from_arrays(
@@ -96,7 +108,7 @@ class Features:
         provenance: Mapping | None = None,
         pairs: Sequence[int] | Tensor | np.ndarray | None = None,
     ) -> "Features":
-        """Features from one's own arrays, without images.
+        """Make features from your own arrays, without images.
 
         Args:
             sketch, photo: ``[N, D]`` and ``[M, D]``, of any floating-point type.
@@ -104,12 +116,13 @@ class Features:
             classes: the C class names.
             split: see :meth:`ssgn.data.Split.of`; by default drawn with seed 0.
             taps, presets: by default a single tap ``"all"``, which both presets stand for.
-            provenance: where they come from; ``backbone`` names the network.
-            pairs: the photo that each sketch was drawn from, or -1.
+            provenance: where the arrays come from; ``backbone`` names the network.
+            pairs: N integers, the row of the photo that each sketch was drawn from, or -1.
 
         Raises:
-            FeatureError: arrays that do not fit each other, NaN or infinity, labels that are not
+            FeatureError: arrays that do not fit together, NaN or infinity, or labels that are not
                 integers.
+            ValueError: an unknown split, or a split with other classes.
         """
         x = {"sketch": torch.as_tensor(sketch), "photo": torch.as_tensor(photo)}
         labels = {f"{domain}_labels": None for domain in x}
@@ -149,42 +162,50 @@ class Features:
 
     @property
     def validation(self) -> Tensor:
-        """Boolean ``[C]``: seen classes that play the unseen ones in model selection."""
+        """Boolean ``[C]``: the pseudo-unseen classes, seen ones held out for model selection."""
         return self.split.masks(self.classes)[1]
 
     @property
     def sketch_unseen(self) -> Tensor:
-        """Boolean ``[N]``: sketches of unseen classes."""
+        """Boolean ``[N]``: the sketches of unseen classes."""
         return self.unseen[self.sketch_labels]
 
     @property
     def photo_unseen(self) -> Tensor:
-        """Boolean ``[M]``: photos of unseen classes."""
+        """Boolean ``[M]``: the photos of unseen classes."""
         return self.unseen[self.photo_labels]
 
     def mask(self, part: str) -> Tensor:
-        """Boolean ``[C]``: the classes of a part.
+        """Return which classes belong to a part, as a boolean ``[C]``.
 
         Args:
             part: ``"train"``, ``"validation"`` (pseudo-unseen), ``"unseen"``; or ``"seen"``, the
                 first two.
+
+        Raises:
+            ValueError: an unknown part.
         """
         unseen, validation = self.split.masks(self.classes)
         if part not in PARTS:
-            raise ValueError(f"unknown part {part!r}; there are {', '.join(PARTS)}")
+            raise ValueError(f"unknown part {part!r}; available: {', '.join(PARTS)}")
         train = ~(unseen | validation)
         return {"train": train, "validation": validation, "unseen": unseen, "seen": ~unseen}[part]
 
     def part(self, part: str) -> "Features":
-        """The features of some classes only, relabeled: no row of another class is in reach.
+        """Return the features of one part only, relabeled: no row of another class is within reach.
+
+        The chapter *Training* shows why training needs no further guard.
 
         Args:
-            part: as of :meth:`mask`.
+            part: see :meth:`mask`.
+
+        Raises:
+            ValueError: an unknown part.
         """
         return self.keep(self.mask(part))
 
     def keep(self, classes: Tensor) -> "Features":
-        """The features of a choice of classes, relabeled 0, 1, ... in their order.
+        """Return the features of the chosen classes, relabeled 0, 1, ... in their order.
 
         Args:
             classes: boolean ``[C]``.
@@ -208,27 +229,36 @@ class Features:
         )
 
     def with_split(self, split: Split | str | int) -> "Features":
-        """The same features under another split, see :meth:`ssgn.data.Split.of`."""
+        """Return the same features under another split.
+
+        Args:
+            split: see :meth:`ssgn.data.Split.of`.
+
+        Raises:
+            ValueError: an unknown split, or a split with other classes.
+        """
         return replace(self, split=Split.of(split, self.classes))
 
     # Columns ------------------------------------------------------------------------------
 
     def columns(self, taps: str | Sequence[str]) -> Tensor:
-        """The column numbers (int64) of a choice of taps, in the features' own order.
+        """Return the column numbers of the chosen taps, int64 ``[d]``, in ascending order.
+
+        The chapter *Multi-layer features* compares the choices.
 
         Args:
             taps: ``"fusion"``, ``"single"``, one tap's name or a list of names.
 
         Raises:
-            ValueError: a name that is not a tap of this backbone.
+            ValueError: no tap, or an unknown one.
         """
         names = self.presets.get(taps, (taps,)) if isinstance(taps, str) else tuple(taps)
         unknown = [name for name in names if name not in self.taps]
         if unknown or not names:
             raise ValueError(
-                f"no tap {', '.join(map(repr, unknown)) or '(none was named)'} in features of "
-                f"{self.provenance.get('backbone', 'this backbone')}; there are: "
-                f"{', '.join(self.taps)}, and the presets {', '.join(self.presets)}"
+                f"unknown taps: {', '.join(map(repr, unknown)) or '(none given)'}; features of "
+                f"{self.provenance.get('backbone', 'this backbone')} have {', '.join(self.taps)}, "
+                f"and the presets {', '.join(self.presets)}"
             )
         ranges = [torch.arange(r.start, r.stop) for name, r in self.taps.items() if name in names]
         return torch.cat(ranges)
@@ -237,7 +267,7 @@ class Features:
 
     @cached_property
     def content(self) -> str:
-        """A hash of the features and labels, for the keys of what is made from them."""
+        """A SHA-256 of features, labels and pairs, for cache keys."""
         names = ("sketch", "photo", "sketch_labels", "photo_labels", "pairs")
         tensors = [t.contiguous() for name in names if (t := getattr(self, name)) is not None]
         return digest(*(memoryview(t.view(-1).view(torch.uint8).numpy()) for t in tensors))
@@ -245,10 +275,10 @@ class Features:
     def save(self, folder: Path | str) -> None:
         """Write a new folder with ``sketch.npy``, ``photo.npy`` and ``about.json``.
 
-        The split is not part of it: every split shares one extraction.
+        The split is not stored, because all splits share one extraction.
 
         Raises:
-            FileExistsError: ``folder`` is there already.
+            FileExistsError: ``folder`` exists.
         """
         if Path(folder).exists():
             raise FileExistsError(f"{folder} is in the way: give another name, or remove it")
@@ -259,7 +289,7 @@ class Features:
             self.write_about(made)
 
     def write_about(self, folder: Path) -> None:
-        """Write ``about.json``: everything but the two arrays and the split."""
+        """Write ``about.json``, everything except the two arrays and the split, into a folder."""
         about = {
             "format": FORMAT,
             "classes": list(self.classes),
@@ -274,28 +304,31 @@ class Features:
 
     @classmethod
     def load(cls, folder: Path | str, split: Split) -> "Features":
-        """Read what :meth:`save` wrote. The arrays are mapped from their files, copy on write.
+        """Read a folder that :meth:`save` wrote; its arrays are memory-mapped, copy on write.
+
+        Args:
+            split: which classes are unseen, because the folder does not store it.
 
         Raises:
-            FeatureError: the folder is damaged or of another version.
+            FeatureError: the folder is missing, damaged or of another version.
         """
         folder = Path(folder)
         if folder.is_file():
             raise FeatureError(
-                f"{folder} is a features file of an earlier version, this version reads folders: "
-                "run `ssgn extract` again"
+                f"{folder} is a features file of an earlier version, but this version reads "
+                "folders: run `ssgn extract` again"
             )
         try:
             about = read_json(folder / "about.json")
             if about["format"] == FORMAT:
                 return cls._loaded(folder, about, split)
-        except Exception as error:  # whatever a damaged file does to a reader
+        except Exception as error:  # a damaged file can raise anything
             raise FeatureError(
                 f"{folder} is not a features folder, or is damaged ({error}). Delete it and "
                 "extract again"
             ) from error
         raise FeatureError(
-            f"{folder} has format {about['format']}, this version reads {FORMAT}: run `ssgn "
+            f"{folder} has format {about['format']}, but this version reads {FORMAT}: run `ssgn "
             "extract` again"
         )
 
@@ -304,7 +337,7 @@ class Features:
         maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
         names = (*about["classes"], about["provenance"].get("backbone", ""))
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("the names of classes and backbone must be strings")
+            raise ValueError("names of classes and of the backbone must be strings")
         labels = (about["sketch_labels"], about["photo_labels"], about["pairs"])
         sketch_labels, photo_labels, pairs = (
             None if given is None else torch.tensor(given, dtype=torch.int64) for given in labels
@@ -322,17 +355,18 @@ class Features:
         )
 
 
-def check_finite(
-    x: Tensor, what: str, advice: str = "Look at that image, or extract again."
-) -> None:
-    """Raise a :class:`FeatureError` that counts the rows with NaN or infinity, if there are any.
+def check_finite(x: Tensor, what: str, advice: str = "Check that image, or extract again.") -> None:
+    """Check that all values are finite.
 
     Args:
         x: ``[N, D]``.
-        what: what they are, for the message.
-        advice: the way out.
+        what: the rows' name in the message.
+        advice: the way out, a sentence for the message.
+
+    Raises:
+        FeatureError: NaN or infinity; the message counts the rows and names the first.
     """
-    # Some rows at a time: what isfinite makes for all of x would be larger than x.
+    # Some rows at a time, because isfinite of all of x would take more memory than x.
     bad = torch.cat([~torch.isfinite(rows).all(-1) for rows in x.split(256)])
     if bad.any():
         raise FeatureError(

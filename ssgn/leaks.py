@@ -1,10 +1,11 @@
-"""Which unseen classes the backbone has already seen, because it was pre-trained on them.
+"""Leaks: unseen classes that the backbone has already seen, because it was pre-trained on them.
 
-"Unseen" means that no sketch and no photo of a class was used in training *here*. The backbone was
-trained before, mostly to classify the 1,000 classes of ImageNet-1k. If one of those shows an unseen
-class, retrieving that class is not zero-shot. The table ``ssgn/data/tables/imagenet-1k.json``
-judges every class name of the datasets that this package knows, with a reason for each judgment
-that WordNet does not imply. The chapter *What the backbone has already seen* measures the effect.
+A class is unseen if none of its sketches and photos was used in training *here*. The backbone was
+trained earlier, usually to classify the 1,000 classes of ImageNet-1k. If one of those shows an
+unseen class, retrieving that class is not zero-shot. The table
+``ssgn/data/tables/imagenet-1k.json`` judges every class name of the datasets that this package
+knows, with a reason for each judgment that WordNet does not imply [O]. The chapter *What the
+backbone has already seen* measures the effect.
 """
 
 import json
@@ -28,23 +29,23 @@ _warned = set()
 
 
 class LeakWarning(UserWarning):
-    """Warns of unseen classes that the backbone was pre-trained on."""
+    """Issued when a backbone was pre-trained on unseen classes."""
 
 
 def leaked(classes: Iterable[str], backbone: str) -> dict[str, list[str] | None]:
-    """Which of some classes a pre-trained backbone has seen.
+    """Return which classes a pre-trained backbone has seen [O].
 
-    A class that the table does not judge, such as one of your own folder, is compared by name with
-    the 1,000 classes and their synonyms. Weights that have seen more than ImageNet-1k are presumed
-    to have seen every class. The chapter *What the backbone has already seen* explains it.
+    A class that is not in the table, for example one from your own folder, is compared by name with
+    the 1,000 classes and their synonyms. Weights trained on more than ImageNet-1k are presumed to
+    have seen every class. The chapter *What the backbone has already seen* explains it.
 
     Args:
         classes: class names.
         backbone: see :func:`~ssgn.backbones.load_backbone`.
 
     Returns:
-        For each class, the names of the ImageNet-1k classes that show it; an empty list for a class
-        that is truly unseen; ``None`` if nothing is known about the class or the backbone.
+        By class, the names of the ImageNet-1k classes that show it; an empty list for a class that
+        is truly unseen; None if nothing is known about the class or the backbone.
     """
     classes, source = list(classes), pretrained_on(backbone)
     if source is None:
@@ -61,11 +62,14 @@ def leaked(classes: Iterable[str], backbone: str) -> dict[str, list[str] | None]
 
 
 def pretrained_on(backbone: str) -> str | None:
-    """What a backbone's weights were trained on.
+    """Return what the weights of a backbone were trained on.
+
+    Args:
+        backbone: see :func:`~ssgn.backbones.load_backbone`.
 
     Returns:
-        ``"ImageNet-1k"``; or ``"more than ImageNet-1k"`` and the tag of timm's weights, if the tag
-        does not say ImageNet-1k alone; or None for an unknown backbone.
+        ``"ImageNet-1k"``; or ``"more than ImageNet-1k"`` with the tag of timm's weights, unless
+        that tag names ImageNet-1k alone; or None for an unknown backbone.
     """
     if backbone in ("efficientnet-lite0", "vgg16"):
         return IMAGENET_1K
@@ -81,7 +85,10 @@ def pretrained_on(backbone: str) -> str | None:
 
 
 def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
-    """:func:`leaked` of the unseen classes of features. Random weights have seen nothing."""
+    """Return :func:`leaked` for the unseen classes of ``feats``; random weights have seen none.
+
+    The chapter *What the backbone has already seen* explains it.
+    """
     unseen = [name for name, out in zip(feats.classes, feats.unseen, strict=True) if out]
     if str(feats.provenance.get("weights", "")).startswith("random"):
         return {name: [] for name in unseen}
@@ -89,17 +96,15 @@ def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
 
 
 def evaluated(feats: Features, leaked: bool = True) -> Tensor:
-    """The unseen classes to evaluate on.
+    """Return which unseen classes to evaluate on, as a boolean ``[C]``.
 
     Args:
-        leaked: keep the classes that the backbone has seen, with one :class:`LeakWarning` per
-            features and split; False leaves them out.
-
-    Returns:
-        Boolean ``[C]``.
+        feats: features of C classes.
+        leaked: True keeps the classes that the backbone has seen, and issues one
+            :class:`LeakWarning` per features and split; False leaves them out.
 
     Raises:
-        ValueError: no class would be left.
+        ValueError: the backbone has seen every unseen class, and ``leaked`` is False.
     """
     found = leaked_unseen(feats)
     seen = [name for name, shown in found.items() if shown]
@@ -108,8 +113,8 @@ def evaluated(feats: Features, leaked: bool = True) -> Tensor:
         return feats.unseen
     if len(seen) == len(found):
         raise ValueError(
-            f"all {len(found)} unseen classes were part of the pre-training of the backbone "
-            f"{feats.provenance.get('backbone')}: without them, nothing is left to evaluate. "
+            f"all {len(found)} unseen classes were in the pre-training of the backbone "
+            f"{feats.provenance.get('backbone')}; without them, nothing is left to evaluate. "
             "Choose another split (with_split) or another backbone"
         )
     mask = feats.unseen.clone()
@@ -151,17 +156,20 @@ def _few(names: list[str], limit: int = 5) -> str:
 
 
 def key(name: str) -> str:
-    """A class name as the table's key: ``hot-air_balloon`` is ``Hot Air Balloon``."""
+    """Return the table's key of a class name, for example ``hotairballoon`` of ``Hot-air Balloon``.
+
+    Case, spaces, hyphens, underscores and parentheses do not matter.
+    """
     return re.sub(r"[\s_()-]", "", name.lower())
 
 
 @cache
 def table() -> dict[str, dict]:
-    """The table's entries by :func:`key`.
+    """Return the table's entries by :func:`key`.
 
-    Each also holds the class's ``name`` and, as ``leaked``, the ImageNet-1k classes that show it
-    (names by WordNet id): those that WordNet relates or that were added by hand, except those that
-    were removed by hand.
+    Each also has the ``name`` of the class and, as ``leaked``, the ImageNet-1k classes that show it
+    (names by WordNet id): those that WordNet relates and those added by hand, without those removed
+    by hand.
     """
     out = {}
     for name, entry in json.loads(TABLE.read_text())["classes"].items():
@@ -175,7 +183,7 @@ def table() -> dict[str, dict]:
 
 @cache
 def _by_name() -> dict[str, list[str]]:
-    """The ImageNet-1k classes of each name or synonym, by :func:`key`."""
+    """Return the ImageNet-1k classes with each name or synonym, by :func:`key`."""
     from timm.data import ImageNetInfo
 
     out = {}

@@ -1,7 +1,7 @@
-"""The terms that SSGN is trained on: pure functions of a batch, each a mean over its rows.
+"""The losses of SSGN: pure functions of a batch, each a scalar tensor, the mean over the rows.
 
-Their weights are fields of :class:`~ssgn.config.SSGNConfig`; a weight of 0 switches a term off. The
-chapter *The model* explains them.
+Fields of :class:`~ssgn.config.SSGNConfig` weight them; a weight of 0 switches a loss off. The
+chapter *The model* explains each of them.
 """
 
 import torch.nn.functional as F
@@ -9,47 +9,67 @@ from torch import Tensor
 
 
 def reconstruction(f: Tensor, v: Tensor) -> Tensor:
-    """Mean squared error of synthesized against real photo features [C].
+    """Compute the mean squared error between synthesized and real photo features [C].
+
+    The chapter *The model* explains it.
 
     Args:
-        f, v: ``[B, D]``, standardized.
+        f, v: ``[B, D]``, synthesized and real, standardized.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
     """
     return _mse(f, v)
 
 
 def coarse(c: Tensor, class_mean: Tensor) -> Tensor:
-    """Mean squared error of the coarse features against their class's mean photo features.
+    """Compute the mean squared error between coarse features and their class's mean photo features.
 
-    The abstract says that the coarse features are category-specific [A]; the class mean as their
-    target is ours [O].
+    The abstract calls coarse features category-specific [A]; the class mean as their target is our
+    choice [O]. The chapter *The model* explains it.
 
     Args:
         c, class_mean: ``[B, D]``, standardized.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
     """
     return _mse(c, class_mean)
 
 
 def kl(mu: Tensor, log_var: Tensor) -> Tensor:
-    """KL divergence of N(mu, exp(log_var)) from N(0, I), in nats per latent dimension [C].
+    """Compute the KL divergence of N(mu, exp(log_var)) from N(0, I) [C].
+
+    It is in nats per dimension of z. The chapter *The model* explains it.
 
     Args:
-        mu, log_var: ``[B, Z]``.
+        mu, log_var: ``[B, Z]``, mean and logarithm of the variance.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
     """
     _same_shape(mu, log_var)
     return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).mean()
 
 
 def regression(s_hat: Tensor, s: Tensor) -> Tensor:
-    """Mean squared error of regressed against true word vectors: keeps semantics in f [A].
+    """Compute the mean squared error between word vectors regressed from f and the true ones [A].
+
+    It keeps semantics in the synthesized features f. The chapter *The model* explains it.
 
     Args:
-        s_hat, s: ``[B, S]``, standardized.
+        s_hat, s: ``[B, S]``, regressed and true, standardized.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
     """
     return _mse(s_hat, s)
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the training classes, in nats: keeps f discriminative [A].
+    """Compute the cross-entropy over the training classes, in nats [A].
+
+    It keeps the synthesized features f discriminative. The chapter *The model* explains it.
 
     Args:
         logits: ``[B, C]``.
@@ -61,17 +81,17 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
 def contrastive(
     a: Tensor, b: Tensor, a_labels: Tensor, b_labels: Tensor, temperature: float
 ) -> Tensor:
-    """Cross-entropy, in nats, of finding a row's own class among the rows of ``b`` by cosine [O].
+    """Compute the supervised contrastive loss of rows of ``a`` against rows of ``b``, in nats [O].
 
-    The supervised contrastive loss: for each row of ``a`` the mean of -log softmax(cosine /
-    temperature) over the rows of ``b`` of its class. It asks for exactly what retrieval by cosine
-    needs.
+    For each row of ``a``, this is the mean of -log softmax(cosine / temperature) over the rows of
+    ``b`` that have its class. It trains exactly what retrieval by cosine needs. The chapters *The
+    model* and *The paper's table* explain it.
 
     Args:
         a: ``[A, D]``.
         b: ``[B, D]``.
         a_labels, b_labels: int64 ``[A]`` and ``[B]``; every class of ``a`` must occur in ``b``.
-        temperature: > 0; the smaller, the more the hardest rows count.
+        temperature: > 0; a smaller one gives the hardest rows more weight.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
     log_p = (a @ b.T / temperature).log_softmax(1)
@@ -80,10 +100,15 @@ def contrastive(
 
 
 def semantic(s_hat: Tensor, s: Tensor) -> Tensor:
-    """Mean squared error of the word vectors that the semantic head reads off a sketch [O].
+    """Compute the mean squared error of the word vectors that the semantic head predicts [O].
+
+    The chapter *The model* explains it.
 
     Args:
-        s_hat, s: ``[B, S]``, standardized.
+        s_hat, s: ``[B, S]``, predicted and true, standardized.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
     """
     return _mse(s_hat, s)
 
@@ -96,6 +121,8 @@ def _mse(a: Tensor, b: Tensor) -> Tensor:
 def _same_shape(a: Tensor, b: Tensor) -> None:
     # Broadcasting would turn a mistake into a plausible number.
     if a.shape != b.shape:
-        raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"a loss needs two tensors of one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if not a.is_floating_point():
-        raise ValueError(f"floating-point tensors are needed, got {a.dtype}")
+        raise ValueError(f"a loss needs floating-point tensors, got {a.dtype}")

@@ -1,4 +1,7 @@
-"""This computer: where things are kept, how they are written, and what they are computed on."""
+"""This computer: the cache folder, how files are written, hashes, devices and provenance.
+
+The chapter *Running on a GPU workstation* explains what follows from it.
+"""
 
 import errno
 import hashlib
@@ -25,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def cache_dir() -> Path:
-    """The cache folder: ``$SSGN_CACHE`` if it is set, else the user's own cache folder.
+    """Return the cache folder: ``$SSGN_CACHE`` if it is set, else the user's own cache folder.
 
-    A relative ``$SSGN_CACHE`` is made absolute in the environment when it is first read, so that
-    the process may change its working folder and its child processes find the same cache.
+    A relative ``$SSGN_CACHE`` is made absolute in the environment when it is first read. So the
+    process can change its working folder, and child processes find the same cache.
 
     Raises:
         OSError: the user has no home folder and ``$SSGN_CACHE`` is not set.
@@ -40,16 +43,15 @@ def cache_dir() -> Path:
         return Path(platformdirs.user_cache_dir("ssgn")).expanduser()
     except RuntimeError as error:
         raise OSError(
-            f"no place for the cache ({error}): set SSGN_CACHE to a folder that may be written to"
+            f"no place for the cache ({error}): set SSGN_CACHE to a folder that you can write to"
         ) from error
 
 
 @contextmanager
 def lock(target: Path | str) -> Iterator[None]:
-    """Hold the lock of a file or folder, against other processes that would make the same.
+    """Hold the lock of a file or folder, so that no other process makes the same one meanwhile.
 
-    The lock files lie in the cache folder. Where that is read-only nothing can be made anyway, and
-    nothing is locked.
+    The lock files are in the cache folder. If that is read-only, nothing is locked.
     """
     held = filelock.FileLock(
         cache_dir() / "locks" / f"{digest(str(Path(target).resolve()))[:16]}.lock"
@@ -67,7 +69,7 @@ def lock(target: Path | str) -> Iterator[None]:
 
 
 def partial(target: Path) -> Path:
-    """The temporary name of a file or folder until it is complete."""
+    """Return the temporary name that a file or folder has until it is complete."""
     return target.with_name(f".{target.name}.partial")
 
 
@@ -76,17 +78,17 @@ def atomic(target: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``target``, which becomes ``target`` if the block succeeds.
 
     The block may write a file or make a folder there. A reader sees the old content or the new,
-    never half of it. A file that is there already is replaced; :func:`check_free` says whether it
-    may be. A folder that is there already (another process was faster) stays.
+    never half of it. An existing file is replaced; call :func:`check_free` first to protect it. An
+    existing folder stays, because then another process was faster.
 
     Raises:
-        OSError: among others where the disk is full; it says where, and what to do.
+        OSError: the path cannot be written; if the disk is full, the message says what to do.
     """
-    target = Path(target).resolve()  # of a link, what it points to
+    target = Path(target).resolve()  # a link stays; the file that it points to is replaced
     made = partial(target)
     with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove(made)  # left by a process that was killed
+        remove(made)  # a killed process may have left one
         try:
             yield made
             if not (made.is_dir() and target.is_dir()):
@@ -96,7 +98,7 @@ def atomic(target: Path | str) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -105,7 +107,11 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def full_disk_named(target: Path) -> Iterator[None]:
-    """Make the error of a full disk name the place and the way out."""
+    """Add the place and the way out to the error of a full disk.
+
+    Raises:
+        OSError: the disk is full.
+    """
     try:
         yield
     except OSError as error:
@@ -126,16 +132,17 @@ def check_free(
     folder: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Check, before any work starts, that writing to ``target`` would lose nothing of the user's.
+    """Check, before any work starts, that writing ``target`` would replace nothing of the user's.
 
     Args:
-        differs: called with ``target`` where something is there. It returns why that is not the
-            same kind of thing about the same data, or None if it is and may be replaced.
-        folder: whether a folder is to be written, else a file.
-        overwrite: replace whatever file is there. A special file (a pipe, a device) never is.
+        target: the file or folder to write.
+        differs: called with ``target`` if it exists. It returns None if ``target`` is the same kind
+            of thing about the same data and may be replaced, else the difference as a clause.
+        folder: whether ``target`` is to be a folder, else a file.
+        overwrite: accept any file or folder, but never a special file such as a pipe or a device.
 
     Raises:
-        FileExistsError: something is in the way.
+        FileExistsError: something else is in the way; the message says what, and the way out.
     """
     target = Path(target)
     if not os.path.lexists(target):
@@ -154,7 +161,11 @@ def check_free(
 
 
 def write_json(path: Path | str, content: dict) -> None:
-    """Write a small JSON file, all or nothing."""
+    """Write a small JSON file, all or nothing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic(path) as made:
         made.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -179,9 +190,10 @@ def read_json(path: Path | str) -> dict:
 
 
 def digest(*parts: bytes | memoryview | str) -> str:
-    """A hex SHA-256 over the parts, each with its length, so that no two lists run together.
+    """Return the hex SHA-256 of the parts and their lengths, so that no two lists run together.
 
-    A memoryview must be one of single bytes; it is not copied.
+    Args:
+        parts: texts, bytes, or memoryviews of single bytes, which are not copied.
     """
     h = hashlib.sha256()
     for part in parts:
@@ -192,13 +204,12 @@ def digest(*parts: bytes | memoryview | str) -> str:
 
 
 def printable(text: Path | str) -> str:
-    """Text for people to read: characters that would move a terminal's cursor, end the line or
-    change the direction of writing are written as escapes."""
+    """Escape characters that would move a terminal's cursor, end the line or reverse the text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, in one line and without its path, which is named beside it."""
+    """Return why a file cannot be read, in one line and without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error) or type(error).__name__
@@ -210,11 +221,10 @@ _NO_RESULT = ("gallery", "plots", "export.py", "cli.py", "__main__.py", "moved.p
 
 @cache
 def package_digest() -> str:
-    """A hex SHA-256 of the library's source: what a cached result was computed with.
+    """Return the hex SHA-256 of the library's source, for the keys of cached results.
 
-    It is read once per process: a study goes on with the source that it was started with, whatever
-    is edited meanwhile. Modules that cannot change a result (figures, the command line, ...) are
-    left out.
+    It is read once per process, because a process keeps running the source that it started with.
+    Modules that cannot change a result (plots, the command line, ...) are left out.
     """
     root = Path(__file__).resolve().parent
     files = sorted(p.relative_to(root) for p in root.rglob("*.py"))
@@ -224,14 +234,14 @@ def package_digest() -> str:
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Name the command that installs what an import lacks.
+    """Add the command that installs missing packages to the error of an import.
 
     Args:
-        extra: of this package, whose packages are imported in the block.
-        what: what they are needed for.
+        extra: the extra of ssgn whose packages the block imports.
+        what: what needs them, for the message.
 
     Raises:
-        ImportError: one of them is not installed.
+        ImportError: a package is not installed.
     """
     try:
         yield
@@ -246,12 +256,13 @@ def needs(extra: str, what: str) -> Iterator[None]:
 
 
 def pick_device(device: "str | torch.device | None" = None) -> "torch.device":
-    """The device that was asked for; by default a GPU if there is one.
+    """Return the given device; by default a GPU if one is available, else the CPU.
 
-    Under ``torchrun`` each process gets a GPU of its own.
+    Under ``torchrun`` each process gets a GPU of its own. The chapter *Running on a GPU
+    workstation* explains it.
 
     Raises:
-        ValueError: an unknown device, or a GPU where there is none.
+        ValueError: an unknown device, or a GPU on a machine without one.
     """
     import torch
 
@@ -259,16 +270,16 @@ def pick_device(device: "str | torch.device | None" = None) -> "torch.device":
     try:
         found = torch.device(device or ("cuda" if gpus else "cpu"))
     except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; it can be 'cpu' or 'cuda'") from error
+        raise ValueError(f"unknown device {device!r}; available: 'cpu', 'cuda'") from error
     if found.type == "cuda" and not gpus:
-        raise ValueError(f"device {device!r}: torch finds no GPU here; leave it out, or say 'cpu'")
+        raise ValueError(f"device {device!r}: torch finds no GPU here; leave it out, or use 'cpu'")
     if found.type == "cuda" and found.index is None and gpus > 1:
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % gpus)
     return found
 
 
 def device_name(device: "torch.device") -> str:
-    """A device as a reader would name it."""
+    """Return the name of a device for readers: the GPU's product name, or the CPU's threads."""
     import torch
 
     if device.type == "cuda":
@@ -277,7 +288,7 @@ def device_name(device: "torch.device") -> str:
 
 
 def cores() -> int:
-    """The cores that this process may use, shared with the others that torchrun started here."""
+    """Return how many cores this process may use: its share, if torchrun started several here."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -286,10 +297,15 @@ def cores() -> int:
 
 
 def provenance(device: "str | torch.device | None" = None) -> dict:
-    """Where a number comes from: date, device, versions, and the commit if there is one.
+    """Return where a number comes from: date, device, commit, source and versions.
+
+    The chapter *Running on a GPU workstation* shows it.
 
     Args:
-        device: that it is computed on; by default a GPU if there is one.
+        device: what computes the number; by default a GPU if one is available.
+
+    Raises:
+        ValueError: an unknown device, or a GPU on a machine without one.
     """
     import torch
 
@@ -304,8 +320,7 @@ def provenance(device: "str | torch.device | None" = None) -> dict:
 
 
 def commit() -> str | None:
-    """The commit of the library's source, with ``-dirty`` if it was changed since; None without
-    git."""
+    """Return the commit of the library's source, ``-dirty`` after changes; None without git."""
     here = str(Path(__file__).parent)
 
     def git(*words: str) -> str:

@@ -5,7 +5,7 @@ Published tables mix four definitions under the name "mAP@k"; each has its own k
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from .features import check_finite
 
-_HELD = 2**26  # similarities that are held at a time: some queries against the whole gallery
-_CELLS = 2**24  # of which this many are ranked at a time
-_FEW = 32  # tied relevant items of a query that are looked at one by one
+_HELD = 2**26  # similarities held at a time: some queries against the whole gallery
+_CELLS = 2**24  # similarities ranked at a time
+_FEW = 32  # up to so many tied relevant items of a query are resolved one by one
 
 
 @torch.no_grad()
 def evaluate(
-    q: Tensor,
-    g: Tensor,
-    q_labels: Tensor,
-    g_labels: Tensor,
-    ks: Sequence[int] = (100, 200),
+    q: Tensor | np.ndarray,
+    g: Tensor | np.ndarray,
+    q_labels: Tensor | np.ndarray,
+    g_labels: Tensor | np.ndarray,
+    ks: Iterable[int] = (100, 200),
     *,
     per_query: bool = False,
 ) -> dict[str, float] | dict[str, Tensor]:
@@ -40,15 +40,16 @@ def evaluate(
     - ``mAP@k``: the sum over the first k, / the relevant items found there (SEM-PCYC);
     - ``mAP@k/min``: the first k, / min(k, R), with precision interpolated as in Pascal VOC: P(i)
       replaced by the highest P(j) with i <= j <= k (SAKE and later work);
-    - ``mAP@k/k``: the sum over the first k, / k (CVAE, and so SSGN's own comparison).
+    - ``mAP@k/k``: the sum over the first k, / k (CVAE [C], and so SSGN's own comparison).
 
-    Items of equal similarity keep the gallery's order. A gallery smaller than k is ranked whole
-    and k becomes its size. Queries are taken in chunks: beyond the inputs this needs one more copy
-    of the gallery and less than a gibibyte.
+    Items of equal similarity keep the gallery's order [O]. A gallery smaller than k is ranked whole
+    and k becomes its size. Queries are processed in chunks: beyond the inputs, this needs one more
+    copy of the gallery and less than 1 GiB. The chapter *Four numbers called mAP@200* explains the
+    metrics.
 
     Args:
         q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device.
-        q_labels, g_labels: int64 ``[Q]`` and ``[G]``.
+        q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
         ks: cut-offs.
         per_query: return float64 ``[Q]`` tensors, one value per query, instead of means.
 
@@ -56,55 +57,111 @@ def evaluate(
         The metrics by key, in 0..1.
 
     Raises:
-        ValueError: an empty gallery or no query, a query whose class the gallery lacks, shapes
-            that do not fit, a cut-off below 1.
+        ValueError: an empty gallery, no queries, a query whose class the gallery lacks, shapes
+            that do not fit, or a cut-off below 1.
         FeatureError: NaN or infinity.
     """
-    ks = tuple(ks)
-    _check(q, g, q_labels, g_labels, ks)
-    q_labels, g_labels = q_labels.to(q.device), g_labels.to(q.device)
+    q, g, q_labels, g_labels = map(torch.as_tensor, (q, g, q_labels, g_labels))
+    check_one_space(q.shape, g.shape)
+    check_finite(q, "queries")
+    check_finite(g, "gallery items")
     gallery = F.normalize(g.float(), dim=1)
+    # Memory of this size costs time page by page when it is first written: all chunks share it.
+    held = gallery.new_empty(min(_chunk(g), len(q)), len(g))
+
+    def similarity(rows: Tensor) -> Tensor:
+        return torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=held[: len(rows)])
+
+    return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
+
+
+@torch.no_grad()
+def evaluate_similarity(
+    similarity: Tensor | np.ndarray,
+    q_labels: Tensor | np.ndarray,
+    g_labels: Tensor | np.ndarray,
+    ks: Iterable[int] = (100, 200),
+    *,
+    per_query: bool = False,
+) -> dict[str, float] | dict[str, Tensor]:
+    """Measure rankings by similarities of one's own, as :func:`evaluate` does for cosines.
+
+    Args:
+        similarity: ``[Q, G]``, larger for items that come first; negate distances.
+        q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
+        ks, per_query: as of :func:`evaluate`.
+
+    Returns:
+        The metrics by key, in 0..1.
+
+    Raises:
+        ValueError, FeatureError: as by :func:`evaluate`.
+    """
+    similarity, q_labels, g_labels = map(torch.as_tensor, (similarity, q_labels, g_labels))
+    if similarity.ndim != 2:
+        raise ValueError(f"similarities must be [Q, G], got {tuple(similarity.shape)}")
+    check_finite(similarity, "similarities")
+    x = similarity if similarity.dtype == torch.float64 else similarity.float()
+    shape, device = tuple(x.shape), x.device
+    return _evaluated(lambda rows: x[rows], shape, q_labels, g_labels, ks, device, per_query)
+
+
+def _chunk(g: Tensor) -> int:
+    """The queries whose similarities to a gallery are held at a time."""
+    # A matrix product first rearranges the gallery, so each one should serve many queries.
+    return max(1, _HELD // max(1, len(g)))
+
+
+def _evaluated(
+    similarity_of: Callable[[Tensor], Tensor],
+    shape: tuple[int, int],
+    q_labels: Tensor,
+    g_labels: Tensor,
+    ks: Iterable[int],
+    device: torch.device,
+    per_query: bool,
+) -> dict:
+    """Measure the rankings of all queries, given the similarities ``[n, G]`` of some of them."""
+    ks = tuple(ks)
+    _check(shape, q_labels, g_labels, ks)
+    q_labels, g_labels = q_labels.to(device), g_labels.to(device)
     items = _items_of_classes(g_labels)
     out: dict[str, Tensor] = {}
     # Queries of one class share their relevant items, so they are measured together.
     by_class = q_labels.argsort(stable=True)
-    # A matrix product begins by rearranging the gallery, so it should serve many queries. And new
-    # memory of this size is paid for page by page, so all chunks use the same.
-    chunk, piece = (max(1, cells // len(g)) for cells in (_HELD, _CELLS))
-    held = gallery.new_empty(min(chunk, len(q)), len(g))
+    piece = max(1, _CELLS // len(g_labels))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows in by_class.split(chunk):
-            whole = held[: len(rows)]
-            torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=whole)
+        for rows in by_class.split(_chunk(g_labels)):
+            whole = similarity_of(rows)
             labels, counts = _runs(q_labels[rows])
             for label, of_class, similarity in zip(
                 labels, rows.split(counts), whole.split(counts), strict=True
             ):
                 for some, part in zip(of_class.split(piece), similarity.split(piece), strict=True):
                     ranks = _ranks(part, items[label], pool)
-                    for key, value in from_ranks(ranks, len(g), ks).items():
-                        out.setdefault(key, value.new_empty(len(q)))[some] = value
+                    for key, value in from_ranks(ranks, len(g_labels), ks).items():
+                        out.setdefault(key, value.new_empty(len(q_labels)))[some] = value
     return out if per_query else {key: float(value.mean()) for key, value in out.items()}
 
 
 def _items_of_classes(labels: Tensor) -> dict[int, Tensor]:
-    """The items of each class, in their own order."""
+    """Group items by class; each class keeps their order."""
     order = labels.argsort(stable=True)
     names, counts = _runs(labels[order])
     return dict(zip(names, order.split(counts), strict=True))
 
 
 def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
-    """Runs of equal labels: the label and the length of each."""
+    """Return the label and the length of each run of equal labels."""
     names, counts = labels.unique_consecutive(return_counts=True)
     return names.tolist(), counts.tolist()
 
 
 def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
-    """The ranks, from 1, of the relevant items in the rankings of some queries of one class.
+    """Compute the ranks, from 1, of the relevant items for some queries of one class.
 
-    A ranking is never made: an item's rank is one more than the number of items above it, and
-    those are counted.
+    It makes no ranking: the rank of an item is one more than the number of items above it, and
+    counting those is cheaper.
 
     Args:
         similarity: ``[Q, G]``.
@@ -130,8 +187,8 @@ def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
     next_below = at_or_below - (end - first) - 1
     tied = (ascending.gather(1, next_below.clamp_min(0)) == own) & (next_below >= 0)
 
-    # Among equals the gallery's order decides. Float32 cosines tie by chance, and more often the
-    # larger the gallery, so that has to be cheap; many ties are a sign of codes or copies.
+    # Tied items keep the gallery's order. Float32 cosines tie by chance, more often in a larger
+    # gallery, so a few ties must be cheap; many ties mean binary codes or copies.
     many = tied.sum(1) > _FEW
     row = (tied.any(1) & ~many).nonzero().flatten()
     if len(row):
@@ -155,10 +212,10 @@ def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
 
 
 def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
-    """A copy of ``x`` with each row in ascending order.
+    """Return a copy of ``x`` with each row in ascending order.
 
-    On a CPU NumPy does it with vector instructions, on one core: values without their indices are
-    sorted several times faster than by any sort that has to move indices along.
+    On a CPU, NumPy sorts values with vector instructions, several times faster than a sort that
+    also moves indices; it uses one core, hence the pool.
     """
     if x.device.type != "cpu":
         return x.sort(dim=1).values
@@ -169,14 +226,17 @@ def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
 
 
 def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
-    """The metrics of :func:`evaluate` from the ranks of all relevant items.
+    """Compute the metrics of :func:`evaluate` from the ranks of all relevant items.
+
+    The chapter *How fast, and how one knows* explains it.
 
     Args:
         ranks: int64 ``[Q, R]``, from 1, rows ascending.
         n: the gallery's size.
+        ks: cut-offs.
 
     Returns:
-        float64 ``[Q]`` by key.
+        float64 ``[Q]`` by key, in 0..1.
     """
     total = ranks.shape[1]
     position = torch.arange(1, total + 1, dtype=torch.float64, device=ranks.device)
@@ -184,10 +244,10 @@ def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[st
     out = {"mAP@all": precision.mean(1)}
     for k in ks:
         top = min(k, n)
-        # The i-th relevant item is at rank i at best, so the first k hold all that is above k.
+        # The i-th relevant item has rank i or worse, so the first k hold all ranks up to k.
         inside = torch.where(ranks[:, :top] <= top, precision[:, :top], 0.0)
         found = (inside > 0).sum(1).double()
-        # Precision rises at relevant items only, so the best one from here on is at one of them.
+        # Precision rises only at relevant items, so its maximum from here on is at one of them.
         best_from_here = inside.flip(1).cummax(1).values.flip(1)
         out[f"P@{k}"] = found / top
         out[f"mAP@{k}"] = inside.sum(1) / found.clamp_min(1)
@@ -197,13 +257,16 @@ def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[st
 
 
 def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
-    """The metrics of :func:`evaluate` for rankings that are already there.
+    """Compute the metrics of :func:`evaluate` for given rankings of the whole gallery.
+
+    The chapter *Four numbers called mAP@200* explains it.
 
     Args:
-        relevant: boolean ``[Q, G]``: is the item at each rank relevant? All items are ranked.
+        relevant: boolean ``[Q, G]``, whether the item at each rank is relevant.
+        ks: cut-offs.
 
     Returns:
-        float64 ``[Q]`` by key.
+        float64 ``[Q]`` by key, in 0..1.
     """
     n = relevant.shape[1]
     rel = relevant.double()
@@ -224,45 +287,59 @@ def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tenso
     return out
 
 
-def _check(q, g, q_labels, g_labels, ks) -> None:
-    if not len(g):
-        raise ValueError("the gallery is empty: there is nothing to rank")
-    if not len(q):
-        raise ValueError("there are no queries")
-    check_one_space(q.shape, g.shape)
-    for x, labels, what in ((q, q_labels, "queries"), (g, g_labels, "gallery items")):
-        if len(x) != len(labels):
-            raise ValueError(f"{len(x)} {what} and {len(labels)} labels of them")
-        check_finite(x, what)
+def _check(shape: tuple[int, int], q_labels: Tensor, g_labels: Tensor, ks: Sequence[int]) -> None:
+    if not shape[1]:
+        raise ValueError("the gallery is empty; give at least one item")
+    if not shape[0]:
+        raise ValueError("there are no queries; give at least one")
+    labels = (q_labels, "queries"), (g_labels, "gallery items")
+    for n, (given, what) in zip(shape, labels, strict=True):
+        if given.shape != (n,):
+            found = len(given) if given.ndim == 1 else tuple(given.shape)
+            raise ValueError(f"{n} {what} but {found} labels; give one label per row")
     if min(ks, default=1) < 1:
         raise ValueError(f"cut-offs must be at least 1, got {list(ks)}")
     lacking = sorted(set(q_labels.tolist()) - set(g_labels.tolist()))
     if lacking:
         raise ValueError(
-            f"the gallery has no item of the classes (labels) {lacking[:10]} that queries have: "
-            "their average precision is not defined"
+            f"the gallery has no items of the query classes (labels) {lacking[:10]}, so their "
+            "average precision is undefined; leave these queries out"
         )
 
 
 def check_one_space(q: Sequence[int], g: Sequence[int]) -> None:
-    """Raise a ValueError unless the shapes of queries and gallery are ``[Q, D]`` and ``[G, D]``."""
+    """Check the shapes of queries and gallery.
+
+    Raises:
+        ValueError: they are not ``[Q, D]`` and ``[G, D]``.
+    """
     if len(q) != 2 or len(g) != 2 or q[1] != g[1]:
         raise ValueError(
-            f"queries {tuple(q)} and gallery {tuple(g)} must be [Q, D] and [G, D] of one space: "
-            "synthesize() and embed() of the same model"
+            f"queries {tuple(q)} and gallery {tuple(g)} must be [Q, D] and [G, D] of one space; "
+            "use synthesize() and embed() with the same model"
         )
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Mean, and half-width of Student's t interval of the mean, over independent runs.
+    """Compute the mean of independent runs and the half-width of its Student's t interval [O].
 
-    One value has no interval: its half-width is NaN.
+    The chapter *Ablations* explains it.
+
+    Args:
+        values: one per run.
+        confidence: in 0..1.
+
+    Returns:
+        The mean and the half-width, in the unit of the values; NaN for the half-width of one value.
+
+    Raises:
+        ValueError: no values.
     """
     from scipy import stats
 
     x = torch.as_tensor(list(values), dtype=torch.float64)
     if not len(x):
-        raise ValueError("no values")
+        raise ValueError("no values to average; give at least one")
     mean = float(x.mean())
     if len(x) == 1:
         return mean, math.nan
@@ -271,11 +348,21 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
 
 def verdict(values: Sequence[float], threshold: float) -> str:
-    """Whether a number is above a threshold, over independent runs.
+    """Decide whether the mean of independent runs is above a threshold [O].
+
+    The chapter *What reproduces: the ledger of claims* uses it.
+
+    Args:
+        values: one per run.
+        threshold: in the unit of the values.
 
     Returns:
-        ``"holds"`` if the whole 95% interval of the mean is above it, ``"does not hold"`` if the
-        whole interval is below, else ``"open"``; so too for a single run, which has no interval.
+        ``"holds"`` if the whole 95% interval of the mean is above the threshold, ``"does not
+        hold"`` if the whole interval is below, else ``"open"``, also for a single run, which has no
+        interval.
+
+    Raises:
+        ValueError: no values.
     """
     mean, half = interval(values)
     if mean - half > threshold:

@@ -1,8 +1,9 @@
-"""The network: a sketch's fused features in, synthesized photo features out.
+"""The network: fused features of a sketch in, synthesized photo features out.
 
-Notation, as in the book: x are a sketch's and v a photo's fused features, both standardized; s is
-the word vector of their class, standardized; z is the latent; c are the coarse and f the fine
-(final) synthesized photo features. The chapter *The model* explains it line by line.
+Notation, as in the book: x are the fused features of a sketch and v those of a photo, both
+standardized; s is the word vector of their class, standardized; z is the latent; c are the coarse
+and f the fine (final) synthesized photo features. The chapter *The model* explains the network line
+by line.
 """
 
 import json
@@ -29,30 +30,36 @@ FILES = ("config.json", "weights.safetensors")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged or of another version."""
+    """Raised when a checkpoint is missing, damaged or of another version."""
 
 
 class Standardize(nn.Module):
-    """Columns to zero mean and unit variance, by statistics that are taken once and kept.
+    """A layer that brings columns to zero mean and unit variance, with the statistics of a sample.
+
+    The chapter *Multi-layer features* explains it.
 
     Args:
-        sample: ``[N, D]``, rows of training classes of one domain only.
+        sample: ``[N, D]``, rows of training classes of one domain only [O].
     """
 
     def __init__(self, sample: Tensor):
         super().__init__()
         self.register_buffer("mean", sample.mean(0))
-        # A column that never varies among the training classes carries nothing: zero, rather than
-        # blow up what little it does on the unseen ones.
+        # A column that is constant on the training classes carries no information. It becomes zero;
+        # dividing by its tiny deviation would blow it up on unseen classes.
         std = sample.std(0, correction=0)
         self.register_buffer("scale", torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Standardize rows ``[B, D]``."""
         return (x - self.mean).mul_(self.scale)
 
 
 def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
-    """One hidden layer: the smallest network that is not linear."""
+    """Make a network with one hidden layer, ``[B, n_in]`` to ``[B, n_out]`` [O].
+
+    It is the smallest network that is not linear. The chapter *The model* shows where it is used.
+    """
     return nn.Sequential(
         nn.Linear(n_in, hidden),
         nn.LayerNorm(hidden),
@@ -63,28 +70,28 @@ def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
 
 
 def _rescaled(e: Tensor) -> Tensor:
-    """Rows of length sqrt(E), so that an entry is about as large as a standardized one."""
+    """Scale rows to length sqrt(E), so that entries are about as large as standardized ones."""
     return F.normalize(e, dim=1) * e.shape[1] ** 0.5
 
 
 class SSGN(nn.Module):
-    """Stacked Semantic-Guided Network.
+    """The Stacked Semantic-Guided Network: an encoder, a two-stage decoder and its heads [A].
 
     It takes full features, as :func:`~ssgn.extraction.extract` returns them, and selects and
-    standardizes its own columns.
+    standardizes its own columns. The chapter *The model* explains it.
 
     Args:
         config: what to build.
-        columns: int64 ``[d]``, the columns of the full features that it uses.
+        columns: int64 ``[d]``, the columns of the full features to use.
         width: number of columns D of the full features.
         sketch, photo: ``[N, D]`` and ``[M, D]``, full features of the training classes.
         semantics: ``[C, S]``, word vectors of the training classes.
-        classes: their names.
-        backbone: the name of the backbone that the features come from.
+        classes: C names.
+        backbone: name of the backbone that computed the features.
 
     Attributes:
-        provenance: what it was trained on, which :func:`~ssgn.train.fit` writes down: the features'
-            own provenance, the split's name and the seed. Empty where nobody did.
+        provenance: what the model was trained on, recorded by :func:`~ssgn.train.fit`: the
+            provenance of the features, the split's name and the seed. Empty before that.
     """
 
     def __init__(
@@ -125,7 +132,7 @@ class SSGN(nn.Module):
         else:
             self.decoder = mlp(z + d, hidden, d, drop)
         if config.skip:
-            # Half way between ignoring the sketch's own value and copying it.
+            # Halfway between ignoring the sketch's own value and copying it.
             self.gain = nn.Parameter(torch.full((d,), 0.5))
         self.regressor = mlp(d, hidden, s, drop)
         if config.classifier == "linear":
@@ -134,20 +141,39 @@ class SSGN(nn.Module):
     # What goes in -------------------------------------------------------------------------
 
     def sketch_input(self, sketch: Tensor) -> Tensor:
-        """x: this model's columns of full sketch features ``[N, D]``, standardized, ``[N, d]``."""
+        """Select and standardize this model's columns of sketch features.
+
+        Args:
+            sketch: ``[N, D]``, full features.
+
+        Returns:
+            x: float32 ``[N, d]``, on the model's device.
+
+        Raises:
+            FeatureError: features of another width, NaN or infinity.
+        """
         return self.standardize_sketch(self._select(sketch, "sketch"))
 
     def photo_input(self, photo: Tensor) -> Tensor:
-        """v: this model's columns of full photo features ``[N, D]``, standardized, ``[N, d]``."""
+        """Select and standardize this model's columns of photo features.
+
+        Args:
+            photo: ``[M, D]``, full features.
+
+        Returns:
+            v: float32 ``[M, d]``, on the model's device.
+
+        Raises:
+            FeatureError: features of another width, NaN or infinity.
+        """
         return self.standardize_photo(self._select(photo, "photo"))
 
     def _select(self, features: Tensor, domain: str) -> Tensor:
         if features.ndim != 2 or features.shape[1] != self.width:
             raise FeatureError(
                 f"this model was trained on {self.backbone or 'a backbone'} features of "
-                f"{self.width} columns, and was given {domain} features of shape "
-                f"{tuple(features.shape)}. Extract them with the same backbone; give all columns, "
-                "the model selects its own."
+                f"{self.width} columns, got {domain} features {tuple(features.shape)}. Extract "
+                "them with the same backbone and give all columns; the model selects its own"
             )
         x = features[:, self.columns.to(features.device)]
         x = x.to(self.standardize_sketch.mean)  # its device and type
@@ -157,16 +183,27 @@ class SSGN(nn.Module):
     # The parts ----------------------------------------------------------------------------
 
     def encode(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """q(z | v, x): its mean and log-variance, ``[B, Z]`` each [C]."""
+        """Compute the mean and the log-variance of q(z | v, x), ``[B, Z]`` each [C].
+
+        The chapter *The model* explains it.
+
+        Args:
+            v, x: ``[B, d]``.
+        """
         mu, log_var = self.encoder(torch.cat([v, x], 1)).chunk(2, 1)
         return mu, log_var.clamp(-8, 8)
 
     def condition(self, x: Tensor) -> Tensor:
-        """ŝ: the semantics read off the sketch by the head h(x) [O].
+        """Predict ŝ, the condition of the coarse stage, from the sketch with the head h(x) [O].
+
+        The chapters *The model* and *Coarse-to-fine, understood* explain it.
+
+        Args:
+            x: ``[B, d]``.
 
         Returns:
-            ``[B, S]``, a standardized word vector; or ``[B, E]``, of length sqrt(E), with
-            ``config.condition="contrastive"``.
+            ``[B, S]``, a standardized word vector; or, with ``config.condition="contrastive"``,
+            ``[B, E]``, rows of length sqrt(E).
         """
         if self.config.condition == "convex":
             return self.semantic_head(x).softmax(1) @ self.words
@@ -175,24 +212,31 @@ class SSGN(nn.Module):
         return self.semantic_head(x)
 
     def true_condition(self, s: Tensor) -> Tensor:
-        """What :meth:`condition` should be, from the true word vectors ``[B, S]``, standardized.
+        """Compute the condition from the true word vectors, in place of :meth:`condition` [O].
 
-        At test time it would leak the label.
+        At test time this leaks the label. The chapter *Coarse-to-fine, understood* explains it.
+
+        Args:
+            s: ``[B, S]``, standardized.
+
+        Returns:
+            ``[B, S]`` or ``[B, E]``, as :meth:`condition` does.
         """
         return _rescaled(self.word_embedding(s)) if self.config.condition == "contrastive" else s
 
     def decode(self, z: Tensor, x: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Synthesized image features f and, of the two-stage decoder, the coarse features c.
+        """Synthesize photo features f and, in the two-stage decoder, the coarse features c.
 
         c = G_c(z, s) is category-specific, f = G_f(c, x) instance-specific [A]; the single-stage
         decoder is f = G(z, x) [C]. ``config.latent_at`` lets z enter G_f instead, or both [O].
-        With ``config.skip`` both decoders add gain * x to f [O].
+        With ``config.skip`` both decoders add gain * x to f [O]. The chapter *The model* explains
+        it.
 
         Args:
             z: ``[B, Z]``.
             x: ``[B, d]``.
-            s: ``[B, S]`` or ``[B, E]``, as :meth:`condition` makes it; not used by the single-stage
-                decoder.
+            s: ``[B, S]`` or ``[B, E]``, from :meth:`condition`; the single-stage decoder does not
+                use it.
 
         Returns:
             f ``[B, d]``, and c ``[B, d]`` or None.
@@ -214,14 +258,19 @@ class SSGN(nn.Module):
         labels: Tensor,
         noise: Tensor,
     ) -> dict[str, Tensor]:
-        """Every loss that is switched on, by name, not yet weighted.
+        """Compute every loss that is switched on, by name, not yet weighted.
+
+        The chapters *The model* and *Training* explain it.
 
         Args:
-            x, v: ``[B, d]``, standardized sketch and image features of the same classes.
+            x, v: ``[B, d]``, standardized features of sketches and of photos of the same classes.
             s: ``[B, S]``, standardized word vectors of those classes.
-            class_mean: ``[B, d]``, their mean standardized image features.
+            class_mean: ``[B, d]``, mean standardized photo features of those classes.
             labels: int64 ``[B]``, indices into ``self.classes``.
-            noise: ``[B, Z]`` from N(0, I).
+            noise: ``[B, Z]``, drawn from N(0, I).
+
+        Returns:
+            Scalars by the names of :mod:`ssgn.losses`.
         """
         on = {name for name in LOSSES if getattr(self.config, name) > 0}
         mu, log_var = self.encode(v, x)
@@ -250,7 +299,7 @@ class SSGN(nn.Module):
         return terms
 
     def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
-        """The condition that the coarse stage is given in training."""
+        """Return the condition that the coarse stage gets in training."""
         given, true = s_hat, self.true_condition(s)
         if self.config.condition == "oracle" or self.config.training_condition == "true":
             given = true
@@ -272,7 +321,7 @@ class SSGN(nn.Module):
     # On disk ------------------------------------------------------------------------------
 
     def save(self, folder: Path | str, *, overwrite: bool = False, **extra) -> None:
-        """Write ``config.json`` and ``weights.safetensors`` into ``folder``.
+        """Write a checkpoint, ``config.json`` and ``weights.safetensors``, into a folder.
 
         Args:
             folder: new, empty, or a checkpoint of the same configuration on the same data.
@@ -281,6 +330,7 @@ class SSGN(nn.Module):
 
         Raises:
             FileExistsError: something else is in the way.
+            OSError: the folder cannot be written, for example because the disk is full.
         """
         check_folder(folder, self.config, self.provenance, overwrite=overwrite)
         about = {
@@ -294,23 +344,34 @@ class SSGN(nn.Module):
         }
         tensors = {k: t.detach().cpu().contiguous() for k, t in self.state_dict().items()}
         config, weights = (Path(folder) / name for name in FILES)
-        # The configuration comes last: a folder without it is not a checkpoint.
+        # The configuration takes its name last: a folder without it is not a checkpoint.
         with machine.atomic(config) as first, machine.atomic(weights) as second:
             first.write_text(json.dumps(about, indent=1) + "\n")
             second.write_bytes(safetensors.torch.save(tensors))  # raises if the disk is full
-            config.unlink(missing_ok=True)  # new weights must not meet an old configuration
+            config.unlink(missing_ok=True)  # never leave new weights beside an old configuration
 
     @classmethod
     def load(cls, folder: Path | str, device: str | torch.device = "cpu") -> "SSGN":
-        """Read what :meth:`save` wrote.
+        """Read a checkpoint that :meth:`save` wrote.
+
+        Args:
+            folder: the checkpoint.
+            device: where to put the model.
+
+        Returns:
+            The model in evaluation mode.
 
         Raises:
-            CheckpointError: missing, damaged, of another version or with weights that do not fit.
+            CheckpointError: the checkpoint is missing, damaged, of another version, or has weights
+                that do not fit its configuration.
         """
         folder = Path(folder)
         for name in FILES:
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} is not a checkpoint: it has no {name}")
+                raise CheckpointError(
+                    f"{folder} is not a checkpoint: it has no {name}. Give a folder that `ssgn "
+                    "train` wrote"
+                )
         try:
             about = machine.read_json(folder / FILES[0])
             if about.get("format") == FORMAT:
@@ -322,26 +383,32 @@ class SSGN(nn.Module):
             why = machine.printable(f"{type(error).__name__}: {error}")
             raise CheckpointError(f"{folder} is damaged ({why}). Train again") from error
         raise CheckpointError(
-            f"{folder} is a checkpoint of format {about.get('format')}, this version reads "
+            f"{folder} is a checkpoint of format {about.get('format')}, but this version reads "
             f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
         )
 
     @classmethod
     def _loaded(cls, about: dict, weights: Path) -> "SSGN":
         tensors = safetensors.torch.load_file(weights)
-        width, classes = about["width"], about["classes"]
-        nothing = torch.zeros(1, width)
-        model = cls(
-            SSGNConfig(**about["config"]),
-            tensors["columns"],
-            width,
-            nothing,
-            nothing,
-            torch.zeros(len(classes), len(tensors["standardize_semantics.mean"])),
-            classes,
-            about["backbone"],
-        )
-        model.load_state_dict(tensors)
+        columns, width, classes = tensors["columns"], about["width"], about["classes"]
+        if not 0 <= int(columns.min()) <= int(columns.max()) < width:
+            raise ValueError(
+                f"columns must be in 0..{width - 1}, got {int(columns.min())} to "
+                f"{int(columns.max())}"
+            )
+        with torch.device("meta"):  # no memory, because a damaged description can ask for any size
+            nothing = torch.zeros(1, width)
+            model = cls(
+                SSGNConfig(**about["config"]),
+                columns,
+                width,
+                nothing,
+                nothing,
+                torch.zeros(len(classes), len(tensors["standardize_semantics.mean"])),
+                classes,
+                about["backbone"],
+            )
+        model.load_state_dict(tensors, assign=True)
         model.provenance = dict(about["provenance"])
         if not all(t.isfinite().all() for t in tensors.values()):
             raise ValueError("weights hold NaN or infinity")
@@ -351,15 +418,16 @@ class SSGN(nn.Module):
 def check_folder(
     folder: Path | str, config: SSGNConfig, provenance: dict, *, overwrite: bool = False
 ) -> None:
-    """Check that :meth:`SSGN.save` to ``folder`` would lose nothing of the user's.
+    """Check that :meth:`SSGN.save` into ``folder`` would not replace anything of the user's.
 
     Args:
-        config: of the model that is to be saved.
-        provenance: what is known of it.
+        config: of the model to save.
+        provenance: what is known of the data so far; the checkpoint in the way must have it too.
+        overwrite: accept any folder.
 
     Raises:
-        FileExistsError: something else than a checkpoint of the same configuration on the same
-            data is in the way.
+        FileExistsError: anything but a checkpoint of the same configuration on the same data is in
+            the way.
     """
     differs = partial(_differs, config, provenance)
     machine.check_free(folder, differs, folder=True, overwrite=overwrite)
@@ -374,11 +442,11 @@ def _differs(config: SSGNConfig, provenance: dict, folder: Path) -> str | None:
         return None if begun[0] in there else f"it holds {FILES[1]} without {FILES[0]}"
     try:
         found = machine.read_json(folder / FILES[0])
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return f"its {FILES[0]} {str(error).removeprefix(f'{folder / FILES[0]} ')}"
     if found.get("format") != FORMAT:
         return f"it is a checkpoint of another version (format {found.get('format')})"
-    # Through JSON and back: tuples are lists there.
+    # Through JSON and back, because the file has lists in place of tuples.
     there, here = (
         {"config": c, **p}
         for c, p in (

@@ -1,4 +1,4 @@
-"""Names of version 0.1 that have another name or place now, or are gone. CHANGELOG.md has them."""
+"""Names of version 0.1 that were moved, renamed or removed. CHANGELOG.md lists them too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,22 +59,22 @@ MOVED = {
 
 
 def moved(module: str, lazy: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
-    """A module's ``__getattr__``, whose errors say the new names of what has moved.
+    """Make a module's ``__getattr__``, whose errors say where a name of version 0.1 is now.
 
     Args:
         module: its ``__name__``.
-        lazy: finds further names; raises KeyError where it has none.
+        lazy: returns further attributes by name, or raises KeyError.
     """
 
     def __getattr__(name: str) -> Any:
         if now := MOVED.get(f"{module}.{name}"):
-            how = now if now.startswith("removed") else f"now {now}"
-            raise AttributeError(f"{module}.{name} of version 0.1 is {how}")
+            how = f"was {now}" if now.startswith("removed") else f"is now {now}"
+            raise AttributeError(f"{module}.{name} of version 0.1 {how}")
         try:
-            if lazy is None:
-                raise KeyError(name)
-            return lazy(name)
+            if lazy is not None:
+                return lazy(name)
         except KeyError:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}") from None
+            pass
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return __getattr__

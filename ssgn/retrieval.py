@@ -1,7 +1,7 @@
 """Synthesize photo features for sketches, and rank a gallery by them.
 
-Wherever a function takes a model, it takes an :class:`~ssgn.model.SSGN` or anything else with the
-two methods ``synthesize`` and ``embed``, such as a baseline. The chapter *Retrieval* shows them.
+A model is an :class:`~ssgn.model.SSGN` or anything else with the two methods ``synthesize`` and
+``embed``, such as a baseline. The chapter *Retrieval* shows the functions.
 """
 
 from collections.abc import Sequence
@@ -32,32 +32,35 @@ def synthesize(
     oracle: Tensor | None = None,
     chunk: int = 1024,
 ) -> Tensor:
-    """Photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
+    """Synthesize photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
 
-    It does not know a query's class: the coarse stage is conditioned on what the semantic head
-    reads off the sketch.
+    It does not know the class of a query: the coarse stage is conditioned on what the semantic head
+    predicts from the sketch [O]. The chapters *The model* and *Retrieval* explain it.
 
     Args:
+        model: an SSGN or a baseline.
         sketch: ``[N, D]`` full features, as :func:`~ssgn.extraction.extract` returns them.
-        draws: K; by default the model's ``config.draws``. The same K latents serve all sketches.
+        draws: K; by default the model's ``config.draws``. All sketches share the K latents.
         seed: of the draws.
         stage: ``"fine"``, or ``"coarse"`` for the intermediate features of the two-stage decoder.
-        oracle: ``[N, S]``, the *true* word vectors of the sketches' classes: only for a model with
-            ``condition="oracle"``. It leaks the label, and must be reported so.
-        chunk: sketches that are decoded at a time.
+        oracle: ``[N, S]``, the *true* word vectors of the sketches' classes, only for a model with
+            ``condition="oracle"``. It leaks the label, so report such results as an upper bound.
+        chunk: sketches to decode at a time.
 
     Returns:
         float32 ``[N, d]``, in the model's own standardized space, on the model's device.
 
     Raises:
-        FeatureError: features of another width, or not finite.
-        ValueError: an oracle for another model, no oracle for an oracle model, or one of another
-            shape; fewer than one draw; a stage that the decoder does not have; any of these
-            options with a baseline, which has none of them.
+        FeatureError: features of another width, NaN or infinity.
+        ValueError: an oracle for a model without one, a missing oracle, or one of another shape;
+            fewer than one draw; a stage that the decoder does not have; or any of these options
+            for a baseline.
     """
     if not isinstance(model, SSGN):
         if (draws, stage, oracle) != (None, "fine", None):
-            raise ValueError("draws, stage and oracle are options of an SSGN; this is a baseline")
+            raise ValueError(
+                "draws, stage and oracle are options of an SSGN, not of a baseline; leave them out"
+            )
         return model.synthesize(sketch)
     config, draws = model.config, model.config.draws if draws is None else draws
     _check_options(model, len(sketch), draws, stage, oracle)
@@ -79,42 +82,55 @@ def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor |
     config = model.config
     if config.leaks != (oracle is not None):
         raise ValueError(
-            "oracle word vectors and condition='oracle' go together; this model's condition is "
-            f"{config.condition!r} and its decoder {config.decoder!r}"
+            "a two-stage model with condition='oracle' needs oracle word vectors, and no other "
+            f"takes them; this one has condition={config.condition!r}, decoder={config.decoder!r}"
         )
     if stage not in ("fine", "coarse") or (stage == "coarse" and not config.two_stage):
-        raise ValueError(f"no stage {stage!r} in the {config.decoder} decoder")
+        stages = "fine, coarse" if config.two_stage else "fine"
+        raise ValueError(
+            f"unknown stage {stage!r} of the {config.decoder} decoder; available: {stages}"
+        )
     if draws < 1:
-        raise ValueError(f"draws is {draws}; at least one z must be drawn")
+        raise ValueError(f"draws is {draws}; it must be at least 1")
     width = len(model.standardize_semantics.mean)
     if oracle is not None and oracle.shape != (n, width):
         raise ValueError(
-            f"oracle word vectors {tuple(oracle.shape)} for {n} sketches: one row of {width} per "
-            "sketch is needed"
+            f"oracle word vectors are {tuple(oracle.shape)} for {n} sketches; give one row of "
+            f"{width} numbers per sketch"
         )
 
 
 @torch.no_grad()
 def embed(model: SSGN, photo: Tensor) -> Tensor:
-    """The gallery in the model's own space: ``[M, D]`` full features to float32 ``[M, d]``.
+    """Map gallery features into the model's own space.
+
+    The chapter *Retrieval* explains it.
+
+    Args:
+        model: an SSGN or a baseline.
+        photo: ``[M, D]`` full features.
+
+    Returns:
+        float32 ``[M, d]``, standardized, on the model's device.
 
     Raises:
-        FeatureError: features of another width, or not finite.
+        FeatureError: features of another width, NaN or infinity.
     """
     return model.photo_input(photo) if isinstance(model, SSGN) else model.embed(photo)
 
 
 class Index:
-    """A gallery that is ready to be searched by cosine, many times and exactly.
+    """A gallery prepared for many exact searches by cosine.
 
-    It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item.
+    It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item. The
+    chapter *How fast, and how one knows* measures it.
 
     Args:
         g: ``[G, D]``, as :func:`embed` returns it.
 
     Raises:
         ValueError: an empty gallery, or not ``[G, D]``.
-        FeatureError: NaN or infinity, or an item too large for its length to be a float32.
+        FeatureError: NaN or infinity, or an item whose length exceeds the range of float32.
     """
 
     @torch.no_grad()
@@ -122,10 +138,10 @@ class Index:
         if g.ndim != 2:
             raise ValueError(f"a gallery must be [G, D], got {tuple(g.shape)}")
         if not len(g):
-            raise ValueError("the gallery is empty: there is nothing to rank")
+            raise ValueError("the gallery is empty; give at least one item")
         step = max(1, _CELLS // max(1, g.shape[1]))
         norm = torch.cat([part.float().norm(dim=1) for part in g.split(step)])
-        # Of the lengths, not of the gallery: that would take copies of it.
+        # Lengths show NaN and infinity too; checking the gallery itself would copy it.
         check_finite(norm[:, None], "lengths of the gallery items")
         self._g, self._norm = g, norm.clamp_min(1e-12)  # as F.normalize does
 
@@ -134,25 +150,25 @@ class Index:
 
     @torch.no_grad()
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best gallery items of each query by cosine, best first.
+        """Find the k best gallery items of each query by cosine, best first.
 
-        Items of equal similarity keep the gallery's order. The search goes block by block: besides
-        its result it needs 0.15 GiB, or 0.55 GiB if most items tie, whatever the numbers of queries
-        and items (for k up to 10,000).
+        Items of equal similarity keep the gallery's order. The search runs block by block: besides
+        its result it needs 0.15 GiB, or 0.55 GiB if most items tie, for any number of queries and
+        items (and k up to 10,000).
 
         Args:
             q: ``[Q, D]``, on the gallery's device.
-            k: a gallery smaller than k is returned whole.
+            k: items per query; a smaller gallery is returned whole.
 
         Returns:
-            Similarities, float32, and indices, int64, ``[Q, min(k, G)]`` each.
+            Cosines, float32, and indices, int64, ``[Q, min(k, G)]`` each.
 
         Raises:
-            ValueError: k below 1, queries of another width than the gallery.
+            ValueError: k below 1, or queries of another width than the gallery.
             FeatureError: NaN or infinity.
         """
         if k < 1:
-            raise ValueError(f"k is {k}; at least one item must be asked for")
+            raise ValueError(f"k is {k}; it must be at least 1")
         check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
         k = min(k, len(self))
@@ -163,12 +179,12 @@ class Index:
         return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
 
     def _blocks(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Block by block of the gallery, merged with the best of the blocks before it."""
+        """Search the gallery block by block, merging each one with the best of those before it."""
         similarity, items = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
         step = max(k, _CELLS // max(1, *q.shape))
         for start in range(0, len(self), step):
             rows = slice(start, start + step)
-            # Not the items but their products are divided: there are fewer of them, and no copy.
+            # Divide the products, not the items: there are fewer, and the gallery is not copied.
             block = (q @ self._g[rows].float().T).div_(self._norm[rows])
             best, at = _top(block, k)
             similarity, order = torch.cat([similarity, best], 1).sort(
@@ -180,13 +196,13 @@ class Index:
 
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of each row; equal ones in their order, which topk alone does not promise."""
+    """Return the k best of each row; ties keep their order, which topk does not guarantee."""
     n = similarity.shape[1]
     values, items = similarity.topk(min(k + 1, n), dim=1)
     if k < n:
         tied = values[:, k - 1] == values[:, k]
         values, items = values[:, :k], items[:, :k]
-        if tied.any():  # topk took any of those that equal the last one: take the first of them
+        if tied.any():  # topk chose any of the items that tie with the last one: choose the first
             part, last = similarity[tied], values[tied, -1:]
             above, level = part > last, part == last
             room = k - above.sum(1, keepdim=True)
@@ -197,13 +213,21 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
-    """The k best gallery items of each query by cosine: similarities and indices, ``[Q, k]``.
+    """Find the k best gallery items of each query by cosine, best first.
+
+    Items of equal similarity keep the gallery's order. The chapter *Retrieval* explains it.
 
     Args:
-        q: ``[Q, D]`` queries.
-        g: the gallery: ``[G, D]``, or an :class:`Index` of it, to search it more than once. See
-            :meth:`Index.search` for the order of ties, the memory that it takes, and the errors.
-        k: a gallery smaller than k is returned whole.
+        q: ``[Q, D]`` queries, on the gallery's device.
+        g: the gallery: ``[G, D]``, or an :class:`Index` of it, to search it more than once.
+        k: items per query; a smaller gallery is returned whole.
+
+    Returns:
+        Cosines, float32, and indices, int64, ``[Q, min(k, G)]`` each.
+
+    Raises:
+        ValueError: k below 1, an empty gallery, or shapes that do not fit.
+        FeatureError: NaN or infinity.
     """
     return (g if isinstance(g, Index) else Index(g)).search(q, k)
 
@@ -218,25 +242,35 @@ def evaluate_unseen(
     stage: str = "fine",
     per_query: bool = False,
 ) -> dict:
-    """:func:`~ssgn.metrics.evaluate` on the unseen classes: all sketches against all photos.
+    """Measure retrieval on the unseen classes: all their sketches against all their photos [C].
+
+    The chapters *Retrieval* and *What the backbone has already seen* explain it.
 
     Args:
-        semantics: ``[C, S]``, only for an oracle model.
+        model: an SSGN or a baseline.
+        feats: features of all C classes, from the model's backbone.
+        ks, per_query: see :func:`~ssgn.metrics.evaluate`.
+        semantics: ``[C, S]`` word vectors, only for an oracle model.
         leaked: keep the unseen classes that the backbone was pre-trained on, with a
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
             smaller gallery is easier: compare only results on the same classes.
-        stage: of :func:`synthesize`.
-        per_query: of :func:`~ssgn.metrics.evaluate`.
+        stage: see :func:`synthesize`.
+
+    Returns:
+        The metrics of :func:`~ssgn.metrics.evaluate` by key.
 
     Raises:
-        FeatureError: features of another backbone than the model's.
-        ValueError: no unseen class, or none without the leaked ones.
+        FeatureError: features of another backbone than the model's, NaN or infinity.
+        ValueError: no unseen class, none without the leaked ones, or an option that
+            :func:`synthesize` or :func:`~ssgn.metrics.evaluate` refuses.
     """
     if isinstance(model, SSGN):
         check_features(model, feats)
     classes = evaluated(feats, leaked)
     if not classes.any():
-        raise ValueError(f"split {feats.split.name} has no unseen class to evaluate on")
+        raise ValueError(
+            f"split {feats.split.name} has no unseen class to evaluate on; choose another split"
+        )
     semantics = None if semantics is None else semantics[classes]
     options = dict(semantics=semantics, stage=stage, per_query=per_query)
     return evaluate_all(model, feats.keep(classes), ks, **options)
@@ -251,11 +285,21 @@ def evaluate_all(
     stage: str = "fine",
     per_query: bool = False,
 ) -> dict:
-    """:func:`~ssgn.metrics.evaluate` of all sketches of some features against all their photos.
+    """Measure the retrieval of all photos in ``feats`` by all sketches in it.
+
+    The chapter *Training* selects epochs with it.
 
     Args:
-        feats: for example ``feats.part("validation")``.
-        semantics, stage, per_query: as of :func:`evaluate_unseen`.
+        model: an SSGN or a baseline.
+        feats: features of C classes, for example ``feats.part("validation")``.
+        ks, semantics, stage, per_query: see :func:`evaluate_unseen`.
+
+    Returns:
+        The metrics of :func:`~ssgn.metrics.evaluate` by key.
+
+    Raises:
+        FeatureError: features of another width, NaN or infinity.
+        ValueError: an option that :func:`synthesize` or :func:`~ssgn.metrics.evaluate` refuses.
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = semantics[feats.sketch_labels] if leaks else None
@@ -264,11 +308,15 @@ def evaluate_all(
 
 
 def check_features(model: SSGN, feats: Features) -> None:
-    """Raise a :class:`~ssgn.features.FeatureError` unless ``feats`` have the backbone and the width
-    of the features that the model was trained on."""
+    """Check that features have the backbone and the width that the model was trained on.
+
+    Raises:
+        FeatureError: another backbone or width.
+    """
     backbone = feats.provenance.get("backbone", "")
     if model.backbone != backbone or model.width != feats.sketch.shape[1]:
         raise FeatureError(
-            f"this model was trained on {model.backbone} features of {model.width} columns, and "
-            f"these are {backbone} features of {feats.sketch.shape[1]} columns"
+            f"this model was trained on {model.backbone} features of {model.width} columns, but "
+            f"these are {backbone} features of {feats.sketch.shape[1]} columns; extract them with "
+            "the model's backbone"
         )

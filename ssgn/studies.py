@@ -1,7 +1,8 @@
-"""Studies: variants, splits and seeds, recorded run by run, and what follows from the runs.
+"""Studies: variants, splits and seeds, recorded run by run, and metrics and ratios of the runs.
 
-A *ledger* is a JSON file with what a study is about and one entry per run. It is written after
-every run, and a run that it holds is not repeated. The chapter *Ablations* explains the numbers.
+A *ledger* is a JSON file that says what a study is about and has one entry per run. It is written
+after every run, and a recorded run is not repeated. The chapters *Ablations* and *What reproduces:
+the ledger of claims* explain the numbers.
 """
 
 import json
@@ -25,12 +26,12 @@ from .retrieval import evaluate_all, evaluate_unseen
 from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
-EXPERIMENT = 1  # raise it when the result of a recorded run may change: named ledgers start anew
+EXPERIMENT = 1  # raise it when a recorded result may change: runs in named ledgers are then redone
 WITHOUT_LEAKS = " without leaked classes"
 
 
 class LedgerError(ValueError):
-    """A ledger that is damaged or of another version."""
+    """Raised when a ledger is damaged or of another version."""
 
 
 def study(
@@ -45,33 +46,38 @@ def study(
     ledger: Path | str | None = None,
     **options,
 ) -> list[dict]:
-    """Train every variant on every split with every seed; evaluate each on its unseen classes.
+    """Train every variant on every split with every seed, and evaluate it on the unseen classes.
 
-    An interrupted study goes on where it stopped. A variant's ``fit`` is given the seen classes
-    only: :func:`~ssgn.train.fit`, and any other method, trains on their part ``"train"`` and
-    selects on their part ``"validation"``.
+    An interrupted study continues where it stopped. Every method gets the seen classes only: it
+    trains on their part ``"train"`` and selects on their part ``"validation"``. The chapter
+    *Ablations* explains it.
 
     Args:
+        feats: features of C classes.
         sem: ``[C, S]`` word vectors of ``feats.classes``.
         variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
             ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
+        seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
-        ledger: the file that the runs are written to; by default one in the cache folder, where
-            runs of another version of the library's source are not taken as done.
-        options: of :func:`~ssgn.train.fit`.
+        progress: show a progress bar.
+        ledger: the file to write the runs to; by default one in the cache folder, which repeats
+            runs of another version of the library's source.
+        options: further arguments of :func:`~ssgn.train.fit`, such as ``device``.
 
     Returns:
-        One dict per run: ``variant``, ``split``, ``seed``, ``best_epoch`` (0 if there are no
+        One dict per run: ``variant``, ``split``, ``seed``, ``best_epoch`` (0 for a method without
         epochs), ``seconds``, ``device``, ``commit``, ``validation`` (the ``mAP@all`` that selected
         the epoch or the options), ``per_class`` (the mean average precision of each unseen class,
-        in the order of the classes, as integers of 1e-4), and the metrics of
-        :func:`~ssgn.metrics.evaluate`; each also without the classes that the backbone was
-        pre-trained on, under its name and :data:`WITHOUT_LEAKS`, if these are some but not all.
+        in the order of the classes, as integers in units of 1e-4), and the metrics of
+        :func:`~ssgn.metrics.evaluate`. If the backbone was pre-trained on some but not all unseen
+        classes, each metric also without those, under its name and :data:`WITHOUT_LEAKS`.
 
     Raises:
-        LedgerError: ``ledger`` is damaged or of another version.
-        FileExistsError: ``ledger`` is a folder or a special file.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
+        FileExistsError: ``ledger`` is about other data, damaged, or not a ledger of this version.
+        LedgerError: the ledger in the cache folder is damaged or of another version.
+        OSError: the ledger cannot be written.
     """
     jobs, seeds, ks = [], list(seeds), tuple(ks)
     for split in [feats.split] if splits is None else splits:
@@ -98,7 +104,7 @@ def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) ->
         "best_epoch": best,
         "seconds": round(history.seconds, 2),
         "device": history.device,
-        # A closed form has trials instead of epochs; it kept the best of them.
+        # A closed form has trials in place of epochs, and keeps the best of them.
         "validation": scores[best - 1] if best or scores[0] is None else max(scores),
         **{key: float(value.mean()) for key, value in each.items()},
         "per_class": (ap * 1e4).round().int().tolist(),
@@ -111,8 +117,17 @@ def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) ->
 
 
 def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> list[Split]:
-    """The same unseen classes n times; the seen ones take turns, a part at a time, as the
-    pseudo-unseen ones."""
+    """Return n splits with the same unseen classes and different pseudo-unseen ones [O].
+
+    Each seen class is pseudo-unseen in exactly one fold. The chapter *Coarse-to-fine, understood*
+    uses them.
+
+    Args:
+        split: has the unseen classes.
+        classes: names of all classes.
+        n: number of folds.
+        seed: of the order in which classes are dealt out.
+    """
     seen = [name for name in classes if name not in set(split.unseen)]
     order = [seen[i] for i in np.random.default_rng(seed).permutation(len(seen))]
     return [
@@ -131,17 +146,26 @@ def select(
     ledger: Path | str | None = None,
     **options,
 ) -> list[dict]:
-    """Train every variant on every fold of the seen classes. Runs are recorded as by :func:`study`.
+    """Train every variant on every fold of the seen classes, and record the runs [O].
+
+    The unseen classes are not used. The chapter *Coarse-to-fine, understood* explains it.
 
     Args:
+        feats: features of C classes.
         variants: by name, word vectors ``[C, S]`` and a configuration.
+        seeds: one run per seed and fold.
         n: number of :func:`folds`.
-        ledger, options: as of :func:`study`.
+        progress, ledger, options: see :func:`study`.
 
     Returns:
-        One dict per run: ``variant``, ``fold``, ``seed``, ``seconds``, ``commit``, and on the
-        fold's pseudo-unseen classes ``mAP@all`` after the last epoch, so that no choice of an epoch
-        flatters it, and ``coarse``, of the coarse features alone (None without a coarse stage).
+        One dict per run: ``variant``, ``fold``, ``seed``, ``seconds``, ``commit``; ``mAP@all`` on
+        the fold's pseudo-unseen classes after the last epoch, because that of the best epoch would
+        be too high; and ``coarse``, the same for the coarse features alone (None without a coarse
+        stage).
+
+    Raises:
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
+        LedgerError, FileExistsError, OSError: see :func:`study`.
     """
     jobs = []
     splits = folds(feats.split, feats.classes, n)
@@ -176,8 +200,10 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 
 
 def _key(ledger, row: dict, data: str, variant, seed: int, *more) -> str:
-    """A run's key: all that its result depends on. In the cache that includes the source; a named
-    ledger has an entry for each name."""
+    """Hash all that the result of a run depends on.
+
+    In the cache that includes the library's source; in a named ledger, the names of the run.
+    """
     version = machine.package_digest() if ledger is None else [f"experiment {EXPERIMENT}", row]
     made_from = [type(variant).__name__, asdict(variant), seed, *more, version]
     return machine.digest(data, json.dumps(made_from))[:16]
@@ -189,10 +215,10 @@ def _recorded(
     jobs: Sequence[tuple[str, dict, Callable[[], dict]]],
     progress: bool,
 ) -> list[dict]:
-    """Do the jobs that the ledger does not hold, and write each down at once.
+    """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
-        jobs: the key, the name (variant, split, seed) and the work of each run.
+        jobs: the key, the names (variant, split, seed) and the function of each run.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
     if ledger is not None:
@@ -205,28 +231,30 @@ def _recorded(
         done[key] = {**row, **run(), "commit": commit, "key": key}
         with machine.lock(path):  # another process may have written meanwhile
             content = _content(path)
-            # In a named ledger a run takes the place of what an earlier experiment recorded.
+            # In a named ledger, a run replaces the one that an earlier experiment recorded.
             kept = [
                 r for r in content["runs"]
                 if r.get("key") != key and (ledger is None or not row.items() <= r.items())
             ]  # fmt: skip
             machine.write_json(path, {**content, "runs": [*kept, done[key]]})
-    # A variant's name, and a split's, do not change its result: those that were asked for.
+    # Names do not change a result: return it under those of this call.
     return [{**done[key], **row} for key, row, _ in jobs]
 
 
 def _content(path: Path) -> dict:
-    """The ledger, or an empty one where there is none yet."""
+    """Read the ledger, or return an empty one if there is none yet."""
     there = path.exists() and path.stat().st_size
     return read_ledger(path) if there else {"format": FORMAT, "runs": []}
 
 
 def read_ledger(path: Path | str) -> dict:
-    """A ledger: what the study is about, and ``runs``.
+    """Read a ledger: what the study is about, and ``runs``, a list of dicts as from :func:`study`.
+
+    The chapter *What reproduces: the ledger of claims* reads them.
 
     Raises:
-        OSError: it is missing.
-        LedgerError: it is damaged or of another version.
+        OSError: the file is missing.
+        LedgerError: the file is damaged or of another version.
     """
     try:
         content = machine.read_json(path)
@@ -234,32 +262,33 @@ def read_ledger(path: Path | str) -> dict:
         raise LedgerError(str(error)) from error
     if content.get("format") != FORMAT or not isinstance(content.get("runs"), list):
         raise LedgerError(
-            f"{path} is not a ledger of format {FORMAT} but of {content.get('format', 'another')}: "
+            f"{path} is not a ledger of format {FORMAT} (its format is {content.get('format')}): "
             "record it again, under another name, with `ssgn study`"
         )
     return content
 
 
 def describe_data(feats: Features) -> dict:
-    """The data of a ledger: all its runs are on the same."""
+    """Return what a ledger says about its data, on which all its runs must agree."""
     return {
         "dataset": feats.provenance.get("dataset"),
         "backbone": feats.provenance.get("backbone"),
         "size": feats.provenance.get("size"),
         "features_precision": feats.provenance.get("precision", "float32"),
-        # The mean, where classes differ.
+        # The mean, if classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "photos": len(feats.photo),
-        "left_out": len(feats.provenance.get("left_out", {})),  # images that cannot be read
+        "left_out": len(feats.provenance.get("left_out", {})),  # unreadable images
     }
 
 
 def describe(feats: Features, what: str, config: Any) -> dict:
-    """The head of a ledger: what is compared, on which data, by which configuration.
+    """Return the head of a ledger: what is compared, on which data, with which configuration.
 
     Args:
+        feats: the features.
         what: ``"ablations"``, ``"baselines"`` or ``"coarse-to-fine"``.
-        config: JSON of the configurations.
+        config: the configurations, as values that JSON can hold.
     """
     return {
         "what": what,
@@ -273,11 +302,14 @@ def describe(feats: Features, what: str, config: Any) -> dict:
 
 
 def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> None:
-    """Raise a FileExistsError unless a file is new, empty, or a ledger about the same.
+    """Check that a file is new, empty, or a ledger about the same data and configuration.
 
     Args:
-        about: of :func:`describe`, or a part of it.
+        about: from :func:`describe`, or a part of it.
         overwrite: accept any file.
+
+    Raises:
+        FileExistsError: something else is in the way.
     """
     machine.check_free(path, partial(_differs, about), overwrite=overwrite)
 
@@ -285,15 +317,16 @@ def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> N
 def open_ledger(
     path: Path | str, about: Mapping, head: Mapping | None = None, *, overwrite: bool = False
 ) -> None:
-    """Begin a ledger, or check that the one that is there is about the same.
+    """Begin a ledger, or check that an existing one is about the same data and configuration.
 
     Args:
-        about: of :func:`describe`.
+        about: from :func:`describe`.
         head: further values for a new ledger, such as the command.
-        overwrite: begin anew, whatever file is there.
+        overwrite: replace any file by a new ledger.
 
     Raises:
         FileExistsError: something else is in the way.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     check_ledger(path, about, overwrite)
@@ -305,37 +338,47 @@ def open_ledger(
 def _differs(about: Mapping, path: Path) -> str | None:
     try:
         found = read_ledger(path)
-    except (OSError, LedgerError) as error:
+    except LedgerError as error:
         return f"it {str(error).removeprefix(f'{path} ')}"
     name = next((name for name, value in about.items() if found.get(name) != value), None)
     return name and f"it is a ledger of another {name}: {found.get(name)}, not {about[name]}"
 
 
 def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
-    """One metric of one variant over the seeds of a :func:`study`, in the order of the seeds."""
+    """Return one metric of one variant of a :func:`study`, in the order of the seeds.
+
+    Args:
+        runs: from :func:`study` or a ledger.
+        variant: its name.
+        key: of the metric.
+    """
     return [run[key] for run in sorted(runs, key=lambda r: r["seed"]) if run["variant"] == variant]
 
 
 def ratios(
-    better: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", worse: Iterable | None = None
+    runs: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", others: Iterable | None = None
 ) -> list[float]:
-    """One metric of variant ``a`` over that of ``b``, seed by seed.
+    """Divide one metric of variant ``a`` by that of ``b``, seed by seed [O].
+
+    The chapter *Ablations* explains why seeds are paired.
 
     Args:
-        better: the runs of ``a``, of a :func:`study`.
-        worse: the runs of ``b``, if they are of another study of the same data.
+        runs: those of ``a``, from :func:`study` or a ledger.
+        a, b: names of the variants.
+        key: of the metric.
+        others: those of ``b``, if they come from another study of the same data.
 
     Raises:
-        ValueError: a seed that only one of the two has.
+        ValueError: no runs, or a seed that only one of the two has.
     """
-    better = list(better)
-    runs = {
-        name: {run["seed"]: run[key] for run in rows if run["variant"] == name}
-        for name, rows in ((b, better if worse is None else worse), (a, better))
-    }
-    if runs[a].keys() != runs[b].keys() or not runs[a]:
+    runs = list(runs)
+    over, under = (
+        {run["seed"]: run[key] for run in given if run["variant"] == name}
+        for name, given in ((a, runs), (b, runs if others is None else others))
+    )
+    if over.keys() != under.keys() or not over:
         raise ValueError(
-            f"{a!r} has runs of the seeds {sorted(runs[a])}, {b!r} of {sorted(runs[b])}: a ratio "
-            "needs the same seeds, and at least one"
+            f"{a!r} has runs of the seeds {sorted(over)}, {b!r} of {sorted(under)}; a ratio needs "
+            "the same seeds, at least one"
         )
-    return [runs[a][seed] / runs[b][seed] for seed in sorted(runs[a])]
+    return [over[seed] / under[seed] for seed in sorted(over)]

@@ -1,4 +1,7 @@
-"""Training: :func:`fit`, one loop, with model selection on pseudo-unseen classes."""
+"""Training: :func:`fit`, one loop, with model selection on pseudo-unseen classes.
+
+The chapter *Training* explains it.
+"""
 
 import copy
 import json
@@ -26,14 +29,15 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class History:
-    """What happened in :func:`fit`.
+    """The record of one training.
 
     Attributes:
         epochs: one dict per epoch: the mean of each loss, their weighted ``total``, ``seconds``,
-            and ``validation``, the ``mAP@all`` on pseudo-unseen classes (None if there are none).
+            and ``validation``, the ``mAP@all`` on pseudo-unseen classes (None without such
+            classes).
         best_epoch: the epoch whose weights were kept, counted from 1.
-        seconds: the whole training's wall-clock time.
-        device: where it ran.
+        seconds: wall-clock time of the whole training.
+        device: name of the device that it ran on.
         seed: its seed.
     """
 
@@ -44,7 +48,11 @@ class History:
     seed: int = 0
 
     def column(self, name: str) -> list:
-        """One quantity over the epochs."""
+        """Return one quantity over the epochs, None where an epoch lacks it.
+
+        Args:
+            name: a key of the epochs, such as ``"validation"``.
+        """
         return [epoch.get(name) for epoch in self.epochs]
 
 
@@ -57,33 +65,36 @@ def fit(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> tuple[SSGN, History]:
-    """Train a model on the seen classes. The chapter *Training* prints this loop.
+    """Train a model on the seen classes.
 
-    After every epoch the model retrieves the pseudo-unseen classes' photos, and the weights of the
-    best epoch are kept. No row and no word vector of an unseen class is in reach.
+    After every epoch the model retrieves the photos of the pseudo-unseen classes; the weights of
+    the best epoch are kept [O]. No row and no word vector of an unseen class is within reach. The
+    chapter *Training* prints this loop.
 
     Args:
+        feats: features of C classes, ``[N, D]`` and ``[M, D]``.
         sem: ``[C, S]`` word vectors of ``feats.classes``, from
             :func:`~ssgn.semantics.class_vectors`.
         config: by default ``SSGNConfig()``.
         seed: of the weights, the batches and the latents. Same seed, same machine, same result.
-        device: by default a GPU if there is one.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
 
     Returns:
         The model in evaluation mode, and its :class:`History`.
 
     Raises:
-        FeatureError: features that are not finite.
-        ValueError: word vectors that do not fit the classes, no class to train on, a training
-            class without sketches or photos, ``config.aligned`` without pairs.
-        DivergedError: a loss became NaN or infinite; it says which, and when.
+        FeatureError: NaN or infinity in features or word vectors.
+        ValueError: word vectors that do not fit the classes, unknown taps, no class to train on, a
+            training class without sketches or photos, or ``config.aligned`` without pairs.
+        DivergedError: a loss or a weight became NaN or infinite; it says which, and when.
     """
     config, device, started = config or SSGNConfig(), pick_device(device), time.perf_counter()
     check_trainable(feats, sem)
     train, held_out = feats.part("train"), feats.part("validation")
     words, held_out_words = sem[feats.mask("train")], sem[feats.mask("validation")]
     history, best = History(seed=seed, device=device_name(device)), -1.0
-    # Layers draw their weights and dropout from the global generator; leave the caller's alone.
+    # Layers draw weights and dropout from the global generator; restore its state afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = SSGN(
@@ -98,12 +109,12 @@ def fit(
         ).to(device)
         model.provenance = {**feats.provenance, "split": feats.split.name, "seed": seed}
         batches = Batches(model, train, words, seed)
-        del train  # the batches hold what is needed of it
+        del train  # the batches hold all that is needed
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            fused=True,  # one pass over the weights: on two cores several times faster
+            fused=True,  # one pass over the weights, several times faster on two cores
         )
         steps = config.epochs * len(batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -130,7 +141,7 @@ def fit(
                 record["validation"] = score = metrics["mAP@all"]
             record["seconds"] = time.perf_counter() - began
             history.epochs.append(record)
-            # With no pseudo-unseen class there is nothing to select by: keep the last epoch.
+            # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
             if score is None or score > best:
                 best, history.best_epoch = score, epoch
                 kept = copy.deepcopy(model.state_dict())
@@ -142,16 +153,20 @@ def fit(
 
 
 class Batches:
-    """Random pairs of the training classes, all on the model's device.
+    """Random pairs of sketches and photos of the training classes, all on the model's device.
 
-    Every epoch has each sketch once, in random order, with a random photo of its class; or with
-    the photo that it was drawn from, if ``config.aligned``.
+    Every epoch has each sketch once, in random order, with a random photo of its class; or, with
+    ``config.aligned``, the photo that it was drawn from. The chapter *Training* explains it.
 
     Args:
-        model: which columns, how standardized, on which device.
-        train: features of the training classes only.
+        model: selects and standardizes the columns, on its device.
+        train: features of the C training classes only.
         words: ``[C, S]``, their word vectors.
         seed: of the order, the photos and the noise.
+
+    Raises:
+        FeatureError: NaN or infinity.
+        ValueError: ``config.aligned`` without pairs.
     """
 
     def __init__(self, model: SSGN, train: Features, words: Tensor, seed: int):
@@ -160,16 +175,16 @@ class Batches:
             self.x = model.sketch_input(train.sketch)
             self.labels = train.sketch_labels.to(device)
             photo_labels, order = train.photo_labels.to(device).sort(stable=True)
-            self.v = model.photo_input(train.photo)[order]  # photos lie class by class
+            self.v = model.photo_input(train.photo)[order]  # photos in the order of their classes
             self.count = torch.bincount(photo_labels, minlength=len(train.classes))
             self.first = self.count.cumsum(0) - self.count
             self.own = torch.full_like(self.labels, -1)  # the row of v that a sketch was drawn from
             if model.config.aligned:
                 if train.pairs is None:
                     raise ValueError(
-                        "SSGNConfig.aligned needs the photo that each sketch was drawn from, and "
-                        f"{train.provenance.get('dataset', 'this dataset')} has no such pairs; "
-                        "Sketchy has"
+                        "SSGNConfig.aligned needs the photo that each sketch was drawn from, but "
+                        f"{train.provenance.get('dataset', 'this dataset')} has no such pairs; use "
+                        "Sketchy, or aligned=False"
                     )
                 pairs = train.pairs.to(device)
                 self.own = torch.where(pairs >= 0, order.argsort()[pairs], -1)
@@ -182,6 +197,7 @@ class Batches:
         return -(-len(self.x) // self.config.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the arguments of :meth:`~ssgn.model.SSGN.objective`, batch by batch."""
         random = {"generator": self.generator, "device": self.x.device}
         for rows in torch.randperm(len(self.x), **random).split(self.config.batch_size):
             y = self.labels[rows]  # [B]
@@ -192,12 +208,12 @@ class Batches:
 
 
 def class_means(x: Tensor, count: Tensor) -> Tensor:
-    """The mean row of each class.
+    """Compute the mean row of each class.
 
     Args:
-        x: ``[N, d]``, class by class. (``index_add_`` needs no order, but on a GPU it adds in a
-            different one each time.)
-        count: int64 ``[C]``, the rows of each class.
+        x: ``[N, d]``, rows in the order of their classes. (``index_add_`` would accept any order,
+            but on a GPU it adds in a different one each time.)
+        count: int64 ``[C]``, how many rows each class has.
 
     Returns:
         ``[C, d]``.
@@ -205,62 +221,85 @@ def class_means(x: Tensor, count: Tensor) -> Tensor:
     return torch.segment_reduce(x, "sum", lengths=count) / count[:, None]
 
 
-def check_trainable(feats: Features, sem: Tensor) -> None:
-    """Raise a ValueError unless features and word vectors are such that one can train on them."""
-    if sem.ndim != 2 or len(sem) != len(feats.classes):
-        raise ValueError(
-            f"word vectors {tuple(sem.shape)} for {len(feats.classes)} classes: there must be one "
-            "row per class, from class_vectors(feats.classes)"
-        )
-    check_finite(sem, "word vectors", "Map the classes to other words.")
+def check_trainable(feats: Features, sem: Tensor | None) -> None:
+    """Check that a model can be trained on features and word vectors.
+
+    Args:
+        feats: features of C classes.
+        sem: ``[C, S]``; None for a method that uses no word vectors.
+
+    Raises:
+        ValueError: word vectors that do not fit the classes, no class to train on, or a training
+            class without sketches or photos.
+        FeatureError: NaN or infinity in word vectors.
+    """
+    if sem is not None:
+        if sem.ndim != 2 or len(sem) != len(feats.classes):
+            raise ValueError(
+                f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one "
+                "row per class, from class_vectors(feats.classes)"
+            )
+        check_finite(sem, "word vectors", "Map the classes to other words.")
     train = feats.mask("train")
     if not train.any():
-        raise ValueError(f"split {feats.split.name} has no class to train on")
+        raise ValueError(f"split {feats.split.name} has no class to train on; choose another split")
     for domain in ("sketch", "photo"):
         counts = torch.bincount(getattr(feats, f"{domain}_labels"), minlength=len(train))
         empty = [feats.classes[i] for i in torch.nonzero(train & (counts == 0)).flatten()]
         if empty:
-            raise ValueError(f"training classes with no {domain} features: {empty}")
+            raise ValueError(
+                f"training classes with no {domain} features: {empty}; add images, or remove the "
+                "classes"
+            )
 
 
 def check_diverged(record: dict[str, float], model: torch.nn.Module, epoch: int, seed: int) -> None:
-    """Raise a :class:`DivergedError` if an epoch's mean losses, or its weights, are not finite."""
+    """Check that the losses and the weights of an epoch are finite.
+
+    Args:
+        record: the mean losses of the epoch by name.
+
+    Raises:
+        DivergedError: NaN or infinity; it says in which loss, or that it is in the weights.
+    """
     broken = [name for name, x in record.items() if not abs(x) < float("inf")]
     if not broken and not all(p.isfinite().all() for p in model.parameters()):
         broken = ["weights"]
     if broken:
         raise DivergedError(
             f"NaN or infinity in epoch {epoch} of seed {seed}: {', '.join(broken)}. Lower "
-            "learning_rate, or a loss's weight"
+            "learning_rate, or the weight of a loss"
         )
 
 
 def fit_cached(
     feats: Features, sem: Tensor, config: SSGNConfig | None = None, *, seed: int = 0, **options
 ) -> tuple[SSGN, History]:
-    """:func:`fit`, or its result when it was last called with the same arguments.
+    """Return the result of :func:`fit`, from the cache if the same call was made before.
 
     The checkpoint is kept in the cache folder, under a key of everything that the result depends
-    on: features, split, word vectors, configuration, seed and the library's source.
+    on: features, split, word vectors, configuration, seed and the library's source. The chapter
+    *Training* uses it.
 
     Args:
-        options: of :func:`fit`.
+        feats, sem, config, seed: see :func:`fit`.
+        options: further arguments of :func:`fit`; they are not part of the key.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its :class:`History`.
+
+    Raises:
+        FeatureError, ValueError, DivergedError: see :func:`fit`.
+        OSError: the cache cannot be written, for example because the disk is full.
     """
     config = config or SSGNConfig()
     key = digest(data_key(feats, sem), json.dumps([asdict(config), seed]), package_digest())
     folder = cache_dir() / "models" / key[:16]
 
-    def kept() -> tuple[SSGN, History]:
-        model = SSGN.load(folder)
-        return model, History(**read_json(folder / "config.json")["history"])
-
-    try:
-        return kept()
-    except (CheckpointError, KeyError, TypeError):
-        pass
-    with lock(folder):  # another process may be training the same
+    with lock(folder):  # another process may be training the same model
         try:
-            return kept()
+            model = SSGN.load(folder)
+            return model, History(**read_json(folder / "config.json")["history"])
         except (CheckpointError, KeyError, TypeError):
             model, history = fit(feats, sem, config, seed=seed, **options)
             model.save(folder, overwrite=True, history=asdict(history))
@@ -268,7 +307,7 @@ def fit_cached(
 
 
 def data_key(feats: Features, sem: Tensor) -> str:
-    """A hash of features, split and word vectors: the data that a training depends on."""
+    """Hash features, split and word vectors: the data that a training depends on."""
     about = [feats.provenance, feats.classes, feats.split.unseen, feats.split.validation]
     taps = [(name, columns.start, columns.stop) for name, columns in feats.taps.items()]
     return digest(feats.content, json.dumps([about, taps]), sem.numpy().tobytes())

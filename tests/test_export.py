@@ -99,6 +99,14 @@ def test_draw_of_blocks(rows, cols):
         assert np.array_equal(drawn.numpy(), draw(ink, size)[..., 0])
 
 
+@pytest.mark.parametrize("rows, cols", [(15, 24), (24, 15), (24, 3), (3, 24)])
+def test_sides_that_end_on_half_a_pixel_are_rounded_as_in_the_library(rows, cols):
+    ink = np.zeros((28, 28), np.uint8)
+    ink[2, 1] = ink[1 + rows, cols] = 200  # opposite corners
+    drawn = export.Draw(34)(torch.from_numpy(ink).float())
+    assert np.array_equal(drawn.numpy(), draw(ink, 34)[..., 0])
+
+
 def test_a_blank_sketch_stays_blank():
     assert (export.Draw(64)(torch.zeros(28, 28)) == 255).all()
 
@@ -169,7 +177,7 @@ def test_the_file_holds_no_folder_of_this_machine(files):
 def test_what_cannot_be_exported_is_refused(backbone, models, photo, world):
     with pytest.raises(ValueError, match="at least one model"):
         export.Pipeline(backbone, [], photo)
-    with pytest.raises(ValueError, match="k is 41; the gallery has 1 to 40"):
+    with pytest.raises(ValueError, match=r"k is 41; it must be in 1\.\.40"):
         export.Pipeline(backbone, models, photo, k=41)
     with pytest.raises(ssgn.FeatureError, match="2064 columns"):
         export.Pipeline(backbone, models, photo[:, :100])

@@ -161,7 +161,8 @@ def test_interrupted_indexing_goes_on(images, model, read, monkeypatch, batches)
     for path in (images.parent / "index").iterdir():
         path.unlink()
     read.clear()
-    monkeypatch.setattr(index, "how", lambda **options: extraction.how(batch_size=2, **options))
+    choose = extraction.compute_options
+    monkeypatch.setattr(index, "compute_options", lambda **given: choose(batch_size=2, **given))
     compute = extraction._computed
 
     def interrupted(*arguments, **options):
@@ -301,12 +302,12 @@ def test_missing_folder_images_or_index_are_named(tmp_path, images, model):
     with pytest.raises(ssgn.DataError, match="is not a folder"):
         build(images / "a.png", model)
     (tmp_path / "none").mkdir()
-    with pytest.raises(ssgn.DataError, match="no image that can be read; looked for are .png"):
+    with pytest.raises(ssgn.DataError, match="no image that can be read; image files end in .png"):
         build(tmp_path / "none", model)
     (tmp_path / "none/x.png").write_text("x")
     with pytest.raises(ssgn.DataError, match="x.png: not an image that Pillow knows"):
         build(tmp_path / "none", model)
-    with pytest.raises(ssgn.DataError, match="is not an index: .* Make one: ssgn index DIR"):
+    with pytest.raises(ssgn.DataError, match="is not an index: .* Make one: `ssgn index DIR"):
         Gallery.open(images)
 
 
@@ -354,7 +355,7 @@ def test_damaged_indexes_are_refused(images, model, sketch, monkeypatch):
     with pytest.raises(FeatureError, match="1 of 7 rows hold NaN"):
         Gallery.open(folder, model).search(sketch)
     monkeypatch.setattr(index, "FORMAT", 7)
-    with pytest.raises(FeatureError, match="has format 2, this version reads 7"):
+    with pytest.raises(FeatureError, match="has format 2, but this version reads 7"):
         Gallery.open(folder)
 
 

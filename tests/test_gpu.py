@@ -124,7 +124,7 @@ def test_class_means_repeat_themselves(world):
 def test_a_single_sketch_is_searched_without_worker_processes(tiny_dataset, monkeypatch):
     net = ssgn.backbones.load_backbone("efficientnet-lite0", size=32, pretrained=False)
     monkeypatch.setattr(extraction, "DataLoader", lambda *_, **__: pytest.fail("a worker"))
-    assert extraction.how()["workers"] > 0
+    assert extraction.compute_options()["workers"] > 0
     one = type(tiny_dataset.sketch)(tiny_dataset.sketch.ink[:1], ["one"])
     assert len(extraction.fused(net, one, progress=False)) == 1
 

@@ -311,3 +311,34 @@ def test_a_verdict_needs_the_whole_interval_on_one_side():
     assert verdict(runs, -0.49) == "holds" and verdict(runs, -0.48) == "open"
     assert verdict(runs, 4.49) == "does not hold" and verdict(runs, 4.48) == "open"
     assert verdict([5.0], 1.0) == "open"
+
+
+def test_similarities_of_ones_own_are_measured_like_cosines(random):
+    q, g, q_labels, g_labels = random
+    cosines = F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
+    expected = ssgn.evaluate(q, g, q_labels, g_labels, (5, 20), per_query=True)
+    found = ssgn.evaluate_similarity(cosines, q_labels, g_labels, (5, 20), per_query=True)
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=0, atol=1e-6), key
+    shifted = ssgn.evaluate_similarity(1e6 + cosines.double(), q_labels, g_labels, (5, 20))
+    means = {key: float(value.mean()) for key, value in found.items()}
+    assert shifted == pytest.approx(means, abs=1e-6)  # float64 keeps the order
+
+
+def test_numpy_arrays_are_accepted(random):
+    arrays = [x.numpy() for x in random]
+    assert ssgn.evaluate(*arrays, (5,)) == ssgn.evaluate(*random, (5,))
+    similarity = -np.linalg.norm(arrays[0][:, None] - arrays[1][None], axis=2)
+    assert 0 < ssgn.evaluate_similarity(similarity, *arrays[2:], (5,))["mAP@all"] <= 1
+
+
+def test_similarities_that_do_not_fit_are_named(random):
+    *_, q_labels, g_labels = random
+    s = torch.zeros(len(q_labels), len(g_labels))
+    with pytest.raises(ValueError, match=r"must be \[Q, G\]"):
+        ssgn.evaluate_similarity(s[0], q_labels, g_labels)
+    with pytest.raises(ValueError, match="3 queries but 30 labels"):
+        ssgn.evaluate_similarity(s[:3], q_labels, g_labels)
+    with pytest.raises(ssgn.FeatureError, match="similarities: 1 of"):
+        s[2, 1] = torch.nan
+        ssgn.evaluate_similarity(s, q_labels, g_labels)

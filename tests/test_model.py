@@ -503,13 +503,15 @@ def test_a_folder_without_one_of_the_files_is_not_a_checkpoint(saved, file):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda a: a | {"format": 2}, "format 2, this version reads 3.*`ssgn train FOLDER`"),
+        (lambda a: a | {"format": 2}, "format 2, but this version reads 3.*`ssgn train FOLDER`"),
         (lambda a: {k: v for k, v in a.items() if k != "format"}, "format None"),
         (lambda a: {k: v for k, v in a.items() if k != "width"}, "width"),
         (lambda a: a | {"width": 10}, "damaged"),
         (lambda a: a | {"width": "24"}, "damaged"),
         (lambda a: a | {"classes": a["classes"][1:]}, "damaged"),
         (lambda a: a | {"config": a["config"] | {"hidden": 33}}, "damaged"),
+        (lambda a: a | {"config": a["config"] | {"hidden": 10**9}}, "damaged"),
+        (lambda a: a | {"config": a["config"] | {"taps": [["low"]]}}, "names of taps"),
         (lambda a: a | {"config": a["config"] | {"decoder": "single-stage"}}, "damaged"),
         (lambda a: a | {"config": a["config"] | {"decoder": "quantum"}}, "quantum"),
         (lambda a: a | {"config": a["config"] | {"precision": "float32"}}, "precision"),

@@ -310,7 +310,7 @@ def test_a_ledger_holds_runs_on_one_dataset_only(run, tmp_path, world):
 
 def test_a_ledger_of_another_version_names_the_command_that_makes_it_anew(tmp_path):
     (tmp_path / "old.json").write_text('{"format": 1, "runs": []}')
-    with pytest.raises(LedgerError, match="format 2 but of 1: .*`ssgn study`"):
+    with pytest.raises(LedgerError, match=r"format 2 \(its format is 1\): .*`ssgn study`"):
         read_ledger(tmp_path / "old.json")
     with pytest.raises(FileNotFoundError):
         read_ledger(tmp_path / "nowhere.json")
@@ -424,7 +424,7 @@ def test_values_come_in_the_order_of_the_seeds():
 def test_ratios_pair_the_seeds():
     assert ratios(RUNS, "a", "b") == [0.5, 0.75]
     assert ratios(iter(RUNS), "b", "a", "P@5") == pytest.approx([2 / 3, 4])
-    assert ratios(RUNS[:3:2], "a", "b", worse=RUNS) == [0.5, 0.75]
+    assert ratios(RUNS[:3:2], "a", "b", others=RUNS) == [0.5, 0.75]
     with pytest.raises(ValueError, match=r"'a' has runs of the seeds \[0, 1\], 'b' of \[0\]"):
         ratios(RUNS[:3], "a", "b")
     with pytest.raises(ValueError, match="'c'"):

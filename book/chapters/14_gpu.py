@@ -59,7 +59,7 @@ from IPython.display import Markdown, display
 
 import ssgn
 from ssgn import plots
-from ssgn.machine import provenance
+from ssgn.machine import provenance, read_json
 
 plots.use_style()
 
@@ -186,6 +186,31 @@ provenance()
 # benchmarks of [chapter 15](15_speed); it goes on where it stopped, too. A training takes seconds and
 # keeps no state of its own: one that was interrupted starts again.
 #
+# ## Damaged files
+#
+# Disks fill up, downloads break off, and a folder of a million images holds some that are none. An image
+# is decoded correctly or reported with its path and the reason; features, checkpoints, indexes and
+# ledgers are read as they were written or refused. A recorded *fuzz run* damages files of every kind at
+# random and reads them again. Each case ends in one of three ways: *same*, the content is that of the
+# whole file; *other*, it is not, which nobody can detect in a format without checksums; *refused*, with
+# a documented error. Everything else would be a finding.
+
+# %% tags=["hide-input"]
+fuzzed = read_json("../results/fuzz.json")
+head = ("file", "cases", "same", "other", "refused", "findings")
+lines = [" | ".join(head), " | ".join("---" for _ in head)]
+for row in fuzzed["kinds"]:
+    counts = [row["cases"], row["same"], row["other"], row["refused"]]
+    counts.append(len(row["findings"]))
+    lines.append(" | ".join([row["kind"], *(f"{n:,}" for n in counts)]))
+display(
+    Markdown(
+        "\n".join(f"| {line} |" for line in lines)
+        + f"\n\n`{fuzzed['command']}`, {fuzzed['date']}, commit {fuzzed['commit']}."
+    )
+)
+
+# %% [markdown]
 # ## What it means
 #
 # The times above are those of one machine, taken once, beside whatever else it was doing. That is good enough

@@ -1,19 +1,19 @@
-"""What to compare with: the methods of the paper's table, one function each, in one protocol.
+"""Baselines: the methods of the paper's table, one function each, in one protocol.
 
-Every method is called as :func:`~ssgn.train.fit` is, and returns a model and a
+Every method is called like :func:`~ssgn.train.fit` and returns a model and a
 :class:`~ssgn.train.History`::
 
     model, history = baselines.ridge(feats, sem, "fusion", seed=0)
     ssgn.evaluate_unseen(model, feats)
 
-They share one protocol with SSGN: the same training classes, columns standardized with statistics
-of those classes only, options and epochs chosen by ``mAP@all`` on the pseudo-unseen classes, and no
-unseen class in reach. As by ``fit``, the returned model has not been fitted to the pseudo-unseen
-classes; ``refit=True`` of the closed forms does that too, and is then not comparable with ``fit``.
+They share one protocol with SSGN: the same training classes, columns standardized with the
+statistics of those classes only, options and epochs chosen by ``mAP@all`` on the pseudo-unseen
+classes, and no unseen class within reach. Like the result of ``fit``, the returned model has not
+been fitted to the pseudo-unseen classes; a closed form with ``refit=True`` has, and is then not
+comparable with ``fit``.
 
-A closed form has no epochs: its history holds one record per trial, with its options and
-``validation``, and ``best_epoch`` is 0. The chapter *The paper's table* explains the
-methods.
+A closed form has no epochs: its history holds one record per trial, with the trial's options and
+``validation``, and ``best_epoch`` is 0. The chapter *The paper's table* explains the methods.
 """
 
 from dataclasses import dataclass, field
@@ -56,14 +56,17 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Method:
-    """A baseline and its options: what :class:`~ssgn.config.SSGNConfig` is to SSGN.
+    """A baseline and its options, as :class:`~ssgn.config.SSGNConfig` is for SSGN.
 
-    :func:`~ssgn.studies.study` takes it wherever it takes a configuration.
+    :func:`~ssgn.studies.study` takes either. The chapter *The paper's table* explains the methods.
 
     Attributes:
         name: of a function in this package.
         taps: ``"fusion"``, ``"single"`` or a list of tap names.
         options: further keyword arguments of the function.
+
+    Raises:
+        ValueError: an unknown name.
     """
 
     name: str
@@ -72,29 +75,40 @@ class Method:
 
     def __post_init__(self):
         if self.name not in METHODS:
-            raise ValueError(f"unknown baseline {self.name!r}; there are: {', '.join(METHODS)}")
+            raise ValueError(f"unknown baseline {self.name!r}; available: {', '.join(METHODS)}")
 
     def fit(self, feats: Features, sem: Tensor, **options) -> tuple[Baseline, History]:
-        """Call the function; ``options`` are ``seed``, ``device`` and ``progress``."""
+        """Fit the baseline.
+
+        Args:
+            feats: features of C classes.
+            sem: ``[C, S]`` word vectors.
+            options: ``seed``, ``device`` and ``progress``.
+
+        Raises:
+            ValueError, FeatureError, DivergedError: see the method's function.
+        """
         return METHODS[self.name](feats, sem, self.taps, **self.options, **options)
 
 
-# A CVAE that one CPU core trains in minutes [O]. So small a network needs larger steps: at the
-# published learning rate it is far from done after 25 epochs of our data. On pseudo-unseen classes
-# it does better than twice these sizes at that rate; its score there rises little after 15 epochs
-# (single layer, published form, 100 sketches per class: 0.216 after 15, 0.220 at best in 25).
+# A CVAE that one CPU core trains in minutes [O]. Such a small network needs larger steps: at the
+# published learning rate it is far from converged after 25 epochs of our data. On pseudo-unseen
+# classes it beats a network of twice these sizes at the published rate, and improves little after
+# 15 epochs (single layer, published form, 100 sketches per class: mAP@all 0.216 after 15 epochs,
+# 0.220 at best in 25).
 REDUCED = {"widths": (512, 256), "latent": 64, "learning_rate": 1e-3, "epochs": 15}
 
 
 def table(published_sizes: bool = False) -> dict[str, Method]:
-    """The methods of the comparison table by name, each with one layer and with several.
+    """Return the methods of the comparison table by name, each with a single layer and with fusion.
 
     Direct regression, ESZSL, SAE and CVAE are the paper's own comparison [C]; nearest neighbor,
-    ridge regression, the standardized CVAE and the two towers are ours [O].
+    ridge regression, the standardized CVAE and the two towers are ours [O]. The chapter *The
+    paper's table* explains them.
 
     Args:
-        published_sizes: train the CVAE at its published sizes and learning rate, which needs a GPU;
-            otherwise with the options of :data:`REDUCED`.
+        published_sizes: train the CVAE at its published sizes and learning rate [C], which needs a
+            GPU; by default with the options of :data:`REDUCED`.
     """
     sizes = {} if published_sizes else REDUCED
     methods = {

@@ -1,4 +1,7 @@
-"""Baselines that learn nothing, or learn in closed form."""
+"""Baselines that learn nothing, or in closed form.
+
+The chapter *The paper's table* explains each of them.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -23,12 +26,21 @@ def nearest_neighbor(
     progress: bool = True,
     standardized: bool = True,
 ) -> tuple[Baseline, History]:
-    """Compare sketches with photos as the backbone sees them; nothing is learned.
+    """Compare the features of sketches and photos directly; nothing is learned [O].
+
+    The chapter *The paper's table* explains it.
 
     Args:
+        feats: features of C classes.
         sem, seed, progress: not used; every method takes them.
-        standardized: each column to zero mean and unit variance over the training classes of its
-            own domain [O]; False compares the raw features.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        device: by default a GPU if one is available.
+        standardized: standardize each column over the training classes, per domain; False compares
+            raw features.
+
+    Raises:
+        ValueError: unknown taps, no class to train on, or a training class without images.
+        FeatureError: NaN or infinity.
     """
 
     def prepare(part: str):
@@ -49,12 +61,23 @@ def ridge(
     strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
     refit: bool = False,
 ) -> tuple[Baseline, History]:
-    """Linear regression from a sketch to its class's mean image features, in closed form [O].
+    """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
+
+    The regression is linear, with a squared penalty on the weights. The chapter *The paper's table*
+    explains it.
 
     Args:
+        feats: features of C classes.
         sem, seed, progress: not used; every method takes them.
-        strengths: of the squared penalty, to choose from.
-        refit: fit once more on all seen classes, with the strength that was chosen.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        device: by default a GPU if one is available.
+        strengths: of the penalty, to choose from.
+        refit: fit once more on all seen classes, with the chosen strength.
+
+    Raises:
+        ValueError: unknown taps, no class to train on, a training class without images, or
+            equations that cannot be solved.
+        FeatureError: NaN or infinity.
     """
 
     def prepare(part: str):
@@ -84,24 +107,32 @@ def eszsl(
     lambdas: Sequence[float] = (1e-1, 1e0, 1e1),
     refit: bool = False,
 ) -> tuple[Baseline, History]:
-    """ESZSL: Romera-Paredes and Torr, An Embarrassingly Simple Approach to Zero-Shot Learning,
-    ICML 2015. A bilinear map between features and class vectors, in closed form.
+    """Fit ESZSL, a bilinear map between features and class vectors, in closed form [C].
 
+    Romera-Paredes and Torr, An Embarrassingly Simple Approach to Zero-Shot Learning, ICML 2015.
     With features X ``[N, d]``, class vectors S ``[C, a]`` and labels Y ``[N, C]`` of +1 for a row's
     own class and -1 elsewhere, W minimizes
     ``|X W S' - Y|² + gamma |W S'|² + lambda |X W|² + gamma lambda |W|²``:
     ``W = (X'X + gamma I)⁻¹ X'Y S (S'S + lambda I)⁻¹``.
 
-    ESZSL classifies images, and how it was made to retrieve for the published tables is not
-    known: here one W is learned for sketches and one for photos, and the vectors X W that they
-    predict are compared [O].
+    ESZSL classifies images, and it is not known how the published tables made it retrieve. Here one
+    W is learned for sketches and one for photos, and the vectors X W that they predict are compared
+    [O]. The chapter *The paper's table* explains it.
 
     Args:
+        feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
-        gammas, lambdas: penalties to choose from, multiples of the mean diagonal entry of X'X and
-            of S'S, so that one grid serves both domains [O].
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         seed, progress: not used; every method takes them.
-        refit: fit once more on all seen classes, with the penalties that were chosen.
+        device: by default a GPU if one is available.
+        gammas, lambdas: penalties to choose from, as multiples of the mean diagonal entry of X'X
+            and of S'S, so that one grid fits both domains [O].
+        refit: fit once more on all seen classes, with the chosen penalties.
+
+    Raises:
+        ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
+            class without images, or equations that cannot be solved.
+        FeatureError: NaN or infinity.
     """
 
     def prepare(part: str):
@@ -128,15 +159,22 @@ def eszsl(
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
-    """W ``[d, a]`` of :func:`eszsl` for any penalties, from two eigendecompositions.
+    """Prepare :func:`eszsl` for any penalties, with two eigendecompositions.
 
-    Both matrices that a penalty is added to are symmetric. In their eigenvectors' bases the
-    penalties only shift eigenvalues, so each further pair costs a division and two products.
+    Both matrices that get a penalty are symmetric. In the bases of their eigenvectors the penalties
+    only shift eigenvalues, so each further pair costs one division and two products. The chapter
+    *The paper's table* explains it.
 
     Args:
         x: ``[N, d]`` features.
         y: ``[N, C]``, +1 and -1.
         s: ``[C, a]`` class vectors.
+
+    Returns:
+        A function from gamma and lambda to W ``[d, a]``.
+
+    Raises:
+        torch.linalg.LinAlgError: the equations cannot be solved.
     """
     e, u = torch.linalg.eigh(x.T @ x)
     f, t = torch.linalg.eigh(s.T @ s)
@@ -163,22 +201,31 @@ def sae(
     lambdas: Sequence[float] = (1e-2, 1e-1, 1e0, 1e1),
     refit: bool = False,
 ) -> tuple[Baseline, History]:
-    """SAE: Kodirov, Xiang and Gong, Semantic Autoencoder for Zero-Shot Learning, CVPR 2017.
+    """Fit SAE, a linear autoencoder whose hidden layer is the class vector, in closed form [C].
 
-    A linear autoencoder whose hidden layer is the class vector, with tied weights W ``[a, d]``.
-    With one example per column, X ``[d, N]`` and their class vectors S ``[a, N]``, W minimizes
-    ``|X - W'S|² + lambda |WX - S|²``, which is a Sylvester equation:
+    Kodirov, Xiang and Gong, Semantic Autoencoder for Zero-Shot Learning, CVPR 2017. With one
+    example per column, X ``[d, N]`` and their class vectors S ``[a, N]``, the tied weights W
+    ``[a, d]`` minimize ``|X - W'S|² + lambda |WX - S|²``, which gives a Sylvester equation:
     ``SS' W + W lambda XX' = (1 + lambda) S X'``.
 
     One W is learned for sketches and one for photos, and the word vectors WX of both are compared
-    [O]. Decoding a sketch's word vector into image features by the photos' W' did worse on
-    pseudo-unseen classes, with every lambda and with one layer or several.
+    [O]. Decoding a sketch's word vector into photo features with the photos' W' was worse on
+    pseudo-unseen classes, with every lambda and with a single layer or fusion. The chapter *The
+    paper's table* explains it.
 
     Args:
+        feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
-        lambdas: to choose from.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         seed, progress: not used; every method takes them.
-        refit: fit once more on all seen classes, with the lambda that was chosen.
+        device: by default a GPU if one is available.
+        lambdas: to choose from.
+        refit: fit once more on all seen classes, with the chosen lambda.
+
+    Raises:
+        ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
+            class without images, or equations that cannot be solved.
+        FeatureError: NaN or infinity.
     """
 
     def prepare(part: str):
@@ -201,14 +248,18 @@ def sae(
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
-    """W ``[a, d]`` of :func:`sae` for any lambda, from two eigendecompositions.
+    """Prepare :func:`sae` for any lambda, with two eigendecompositions.
 
-    SS' and XX' are symmetric. In their eigenvectors' bases the Sylvester equation reduces to
-    one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``.
+    SS' and XX' are symmetric. In the bases of their eigenvectors the Sylvester equation reduces to
+    one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``. The chapter
+    *The paper's table* explains it.
 
     Args:
         x: ``[d, N]`` features, one example per column.
-        s: ``[a, N]``, the class vector of each.
+        s: ``[a, N]``, the class vector of each example.
+
+    Returns:
+        A function from lambda to W ``[a, d]``.
     """
     e, u = torch.linalg.eigh(x @ x.T)
     f, t = torch.linalg.eigh(s @ s.T)
@@ -216,8 +267,8 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
 
     def at(lambda_: float) -> Tensor:
         both = f[:, None] + lambda_ * e
-        # Where both eigenvalues vanish, to float32's precision, c does too: any w solves it, and 0
-        # is the smallest.
+        # Where both eigenvalues are zero in float32's precision, c is too: any w solves the
+        # equation, and 0 is the smallest.
         w = torch.where(both > 1e-6 * both.max(), (1 + lambda_) * c / both, 0.0)
         return t @ w @ u.T
 
@@ -225,6 +276,6 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
 
 
 def _class_vectors(feats: Features, sem: Tensor, part: str, device: torch.device) -> Tensor:
-    """The word vectors of a part's classes, standardized over them."""
+    """Return the word vectors of a part's classes, standardized over these classes."""
     words = sem[feats.mask(part)]
     return Standardize(words)(words).to(device)

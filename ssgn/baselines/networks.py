@@ -1,4 +1,7 @@
-"""Baselines that are trained by gradient descent."""
+"""Baselines that are trained by gradient descent.
+
+The chapter *The paper's table* explains each of them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -27,17 +30,27 @@ def direct_regression(
     batch_size: int = 256,
     learning_rate: float = 1e-3,
 ) -> tuple[Baseline, History]:
-    """Direct regression, as the paper's table lists it [C]: a network from a sketch's features to
-    those of a photo of its class, trained on the squared error.
+    """Train direct regression: from sketch features to those of a photo of the same class [C].
 
-    Its size and optimizer are ours [O]: one hidden layer and AdamW, chosen on pseudo-unseen classes
-    of doodle-emoji.
+    The network is trained on the squared error. Its size and its optimizer are ours, chosen on
+    pseudo-unseen classes of doodle-emoji: one hidden layer and AdamW [O]. The chapter *The paper's
+    table* explains it.
 
     Args:
+        feats: features of C classes.
         sem: not used; every method takes it.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        seed: of the weights and the batches.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
         hidden: width of the hidden layer.
-        dropout: of the hidden layer, while training.
+        dropout: of the hidden layer in training.
         epochs, batch_size, learning_rate: of the training.
+
+    Raises:
+        ValueError: unknown taps, no class to train on, or a training class without images.
+        FeatureError: NaN or infinity.
+        DivergedError: the loss or a weight became NaN or infinite.
     """
     inputs = Inputs(feats.part("train"), taps, True, device)
     d = inputs.x.shape[1]
@@ -55,20 +68,26 @@ def direct_regression(
 
 
 class Regression(nn.Module):
-    """The network of :func:`direct_regression`: ``[B, d]`` sketch to image features."""
+    """The network of :func:`direct_regression`: from sketch to photo features, ``[B, d]`` each.
+
+    Args:
+        net: maps one to the other.
+    """
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def loss(self, x: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        """Mean squared error against one photo of each sketch's class, drawn at random."""
+        """Compute the mean squared error against one random photo of each sketch's class [C]."""
         return losses.reconstruction(self.net(x), v)
 
     def synthesize(self, x: Tensor) -> Tensor:
+        """Regress photo features from sketch features, ``[B, d]`` each."""
         return self.net(x)
 
     def embed(self, v: Tensor) -> Tensor:
+        """Return the photo features ``[B, d]`` as they are."""
         return v
 
 
@@ -88,24 +107,36 @@ def cvae(
     batch_size: int = 128,
     learning_rate: float = 2e-4,
 ) -> tuple[Baseline, History]:
-    """CVAE: Yelamarthi et al., A Zero-Shot Framework for Sketch Based Image Retrieval, ECCV 2018.
+    """Train the CVAE, which synthesizes photo features from sketch features and a latent z [C].
 
-    A decoder imagines a photo's features from a sketch's and a latent z [C]; see :class:`CVAE`. The
-    defaults are the published sizes, epochs and optimizer [C]. They ask for a GPU; smaller
-    ``widths`` and ``latent`` serve a CPU, and a table has to say so.
+    Yelamarthi et al., A Zero-Shot Framework for Sketch Based Image Retrieval, ECCV 2018; see
+    :class:`CVAE` for the network. The defaults are the published sizes, epochs and optimizer [C],
+    which need a GPU. Smaller ``widths`` and ``latent`` suit a CPU; a table must say so.
 
-    The published code pairs a sketch with the photo that it was drawn from; here it is a random
-    photo of its class, anew in every epoch, as in ``fit``.
+    The published code pairs a sketch with the photo that it was drawn from; here it gets a random
+    photo of its class in every epoch, as in ``fit`` [O]. The chapter *The paper's table* explains
+    it.
 
     Args:
+        feats: features of C classes.
         sem: not used; every method takes it.
-        standardized: False is the published form, raw features and outputs that a ReLU keeps
-            non-negative. True standardises the columns and makes the outputs linear [O].
-        widths: of the encoder's two hidden layers; both decoders' hidden layers have the second.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        seed: of the weights, the batches and the noise.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
+        standardized: False is the published form: raw features, and a ReLU on the outputs. True
+            standardizes the columns and makes the outputs linear [O].
+        widths: of the two hidden layers of the encoder; those of both decoders have the second.
         latent: width of z.
-        draws: K, the number of z that are averaged when features are synthesized. Epochs are
-            compared with 10 of them, which tells good from bad at a tenth of the cost [O].
+        draws: K, how many z are averaged when features are synthesized. Epochs are compared with at
+            most 10, which ranks them at a tenth of the cost [O].
         epochs, batch_size, learning_rate: of the training.
+
+    Raises:
+        ValueError: unknown taps, no class to train on, a training class without images, or fewer
+            than one draw.
+        FeatureError: NaN or infinity.
+        DivergedError: the loss or a weight became NaN or infinite.
     """
     inputs = Inputs(feats.part("train"), taps, standardized, device)
     few = min(draws, 10)
@@ -127,18 +158,21 @@ def cvae(
 class CVAE(nn.Module):
     """The network of :func:`cvae` [C].
 
-    The encoder reads image and sketch features: FC, BN, dropout, FC, BN, then mean and log-variance
-    of z, each through a tanh. The decoder turns z and the sketch into image features, a second one
-    turns those back into the sketch. Every hidden layer has a ReLU.
+    The encoder takes photo and sketch features: FC, BN, dropout, FC, BN, then mean and log-variance
+    of z, each through a tanh. The decoder maps z and the sketch to photo features, and a second one
+    maps those back to the sketch. Every hidden layer has a ReLU.
 
-    The published outputs have a ReLU too, for VGG-16's features have been through one. A backbone
-    with linear bottlenecks has columns that can be negative: there the output is linear, and a ReLU
-    stays where no training feature is below zero [O]. On VGG-16 this is the published form.
+    The published outputs have a ReLU too, because VGG-16's features are outputs of one. A backbone
+    with linear bottlenecks has columns with negative values: their output is linear, and a ReLU
+    stays where no training feature is negative [O]. On VGG-16 this is the published form.
 
     Args:
         sketch, photo: ``[N, d]`` and ``[M, d]``, the training features.
         widths, latent, draws: see :func:`cvae`.
-        standardized: outputs are linear in every column.
+        standardized: make the output linear in every column.
+
+    Raises:
+        ValueError: fewer than one draw.
     """
 
     def __init__(
@@ -174,24 +208,30 @@ class CVAE(nn.Module):
         self.draw(draws)
 
     def draw(self, draws: int) -> None:
-        """Draw the latents that :meth:`synthesize` averages over; the same serve all sketches."""
+        """Draw the latents that :meth:`synthesize` averages over; all sketches share them.
+
+        Raises:
+            ValueError: fewer than one draw.
+        """
         if draws < 1:
-            raise ValueError(f"cvae: draws is {draws}; at least one z must be drawn")
+            raise ValueError(f"cvae: draws is {draws}; it must be at least 1")
         generator = torch.Generator().manual_seed(0)
         self.latents = torch.randn(draws, self.latent, generator=generator).to(self.latents.device)
 
     def loss(self, x: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        """:meth:`objective` with noise drawn anew."""
+        """Compute :meth:`objective` with new noise."""
         return self.objective(x, v, torch.randn(len(x), self.latent, device=x.device))
 
     def objective(self, x: Tensor, v: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the image features, mean over columns; KL divergence, summed over z; and
-        ten times the squared error of the sketch that is predicted back [C].
+        """Compute the training loss, a scalar [C].
+
+        It is the squared error of the photo features, mean over columns; plus the KL divergence,
+        summed over z; plus ten times the squared error of the sketch that is predicted back.
 
         Args:
-            x, v: ``[B, d]`` sketch and image features.
-            noise: ``[B, Z]`` from N(0, I). The published code draws one row a batch; here every
-                pair has its own.
+            x, v: ``[B, d]`` sketch and photo features.
+            noise: ``[B, Z]`` from N(0, I). The published code draws one row per batch; here every
+                pair has its own [O].
         """
         hidden = self.encoder(torch.cat([v, x], 1))
         mu, log_var = self.mu(hidden), self.log_var(hidden)
@@ -203,13 +243,13 @@ class CVAE(nn.Module):
         )
 
     def decode(self, z: Tensor, x: Tensor) -> Tensor:
-        """Image features ``[B, d]`` from z ``[B, Z]`` and a sketch's features ``[B, d]``."""
+        """Map z ``[B, Z]`` and sketch features ``[B, d]`` to photo features ``[B, d]``."""
         hidden = self.decoder_hidden(torch.cat([z, x], 1)).relu()
         return torch.maximum(self.decoder_out(hidden), self.photo_floor)
 
     def synthesize(self, x: Tensor) -> Tensor:
-        """The mean of :meth:`decode` over the drawn latents, ``[B, d]``."""
-        # The first layer is linear in [z, x], so each sketch's share is computed once for all z.
+        """Average :meth:`decode` over the drawn latents: sketch to photo features, ``[B, d]``."""
+        # The first layer is linear in [z, x], so the part of x is computed once for all z.
         of_z, of_x = self.decoder_hidden.weight.split([self.latent, x.shape[1]], 1)
         from_x = x @ of_x.T + self.decoder_hidden.bias
         total = torch.zeros_like(x)
@@ -219,6 +259,7 @@ class CVAE(nn.Module):
         return total / len(self.latents)
 
     def embed(self, v: Tensor) -> Tensor:
+        """Return the photo features ``[B, d]`` as they are."""
         return v
 
 
@@ -237,19 +278,29 @@ def two_tower(
     batch_size: int = 256,
     learning_rate: float = 3e-4,
 ) -> tuple[Baseline, History]:
-    """Two networks, one a domain, into one space: the modern reference [O].
+    """Train two networks, one per domain, into a common space: the modern reference [O].
 
-    Trained on the symmetric contrastive loss of CLIP (Radford et al., ICML 2021), with all pairs of
-    one class as positives (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020); see
-    :class:`TwoTower`. No image features are synthesized. The sizes were chosen on pseudo-unseen
-    classes of doodle-emoji.
+    The loss is the symmetric contrastive loss of CLIP (Radford et al., ICML 2021), with all pairs
+    of one class as positives (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020); see
+    :class:`TwoTower`. No photo features are synthesized. The sizes were chosen on pseudo-unseen
+    classes of doodle-emoji. The chapter *The paper's table* explains it.
 
     Args:
+        feats: features of C classes.
         sem: not used; every method takes it.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        seed: of the weights and the batches.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
         hidden: width of each tower's hidden layer.
         embedding: width of the common space.
-        dropout: of the hidden layers, while training.
+        dropout: of the hidden layers in training.
         epochs, batch_size, learning_rate: of the training.
+
+    Raises:
+        ValueError: unknown taps, no class to train on, or a training class without images.
+        FeatureError: NaN or infinity.
+        DivergedError: the loss or a weight became NaN or infinite.
     """
     inputs = Inputs(feats.part("train"), taps, True, device)
     d = inputs.x.shape[1]
@@ -267,10 +318,13 @@ def two_tower(
 
 
 class TwoTower(nn.Module):
-    """The network of :func:`two_tower`: a tower a domain, and the temperature.
+    """The network of :func:`two_tower`: one tower per domain, and the temperature.
 
-    ``log_scale`` is the logarithm of the inverse temperature; it begins at CLIP's 1/0.07 and is
-    kept below 100.
+    ``log_scale`` is the logarithm of the inverse temperature, which starts at CLIP's 1/0.07 and is
+    clamped to at most 100.
+
+    Args:
+        sketch, photo: the towers, ``[B, d]`` to ``[B, E]``.
     """
 
     def __init__(self, sketch: nn.Module, photo: nn.Module):
@@ -279,15 +333,21 @@ class TwoTower(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def loss(self, x: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of finding the photos of a sketch's class in the batch, and the reverse, in
-        nats: the mean of :func:`~ssgn.losses.contrastive` in both directions."""
+        """Compute the mean of :func:`~ssgn.losses.contrastive` in both directions, in nats.
+
+        Args:
+            x, v: ``[B, d]`` sketch and photo features.
+            labels: int64 ``[B]``.
+        """
         temperature = 1 / self.log_scale.clamp(max=math.log(100)).exp()
         q, g = self.sketch(x), self.photo(v)
         there = losses.contrastive(q, g, labels, labels, temperature)
         return 0.5 * (there + losses.contrastive(g, q, labels, labels, temperature))
 
     def synthesize(self, x: Tensor) -> Tensor:
+        """Map sketch features ``[B, d]`` into the common space ``[B, E]``."""
         return self.sketch(x)
 
     def embed(self, v: Tensor) -> Tensor:
+        """Map photo features ``[B, d]`` into the common space ``[B, E]``."""
         return self.photo(v)

@@ -1,4 +1,7 @@
-"""What the baselines share: their inputs, and how options and epochs are chosen."""
+"""The protocol of all baselines: their inputs, and the choice of options and epochs.
+
+The chapter *The paper's table* explains it.
+"""
 
 import copy
 import time
@@ -18,14 +21,15 @@ from ..train import History, check_diverged, check_trainable, class_means
 
 @dataclass(frozen=True)
 class Baseline:
-    """A retrieval method: two maps from full features into one space, ranked by cosine there.
+    """A retrieval method: two maps from full features into one space, where cosine ranks.
 
     :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and
-    :func:`~ssgn.retrieval.evaluate_unseen` take it in the place of an :class:`~ssgn.model.SSGN`.
+    :func:`~ssgn.retrieval.evaluate_unseen` accept it in place of an :class:`~ssgn.model.SSGN`. The
+    chapter *The paper's table* compares the baselines.
 
     Attributes:
-        synthesize: full sketch features ``[N, D]`` to ``[N, d]``.
-        embed: full photo features ``[M, D]`` to ``[M, d]``.
+        synthesize: maps full sketch features ``[N, D]`` to ``[N, d]``.
+        embed: maps full photo features ``[M, D]`` to ``[M, d]``.
     """
 
     synthesize: Callable[[Tensor], Tensor]
@@ -33,18 +37,23 @@ class Baseline:
 
 
 class Inputs:
-    """A choice of columns of both domains, on a device, standardized over the training classes.
+    """The chosen columns of both domains, on a device, standardized over the training classes.
 
     Args:
-        train: features of the classes to fit to.
-        taps: which columns.
-        standardized: each column to zero mean and unit variance over these classes.
+        train: features of the C classes to fit to.
+        taps: the columns to use: ``"fusion"``, ``"single"``, a tap's name or a list of names.
+        standardized: bring each column to zero mean and unit variance over these classes.
+        device: by default a GPU if one is available.
 
     Attributes:
-        x: ``[N, d]``, the sketches.
-        v: ``[M, d]``, the photos, class by class.
+        x: float32 ``[N, d]``, the sketches.
+        v: float32 ``[M, d]``, the photos in the order of their classes.
         x_labels, v_labels: int64 ``[N]`` and ``[M]``, in 0..C-1.
-        count: int64 ``[C]``, the photos of each class.
+        count: int64 ``[C]``, how many photos each class has.
+
+    Raises:
+        ValueError: unknown taps or an unknown device.
+        FeatureError: NaN or infinity.
     """
 
     def __init__(self, train: Features, taps, standardized: bool, device):
@@ -61,17 +70,27 @@ class Inputs:
         self.first = self.count.cumsum(0) - self.count
 
     def sketch(self, sketch: Tensor) -> Tensor:
+        """Select and standardize the columns of full sketch features, ``[N, D]`` to ``[N, d]``.
+
+        Raises:
+            FeatureError: features of another width, NaN or infinity.
+        """
         return self.x_scale(self._select(sketch, "sketch"))
 
     def photo(self, photo: Tensor) -> Tensor:
+        """Select and standardize the columns of full photo features, ``[M, D]`` to ``[M, d]``.
+
+        Raises:
+            FeatureError: features of another width, NaN or infinity.
+        """
         return self.v_scale(self._select(photo, "photo"))
 
     def _select(self, features: Tensor, domain: str) -> Tensor:
         if features.ndim != 2 or features.shape[1] != self.width:
             raise FeatureError(
-                f"this baseline was made for features of {self.width} columns, and was given "
-                f"{tuple(features.shape)}. Give all columns of the same backbone's features; it "
-                "selects its own."
+                f"this baseline was fitted to features of {self.width} columns, got {domain} "
+                f"features {tuple(features.shape)}. Extract them with the same backbone and give "
+                "all columns; the baseline selects its own"
             )
         columns = self.columns.to(features.device)
         x = features[:, columns].to(self.device, torch.float32)
@@ -79,11 +98,19 @@ class Inputs:
         return x
 
     def class_means(self) -> Tensor:
-        """The mean photo of each class, ``[C, d]``."""
+        """Compute the mean photo features of each class, ``[C, d]``."""
         return class_means(self.v, self.count)
 
     def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """One epoch: every sketch once, each with a random photo of its class."""
+        """Yield one epoch: every sketch once, each with a random photo of its class [O].
+
+        Args:
+            size: pairs per batch, B.
+            generator: on the device of the features.
+
+        Yields:
+            x ``[B, d]``, v ``[B, d]`` and their labels, int64 ``[B]``.
+        """
         random = {"generator": generator, "device": self.x.device}
         for rows in torch.randperm(len(self.x), **random).split(size):
             y = self.x_labels[rows]
@@ -91,13 +118,8 @@ class Inputs:
             yield self.x[rows], self.v[self.first[y] + pick], y
 
 
-def begin(feats: Features, sem: Tensor | None) -> None:
-    """Check what a method is given; the methods that use no word vectors can do without."""
-    check_trainable(feats, torch.zeros(len(feats.classes), 1) if sem is None else sem)
-
-
 def validation(model: Baseline, held_out: Features) -> float | None:
-    """``mAP@all`` on the pseudo-unseen classes; None if there are none."""
+    """Compute ``mAP@all`` on the pseudo-unseen classes; return None without such classes."""
     return evaluate_all(model, held_out, ())["mAP@all"] if len(held_out.sketch) else None
 
 
@@ -111,19 +133,23 @@ def choose(
     device,
     refit: bool = False,
 ) -> tuple[Baseline, History]:
-    """The best of a closed form's trials on the pseudo-unseen classes.
+    """Fit a closed form with several options, and return the best on the pseudo-unseen classes [O].
 
     Args:
-        name: the method's, for messages.
-        prepare: from a part (``"train"`` or ``"seen"``) to fit to, a function from options to a
-            baseline: what all options share is computed once.
-        trials: the options of each.
+        feats, sem, seed, device: see the method.
+        name: of the method, for messages.
+        prepare: takes the part to fit to, ``"train"`` or ``"seen"``, computes all that the trials
+            share, and returns a function from options to a baseline.
+        trials: the options of each trial.
+        refit: fit once more to ``"seen"``, with the best options.
 
     Raises:
-        ValueError: its equations cannot be solved for these features.
+        ValueError: the equations cannot be solved for these features; or see
+            :func:`~ssgn.train.check_trainable`.
+        FeatureError: NaN or infinity.
     """
     started = time.perf_counter()
-    begin(feats, sem)
+    check_trainable(feats, sem)
     held_out = feats.part("validation")
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
@@ -131,14 +157,14 @@ def choose(
         for options in trials:
             history.epochs.append({**options, "validation": validation(at(**options), held_out)})
         scores = history.column("validation")
-        # With no pseudo-unseen class there is nothing to choose by: take the middle of the grid.
+        # Without pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
         best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
         model = (prepare("seen") if refit else at)(**trials[best])
     except torch.linalg.LinAlgError as error:
         raise ValueError(
-            f"{name}: its equations cannot be solved for these features ({error}). Are they "
-            "nearly the same for all images, or for all classes? Choose other taps or another "
-            "backbone, or look at the images."
+            f"{name}: its equations cannot be solved for these features ({error}); they may be "
+            "nearly the same for all images or classes. Check the images, or choose other taps or "
+            "another backbone"
         ) from error
     history.seconds = time.perf_counter() - started
     return model, history
@@ -156,22 +182,25 @@ def descend(
     progress: bool,
     finish: Callable[[nn.Module], None] = lambda net: None,
 ) -> tuple[Baseline, History]:
-    """Train a network and keep the epoch that retrieves the pseudo-unseen classes best.
+    """Train a network and keep the epoch that retrieves the pseudo-unseen classes best [O].
 
     Args:
-        build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)``, ``embed(v)``.
-        optimizer: from its parameters.
-        finish: called once with the kept network.
+        feats, sem, epochs, batch_size, seed, progress: see the method.
+        inputs: of the training classes.
+        build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)`` and ``embed(v)``.
+        optimizer: makes the optimizer from the network's parameters.
+        finish: called once with the trained network.
 
     Raises:
+        ValueError, FeatureError: see :func:`~ssgn.train.check_trainable`.
         DivergedError: the loss or a weight became NaN or infinite.
     """
     started = time.perf_counter()
-    begin(feats, sem)
+    check_trainable(feats, sem)
     held_out = feats.part("validation")
     history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
     generator = torch.Generator(device=inputs.device).manual_seed(seed)
-    # Layers draw from the global generator; leave the caller's alone, as fit() does.
+    # Layers draw from the global generator; restore its state afterwards, as fit() does.
     with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
         torch.manual_seed(seed)
         net = build().to(inputs.device)
@@ -194,7 +223,7 @@ def descend(
             net.eval()
             record["validation"] = score = validation(model, held_out)
             history.epochs.append({**record, "seconds": time.perf_counter() - began})
-            # With no pseudo-unseen class there is nothing to select by: keep the last epoch.
+            # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
             if score is None or score > best:
                 best, history.best_epoch = score, epoch
                 kept = copy.deepcopy(net.state_dict())

@@ -1,7 +1,7 @@
-"""One's own images, searched by one's own sketches.
+"""Your own images, searched with your own sketches.
 
-An index holds the *full* fused features of a folder's images: any model that was trained on the
-same backbone can search it.
+An index holds the *full* fused features of the images in a folder, so any model that was trained on
+the same backbone can search it. The page *Draw and search* shows a search.
 """
 
 from .index import Gallery

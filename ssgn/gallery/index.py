@@ -1,4 +1,4 @@
-"""An index of a folder's images, brought up to date and searched."""
+"""An index of the images in a folder: build it, update it, search it."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from ..backbones import load_backbone
 from ..data.dataset import DataError, Drawings, ImageFiles, ImageList, as_rgb, open_image
 from ..data.folders import SUFFIXES
 from ..data.sketch import rastered
-from ..extraction import compute_rows, fused, how, mapped, unreadable
+from ..extraction import compute_options, compute_rows, fused, mapped, unreadable
 from ..features import FeatureError
 from ..machine import printable, reason
 from ..model import SSGN
@@ -29,18 +29,21 @@ RASTERS = ("doodle-emoji", "doodle-photo")  # datasets whose sketches are 28 x 2
 
 
 class File(NamedTuple):
-    """An image file as it was when it was read."""
+    """An image file at the time when it was read."""
 
-    path: str  # below the root
+    path: str  # relative to the root
     size: int  # bytes
-    changed: int  # nanoseconds
+    changed: int  # nanoseconds since 1970
     reason: str = ""  # why it cannot be read
 
 
 def scan(root: Path) -> dict[str, File]:
-    """The image files below a folder, by path; without hidden ones, and folders that are links.
+    """Return the image files below a folder by path, except hidden ones and linked folders.
 
-    A folder that cannot be opened is listed too, with the reason.
+    A subfolder that cannot be opened is listed too, with the reason.
+
+    Raises:
+        DataError: the folder itself cannot be opened.
     """
     found = {}
 
@@ -61,7 +64,7 @@ def scan(root: Path) -> dict[str, File]:
             inside = os.path.relpath(path, root)
             try:
                 about = os.stat(path)
-            except OSError as error:  # a link to nowhere, or in a circle
+            except OSError as error:  # for example a broken or circular link
                 found[inside] = File(inside, 0, 0, reason(error))
                 continue
             why = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
@@ -70,7 +73,7 @@ def scan(root: Path) -> dict[str, File]:
 
 
 class _Images(ImageFiles):
-    """Image files, decoded at a fraction of their size where the format can do that."""
+    """Image files, decoded at reduced size if the format allows it."""
 
     def __init__(self, root: Path, files: list[File]):
         super().__init__([root / f.path for f in files], [f.path for f in files])
@@ -82,7 +85,7 @@ class _Images(ImageFiles):
 
 
 class _Sketch(ImageList):
-    """A single image that is in memory."""
+    """One image in memory."""
 
     def __init__(self, image: Image.Image):
         self.image, self.names = image, ["the sketch"]
@@ -92,7 +95,7 @@ class _Sketch(ImageList):
 
 
 class _Stored(NamedTuple):
-    """What an index holds: what it is about, its files in order, and their features."""
+    """The content of an index: what it is about, its files in order, and their features."""
 
     about: dict  # format, root, backbone, model
     files: list[File]
@@ -112,19 +115,19 @@ class _Stored(NamedTuple):
             raise DataError(
                 f"{index} is an index that is not complete: run the same `ssgn index` again"
                 if begun
-                else f"{index} is not an index: it has no index.json. Make one: ssgn index DIR"
+                else f"{index} is not an index: it has no index.json. Make one: `ssgn index DIR`"
             )
         try:
             about = machine.read_json(path)
             if about["format"] == FORMAT:
                 return cls._checked(index, about)
-        except Exception as error:  # a damaged header can break NumPy in any way
+        except Exception as error:  # a damaged header can make NumPy raise anything
             raise FeatureError(
                 f"{index} is damaged ({type(error).__name__}: {error}). Delete it and index again"
             ) from error
         raise FeatureError(
-            f"{index} has format {about['format']}, this version reads {FORMAT}: make a new one, "
-            "`ssgn index DIR --out NEW`"
+            f"{index} has format {about['format']}, but this version reads {FORMAT}: make a new "
+            "one, `ssgn index DIR --out NEW`"
         )
 
     @classmethod
@@ -134,30 +137,32 @@ class _Stored(NamedTuple):
         texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
         texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a name is not a string")
+            raise ValueError("paths, reasons and names must be strings")
         for inside in (PurePath(f.path) for f in (*files, *bad)):
             if inside.is_absolute() or ".." in inside.parts:
                 raise ValueError(f"{str(inside)!r} leads out of the folder of images")
         x = torch.from_numpy(np.load(index / PurePath(name).name, mmap_mode="c"))
         if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
-            raise ValueError(f"{len(files)} images, but features {x.dtype} {tuple(x.shape)}")
+            raise ValueError(
+                f"features must be float32 [{len(files)}, D], got {x.dtype} {tuple(x.shape)}"
+            )
         return cls(about, files, bad, x)
 
 
 class Gallery:
-    """A folder of images that can be searched by a sketch. The page *Draw and search* shows it.
+    """A folder of images that can be searched with a sketch.
 
-    :meth:`build` makes one, or brings one up to date; :meth:`open` reads one. Any model of the
-    same backbone can search it.
+    :meth:`build` makes or updates one; :meth:`open` reads one. Any model of the same backbone can
+    search it. The page *Draw and search* shows a search.
 
     Attributes:
-        index: the folder that it is stored in.
+        index: the folder of the index.
         root: the folder of the images.
-        paths: of the images, below ``root``, sorted.
-        photo: float32 ``[N, D]``, their full fused features, mapped from the file.
-        unreadable: why images were left out, by path below ``root``.
-        changes: how many images the last :meth:`build` found ``new``, ``changed``, ``unchanged``
-            and ``removed``; None if the gallery was only opened.
+        paths: of the N images, relative to ``root``, sorted.
+        photo: float32 ``[N, D]``, their full fused features, memory-mapped.
+        unreadable: why images were left out, by path relative to ``root``.
+        changes: how many images :meth:`build` found ``new``, ``changed``, ``unchanged`` and
+            ``removed``; None after :meth:`open`.
     """
 
     def __init__(self, index: Path, model, device, progress: bool):
@@ -190,29 +195,31 @@ class Gallery:
         precision: str | None = None,
         progress: bool = True,
     ) -> "Gallery":
-        """Index the images of a folder, and of the folders in it; or bring an index up to date.
+        """Index the images of a folder and its subfolders, or update an index.
 
         Only images that are new, or whose size or date has changed, are read. An interrupted build
-        goes on where it stopped, unless the folder has changed meanwhile. Images that cannot be
-        read are left out, and tried again when they change.
+        continues where it stopped, unless the folder has changed meanwhile. Images that cannot be
+        read are left out, and are tried again when they change.
 
         Args:
-            folder: hidden files, other files than images, and links to folders are left out.
-            index: a folder; by default ``<folder's name>.ssgn`` in the current one.
-            model: whose backbone computes the features, and which searches if no other is named:
-                see :func:`~ssgn.gallery.model_of`. By default the one that the index was built for
-                before, or else the book's own, which is not trained before it is needed.
+            folder: with images; hidden files, other files and linked folders are ignored.
+            index: a folder; by default ``<folder's name>.ssgn`` in the current folder.
+            model: its backbone computes the features, and it searches unless another is given: see
+                :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
+                book's, which is trained only when it is needed.
             device, precision: of the backbone, see :func:`~ssgn.extraction.extract`.
+            progress: show a progress bar.
 
         Raises:
-            DataError: no such folder, or none of its images can be read.
-            FeatureError: the index is damaged, of another folder or of another backbone.
+            DataError: ``folder`` is not a folder, or none of its images can be read.
+            FeatureError: the index is damaged, or of another folder, backbone or version.
             FileExistsError: something else is in the way of the index.
-            CheckpointError: no such model.
+            CheckpointError: ``model`` is not a model.
+            ValueError: an unknown device or precision.
         """
         root = Path(folder).expanduser().resolve()
         if not root.is_dir():
-            raise DataError(f"{folder} is not a folder; give one that holds images")
+            raise DataError(f"{folder} is not a folder; give one with images")
         index = Path(index).expanduser() if index else Path(f"{root.name or 'root'}.ssgn")
         machine.check_free(index, _differs, folder=True)
         stored = _Stored.read(index) if (index / "index.json").exists() else None
@@ -232,7 +239,7 @@ class Gallery:
         }
         if stored:
             _check_same(index, stored.about, about)
-        options = {**how(device=device, precision=precision), "progress": progress}
+        options = {**compute_options(device=device, precision=precision), "progress": progress}
         with machine.lock(index):
             changes = _update(index, root, stored, about, net, options)
         gallery = cls(index, model if isinstance(model, SSGN) else None, device, progress)
@@ -251,14 +258,16 @@ class Gallery:
         """Read an index.
 
         Args:
-            index: what :meth:`build` wrote.
-            model: what searches, see :func:`~ssgn.gallery.model_of`; by default the one that it was
-                built for.
-            device: of the model and the gallery.
+            index: the folder that :meth:`build` wrote.
+            model: what searches, see :func:`~ssgn.gallery.model_of`; by default the model that the
+                index was built with.
+            device: of the model and the gallery; by default a GPU if one is available.
+            progress: show progress bars.
 
         Raises:
-            DataError: no such index, or one that is not complete.
-            FeatureError: it is damaged or of an earlier version.
+            DataError: the index is missing or not complete.
+            FeatureError: the index is damaged or of another version.
+            ValueError: an unknown device.
         """
         return cls(Path(index).expanduser(), model, device, progress)
 
@@ -266,20 +275,22 @@ class Gallery:
 
     @cached_property
     def model(self) -> SSGN:
-        """The model that searches.
+        """The model that searches, loaded or trained on first use.
 
         Raises:
-            FeatureError: its backbone is not the one that the images were indexed with.
+            FeatureError: the images were indexed with another backbone.
+            CheckpointError: the model is missing or damaged.
+            DataError: the book's model must be trained, and the data cannot be fetched.
         """
         model = model_of(self._given, self._progress)
         given = {"backbone": model.backbone, **model.provenance}
         other = {k: given[k] for k, v in self._backbone.items() if k in given and given[k] != v}
         if other or model.width != self.photo.shape[1]:
             raise FeatureError(
-                f"this model was trained on {_named(given)} features of {model.width} columns, "
-                f"and {self.index} holds {_named(self._backbone)} features of "
-                f"{self.photo.shape[1]}. Index {self.root} again for it, under another name: "
-                "ssgn index DIR --model MODEL --out INDEX"
+                f"this model was trained on {_named(given)} features of {model.width} columns, but "
+                f"{self.index} holds {_named(self._backbone)} features of {self.photo.shape[1]}. "
+                f"Index {self.root} for this model, under another name: `ssgn index DIR --model "
+                "MODEL --out INDEX`"
             )
         return model.to(self.device)
 
@@ -287,9 +298,9 @@ class Gallery:
     def note(self) -> str:
         """What the model was trained on, and what that means for other images."""
         return (
-            f"{trained_on(self.model)}. If your sketch or your images look different, it "
-            "still ranks them, but how well is not measured. Scores are cosines: they "
-            "compare images for one sketch, not sketches with each other."
+            f"{trained_on(self.model)}. If your sketch or your images look different, it still "
+            "ranks them, but we have not measured how well. Scores are cosines: compare them "
+            "between images for one sketch, not between sketches."
         )
 
     @cached_property
@@ -302,19 +313,20 @@ class Gallery:
         return load_backbone(given["backbone"], size=given["size"])
 
     def search(self, sketch: Image.Image | np.ndarray | Path | str, k: int = 12) -> Found:
-        """The k images that match a sketch best.
+        """Find the k images that match a sketch best.
 
-        A model that was trained on Quick, Draw!'s drawings gets the sketch as one of them, see
-        :func:`~ssgn.data.rastered`; any other gets it on a white square.
+        A model that was trained on Quick, Draw!'s drawings gets the sketch in their form, see
+        :func:`~ssgn.data.rastered`; any other model gets it on a white square.
 
         Args:
-            sketch: a file, a PIL image, or an array ``[h, w]`` or ``[h, w, 3]`` of uint8; dark on
-                light or light on dark, of any size.
-            k: a gallery smaller than k is returned whole.
+            sketch: a file, a PIL image, or a uint8 array ``[h, w]`` or ``[h, w, 3]``; dark on light
+                or light on dark, of any size.
+            k: how many images to find; a smaller gallery is returned whole.
 
         Raises:
-            DataError: the file cannot be read.
-            ValueError: it is blank, or k is below 1.
+            DataError: the sketch cannot be read.
+            ValueError: the sketch is blank, or k is below 1.
+            FeatureError, CheckpointError: see :attr:`model`.
         """
         drawing = self._drawing(_image(sketch))
         features = fused(self._net, drawing, workers=0, device=self.device, progress=False)
@@ -327,7 +339,7 @@ class Gallery:
         return Found(hits, seen, self.root, self.note)
 
     def _drawing(self, image: Image.Image) -> ImageList:
-        raster = rastered(image)  # whatever the model: it refuses a blank sheet
+        raster = rastered(image)  # for every model, because it refuses a blank sketch
         if self.model.provenance.get("dataset") in RASTERS:
             return Drawings(raster[None], ["the sketch"])
         side = max(image.size)
@@ -341,7 +353,7 @@ def _named(backbone: dict) -> str:
 
 
 def _image(sketch) -> Image.Image:
-    """A sketch from whatever it was given as, RGB."""
+    """Convert a sketch of any kind to an RGB image."""
     if isinstance(sketch, Image.Image):
         return as_rgb(sketch)
     if isinstance(sketch, np.ndarray):
@@ -356,7 +368,7 @@ def _image(sketch) -> Image.Image:
 
 
 def _differs(index: Path) -> str | None:
-    """Why a folder is neither an index nor one in the making."""
+    """Return why a folder is not an index, complete or begun; None if it is."""
     if (index / "index.json").is_file() or (index / "new").is_dir():
         return None
     if (index / "gallery.safetensors").is_file():
@@ -365,26 +377,26 @@ def _differs(index: Path) -> str | None:
 
 
 def _check_same(index: Path, old: dict, new: dict) -> None:
-    """An index is brought up to date only for the folder and the backbone that it was made for."""
+    """Check that an index is of the same folder and backbone, so that it can be updated."""
     if old["backbone"] != new["backbone"]:
         raise FeatureError(
             f"{index} holds {_named(old['backbone'])} features with the weights "
-            f"{old['backbone']['weights']}, and this model needs {_named(new['backbone'])} with "
-            f"{new['backbone']['weights']}. Give another name (--out), or delete it."
+            f"{old['backbone']['weights']}, but this model needs {_named(new['backbone'])} with "
+            f"{new['backbone']['weights']}. Give another name (--out), or delete the index"
         )
     if old["root"] != new["root"] and Path(old["root"]).is_dir():
         raise FeatureError(
             f"{index} is the index of {old['root']}, not of {new['root']}. Give another name "
-            "(--out)."
+            "(--out)"
         )
 
 
 def _update(index: Path, root: Path, stored: _Stored | None, about, net, options) -> dict[str, int]:
-    """Bring an index up to date; returns what has changed."""
+    """Update an index, and count what has changed."""
     there, before = scan(root), {}
     if stored:
         before = {f.path: f for f in (*stored.files, *stored.unreadable)}
-    # What is in a folder that cannot be opened now is not gone: it stays as it was.
+    # Files in a folder that cannot be opened now are not gone: keep them as they were.
     locked = tuple(path + os.sep for path, f in there.items() if f.reason)
     there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
@@ -410,10 +422,10 @@ def _update(index: Path, root: Path, stored: _Stored | None, about, net, options
         reasons = "; ".join(f"{printable(f.path)}: {f.reason}" for f in unreadable[:5])
         raise DataError(
             f"{root} has no image that can be read"
-            + (f": {reasons}" if reasons else f"; looked for are {', '.join(SUFFIXES)}")
+            + (f": {reasons}" if reasons else f"; image files end in {', '.join(SUFFIXES)}")
         )
     if not stored or (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
-        # A new file, which becomes part of the index when index.json names it.
+        # Write a new file; it becomes part of the index when index.json names it.
         name = f"features-{uuid.uuid4().hex[:12]}.npy"
         rows = mapped(index / name, (len(files), max(c.stop for c in net.columns.values())), "f4")
         for at, f in enumerate(files):
@@ -431,7 +443,10 @@ def _update(index: Path, root: Path, stored: _Stored | None, about, net, options
 
 
 def _read(work: Path, root: Path, files: list[File], net, options) -> tuple[np.ndarray, dict]:
-    """The features of images, and those that cannot be read; an interrupted run goes on."""
+    """Compute the features of images, and list those that cannot be read.
+
+    An interrupted run continues where it stopped.
+    """
     images, listed = _Images(root, files), {"files": [list(f) for f in files], "net": net.weights}
     try:
         if machine.read_json(work / "files.json") != listed:

@@ -1,4 +1,4 @@
-"""Which model searches: the book's own, or one from a folder."""
+"""The model that searches: the book's own, or one from a folder."""
 
 import sys
 from pathlib import Path
@@ -13,18 +13,21 @@ from ..model import SSGN, CheckpointError
 from ..semantics import class_vectors
 from ..train import fit_cached
 
-BOOK = "doodle-emoji"  # the model that searches if none is named
+BOOK = "doodle-emoji"  # the model that searches by default
 BACKBONE = "efficientnet-lite0"
 PARAMETERS = {"sketches_per_class": 40, "epochs": 4, "seed": 0}  # of the chapter Training
 
 
 def book_model(progress: bool = True) -> SSGN:
-    """The model of the chapter *Training*: from the cache, or trained now, as there.
+    """Return the model of the chapter *Training*, from the cache or trained now in the same way.
 
-    It is kept under the library's own digest, so that it is found without looking at the data.
+    Its key in the cache is the digest of the library's source, so it is found without the data.
+
+    Args:
+        progress: show progress bars.
 
     Raises:
-        DataError: it is not in the cache, and the data cannot be fetched.
+        DataError: the model is not in the cache, and the data cannot be fetched.
     """
     folder = cache_dir() / "models" / f"book-{package_digest()[:16]}"
     try:
@@ -32,7 +35,7 @@ def book_model(progress: bool = True) -> SSGN:
     except CheckpointError:
         pass
     if progress:
-        message = f"The book's model is not in the cache {folder.parent}: making it ..."
+        message = f"The book's model is not in the cache {folder.parent}: training it ..."
         tqdm.write(message, file=sys.stderr)
     ds = load_dataset(BOOK, sketches_per_class=PARAMETERS["sketches_per_class"])
     feats, sem = extract(ds, BACKBONE, progress=progress), class_vectors(ds.classes)
@@ -43,10 +46,15 @@ def book_model(progress: bool = True) -> SSGN:
 
 
 def model_of(model: SSGN | Path | str, progress: bool = True) -> SSGN:
-    """A model from itself, from ``"doodle-emoji"`` (:func:`book_model`), or from a folder.
+    """Return a model: the given one, the book's, or one from a folder.
+
+    Args:
+        model: an SSGN, ``"doodle-emoji"`` for :func:`book_model`, or a folder that ``ssgn train``
+            or :meth:`~ssgn.model.SSGN.save` wrote.
+        progress: show progress bars.
 
     Raises:
-        CheckpointError: no such folder, or not one that ``ssgn train`` or :meth:`SSGN.save` wrote.
+        CheckpointError: the folder is missing, or not a checkpoint of this version.
         DataError: see :func:`book_model`.
     """
     if isinstance(model, SSGN):
@@ -56,13 +64,13 @@ def model_of(model: SSGN | Path | str, progress: bool = True) -> SSGN:
     if not Path(model).expanduser().is_dir():
         raise CheckpointError(
             f"no model {str(model)!r}: it is not a folder. Give one that `ssgn train FOLDER` "
-            f"wrote, or {BOOK!r} for the book's own"
+            f"wrote, or {BOOK!r} for the book's model"
         )
     return SSGN.load(Path(model).expanduser())
 
 
 def trained_on(model: SSGN) -> str:
-    """What a model is and what it was trained on, in a sentence."""
+    """Say in one sentence what a model is and what it was trained on."""
     given, taps = model.provenance, model.config.taps
     layers = {"single": "single layer"}.get(taps, taps) if isinstance(taps, str) else "+".join(taps)
     name = printable(given.get("dataset") or "")

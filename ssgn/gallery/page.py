@@ -1,4 +1,4 @@
-"""What a search found, as text and as a page of its own."""
+"""The result of a search, as text and as an HTML page."""
 
 import base64
 import html
@@ -15,22 +15,23 @@ from ..data.dataset import as_rgb, open_image
 from ..machine import atomic, check_free, printable, reason
 
 THUMBNAIL = 160  # pixels
-GENERATOR = "ssgn search"  # a page says that it was made by this
+GENERATOR = "ssgn search"  # names the program in the pages that it wrote
 
 
 class Hit(NamedTuple):
     """One image that was found."""
 
     path: Path
-    score: float  # the cosine
+    score: float  # cosine, in -1..1
 
 
 class Found(Sequence):
-    """What a search found, best first; a notebook shows the images.
+    """The images that a search found, best first; a notebook shows them.
 
     Attributes:
-        hits: the images.
+        hits: the images, as :class:`Hit`.
         sketch: the sketch as the network got it, a PIL image.
+        root: the folder of the images.
         note: what the model was trained on.
     """
 
@@ -51,7 +52,7 @@ class Found(Sequence):
         return f'<div id="{scope}"><style>{_style(f"#{scope}")}</style>{self._sheet()}</div>'
 
     def html(self) -> str:
-        """A page of its own: with its images, without scripts or anything from elsewhere."""
+        """Return an HTML page that contains its images, without scripts or outside resources."""
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -65,10 +66,12 @@ class Found(Sequence):
         """Write :meth:`html` to a file.
 
         Args:
-            overwrite: also replace a file that is not such a page.
+            path: new, empty, or a page that a search wrote.
+            overwrite: replace any file.
 
         Raises:
-            FileExistsError: something else than such a page is in the way.
+            FileExistsError: something else is in the way.
+            OSError: the file cannot be written.
         """
         check_page(path, overwrite=overwrite)
         with atomic(path) as made:
@@ -92,7 +95,7 @@ class Found(Sequence):
                 small = as_rgb(file)
             small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             image = f'<img src="{_data_uri(small, "JPEG")}" alt="{shown}">'
-        except Exception as error:  # moved or damaged since it was indexed
+        except Exception as error:  # the file was moved or damaged after it was indexed
             image = f'<span class="gone">{html.escape(reason(error))}</span>'
         link = html.escape(hit.path.absolute().as_uri())
         return (
@@ -133,7 +136,11 @@ def _data_uri(image: Image.Image, kind: str) -> str:
 
 
 def check_page(path: Path | str, *, overwrite: bool = False) -> None:
-    """Raise a FileExistsError unless ``path`` is new, empty, or a page that a search wrote."""
+    """Check that a file is new, empty, or a page that a search wrote.
+
+    Raises:
+        FileExistsError: something else is in the way.
+    """
     check_free(path, _differs, overwrite=overwrite)
 
 

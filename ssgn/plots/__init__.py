@@ -1,23 +1,22 @@
 """Every figure of the book that is drawn more than once, in one visual language.
 
-Colors are Okabe and Ito's, which readers with any form of color blindness can tell apart; what
-matters is never shown by color alone. All text has one size, and names stand beside what they
-name.
+Colors are Okabe and Ito's, which readers with any form of color blindness can tell apart; color is
+never the only sign of a difference. All text has one size, and names stand beside what they name.
 
 A notebook shows a figure as an inline SVG whose colors are CSS variables, so that the book's style
-sheet gives it a dark mode. Screen readers read out the text that :func:`describe` gave it. Where
-HTML cannot be shown, the PNG that matplotlib makes anyway is used.
+sheet gives it a dark mode. Screen readers read the text that :func:`describe` gave it. A program
+that cannot show HTML shows matplotlib's PNG.
 
-The packages that draw come with ``pip install 'ssgn[plots]'``.
+Install the packages for drawing with ``pip install 'ssgn[plots]'``.
 """
 
-try:
+from ..machine import needs
+
+with needs("plots", "plots"):
     import bokeh  # noqa: F401
     import IPython  # noqa: F401
     import matplotlib  # noqa: F401
     import seaborn  # noqa: F401
-except ImportError as error:
-    raise ImportError(f"figures need: pip install 'ssgn[plots]' ({error})") from None
 
 from .charts import bars, curves, dots, pairs, ranking, training_curves
 from .diagram import architecture

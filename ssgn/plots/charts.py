@@ -15,9 +15,11 @@ from .style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PALETTE, PAPER, RED, ba
 def training_curves(history: History, terms: Sequence[str] = ("total", "reconstruction")) -> Figure:
     """Draw losses over epochs on the left, and validation with the kept epoch on the right.
 
+    The chapter *Training* explains them.
+
     Args:
-        history: of :func:`~ssgn.train.fit`.
-        terms: the losses to draw, by the names that they have in ``history.epochs``.
+        history: from :func:`~ssgn.train.fit`.
+        terms: the losses to draw, by their names in ``history.epochs``.
     """
     epochs = np.arange(1, len(history.epochs) + 1)
     losses = {name: history.column(name) for name in terms}
@@ -58,14 +60,20 @@ def dots(
     reference_label: str = "",
     highlight: Sequence[str] = (),
 ) -> Figure:
-    """Draw one row per variant: a dot for each run, a line at their mean, which is written too.
+    """Draw one row per variant: a dot per run, and a line and a number for their mean.
 
-    Behind the dots a pale bar shows the mean's 95% interval, if there is more than one run.
+    Behind the dots, a pale bar shows the 95% interval of the mean if there are several runs. The
+    chapter *Ablations* explains it.
 
     Args:
         rows: the runs' values by variant, from top to bottom.
-        reference: where to draw a dashed vertical line to compare with.
+        xlabel: what the values are.
+        reference: the value of a dashed vertical line to compare with.
+        reference_label: its name.
         highlight: variants in the second color, with open dots.
+
+    Raises:
+        ValueError: a variant without values.
     """
     fig, ax = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.1))
     parts = []
@@ -110,8 +118,9 @@ def bars(
 
     Args:
         values: by name, from top to bottom.
-        highlight: bars in the second color, which are hatched too.
-        fmt: of the values, a ``%`` format.
+        xlabel: what the values are.
+        highlight: names of bars in the second color, which are also hatched.
+        fmt: a ``%`` format for the values.
     """
     fig, ax = plt.subplots(figsize=(8, 0.36 * len(values) + 1.0))
     colors = [ORANGE if name in highlight else BLUE for name in values]
@@ -141,7 +150,8 @@ def pairs(
     Args:
         rows: the two values by the row's name, from top to bottom.
         names: of the first and the second value, for the legend.
-        digits: after the decimal point, in the text alternative.
+        xlabel: what the values are.
+        digits: decimals in the text alternative.
     """
     fig, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4))
     first, second = zip(*rows.values(), strict=True)
@@ -163,13 +173,13 @@ def pairs(
 
 
 def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
-    """Draw one ranking: a strip with a line at each relevant item, and below it the precision.
+    """Draw one ranking: a strip with a line at each relevant item, and the precision below it.
 
     Dots mark the precisions that average precision sums up. Everything beyond rank k is pale. The
     chapter *Four numbers called mAP@200* explains it.
 
     Args:
-        relevant: boolean ``[G]``: is the item at each rank relevant?
+        relevant: boolean ``[G]``, whether the item at each rank is relevant.
         k: the cut-off.
     """
     rel = np.asarray(relevant)
@@ -216,9 +226,10 @@ def curves(
     """Draw metrics as functions of a cut-off, on a logarithmic axis, each named at its end.
 
     Args:
-        x: ``[X]``, the cut-offs, rising.
+        x: ``[X]``, the cut-offs in ascending order.
         lines: ``[X]`` values each, by name; up to six.
-        marks: cut-offs to mark with a dotted vertical line, by the text beside it.
+        xlabel: what the cut-offs are.
+        marks: cut-offs to mark with a dotted vertical line, by the text beside the line.
     """
     fig, ax = plt.subplots(figsize=(9, 4))
     styles = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))

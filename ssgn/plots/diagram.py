@@ -13,7 +13,7 @@ from .style import BLUE, GREEN, GREY, INK, PAPER, PURPLE, RED, describe
 
 
 def architecture(model: SSGN) -> Figure:
-    """Draw the network as boxes and arrows, with the widths of the real layers.
+    """Draw the network of a model as boxes and arrows, with the widths of its layers.
 
     Solid arrows are used at test time, dashed ones only in training. The chapter *The model*
     explains them.
@@ -43,7 +43,7 @@ def architecture(model: SSGN) -> Figure:
 
 
 def _boxes(model: SSGN) -> dict[str, tuple[tuple[float, float], str, str]]:
-    """Place, text and color of each box, by name."""
+    """Return the place, text and color of each box, by name."""
     d = len(model.columns)
     skip = "\n+ g ⊙ x" if model.config.skip else ""
     linear = model.config.classifier == "linear"
@@ -70,13 +70,13 @@ def _boxes(model: SSGN) -> dict[str, tuple[tuple[float, float], str, str]]:
 
 
 def _widths(net: nn.Module) -> str:
-    """The widths of a network's layers, such as ``32 → 64 → 10``."""
+    """Return the widths of a network's layers, such as ``32 → 64 → 10``."""
     layers = [m for m in net.modules() if isinstance(m, nn.Linear)]
     return " → ".join(str(n) for n in (layers[0].in_features, *(m.out_features for m in layers)))
 
 
 def _arrows(model: SSGN) -> list[tuple[str, str, str, bool]]:
-    """Start, end and label of each arrow, and whether it is there in training only."""
+    """Return the start, end and label of each arrow, and whether it is used only in training."""
     at, last, arrows = ["decoder"], "decoder", []
     if model.config.two_stage:
         at = ["coarse", "fine"] if model.config.latent_at == "both" else [model.config.latent_at]
@@ -111,7 +111,7 @@ def _draw_arrow(ax: Axes, start: Annotation, end: Annotation, label: str, traini
 
 
 def _border(ax: Axes, box: Annotation, towards: Annotation) -> np.ndarray:
-    """Where a line from the middle of a box to another box leaves it, a little outside: ``[2]``."""
+    """Return the point ``[2]``, just outside a box, where a line to another box leaves it."""
     extent = box.get_bbox_patch().get_window_extent()
     size = extent.transformed(ax.transData.inverted()).size
     way = np.array(towards.xy) - box.xy

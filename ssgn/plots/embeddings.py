@@ -1,4 +1,4 @@
-"""Maps of features in two dimensions: a still one, and one to move about in."""
+"""Maps of features in two dimensions: a static one and an interactive one."""
 
 import base64
 import html
@@ -25,10 +25,11 @@ MARKERS = ("star", "circle", "triangle", "square")
 def embedding(
     points: np.ndarray, groups: Sequence[str], kinds: Sequence[str], *, title: str = ""
 ) -> Figure:
-    """Draw a 2-d embedding, one panel per kind of point; the other kinds are pale behind it.
+    """Draw a 2-d embedding, one panel per kind of point, with the other kinds pale behind it.
 
-    Colors are groups. In all panels, a group's name stands where its points of the *first* kind
-    lie, so that one sees whether those of the other kinds lie there too.
+    Colors are groups. In all panels, the name of a group stands where its points of the *first*
+    kind lie, which shows whether points of the other kinds lie there too. The chapter *UMAP of
+    synthesized features* explains it.
 
     Args:
         points: ``[N, 2]``, in any unit.
@@ -77,10 +78,10 @@ def hover_embedding(
     title: str,
     height: int = 520,
 ) -> HTML:
-    """Draw the same embedding to move about in: pointing at a point shows its image.
+    """Draw the same embedding interactively: hovering over a point shows its image.
 
-    Colors are groups, markers are kinds. Bokeh's program is part of the result, so it needs neither
-    a server nor a network.
+    Colors are groups, markers are kinds. The result contains Bokeh's program, so it needs neither a
+    server nor a network. The chapter *UMAP of synthesized features* explains it.
 
     Args:
         points: ``[N, 2]``, in any unit.
@@ -154,7 +155,7 @@ def _framed(page: str, title: str, height: int) -> str:
     for number, random in enumerate(dict.fromkeys(_UUID.findall(body))):
         body = body.replace(random, f"plot-{number}")
     page = f"{head}{start}{body}".replace("</body>", _FOLLOW_THEME + "</body>")
-    # In dark mode, an iframe with another color scheme than its page gets an opaque white ground.
+    # In dark mode, an iframe whose color scheme is not its page's gets an opaque white background.
     style = f"width:100%;height:{height}px;border:0;color-scheme:light"
     return (
         f'<div class="fig interactive"><iframe title="{html.escape(title)}" loading="lazy" '
@@ -190,12 +191,12 @@ def _looks(names: Sequence[str], looks: Sequence[str], what: str) -> dict[str, s
 
 
 def _places(points: np.ndarray, groups: np.ndarray, at: np.ndarray) -> dict[str, tuple]:
-    """Where each group's name goes: just above its points in ``at``, and above other names.
+    """Place the name of each group just above its points in ``at``, and above other names.
 
     Args:
         points: ``[N, 2]``.
         groups: N names.
-        at: boolean ``[N]``. A group without points there gets no place.
+        at: boolean ``[N]``; a group without points in it gets no place.
     """
     extent = np.ptp(points, axis=0)
     anchors = {
@@ -215,6 +216,6 @@ def _places(points: np.ndarray, groups: np.ndarray, at: np.ndarray) -> dict[str,
 
 def _data_uri(image: np.ndarray) -> str:
     out = io.BytesIO()
-    # A hundred colors are enough for a thumbnail, and take a third of the bytes.
+    # 100 colors suffice for a thumbnail and take a third of the bytes.
     Image.fromarray(image).quantize(100).save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

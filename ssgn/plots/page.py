@@ -1,4 +1,4 @@
-"""What a chapter shows besides figures: the library's source, and how the page was computed."""
+"""Parts of a chapter other than figures: the library's source, and how the page was computed."""
 
 import inspect
 import os
@@ -19,14 +19,14 @@ def show_source(what: Callable | type) -> None:
 
 
 def footer(started: float, seeds: int | Sequence[int] = ()) -> Markdown:
-    """Say how a chapter was computed, in its last cell: time, device, profile, seeds, versions.
-
-    Args:
-        started: ``time.perf_counter()`` at the chapter's first cell.
-        seeds: the run's seed or seeds; none where nothing is drawn at random.
+    """Return the last line of a chapter: its time, device, profile, seeds and versions.
 
     The profile is the value of ``SSGN_PROFILE``, which the book's extension sets. Without it, the
     notebook was run by hand.
+
+    Args:
+        started: ``time.perf_counter()`` at the chapter's first cell, in seconds.
+        seeds: the seed or seeds of the chapter; none if nothing in it is random.
     """
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     drawn = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "no seed"

@@ -1,4 +1,4 @@
-"""Figures made of images: the rows of a dataset, and what was retrieved for a query."""
+"""Figures made of images: rows of a dataset, and the images retrieved for queries."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,17 @@ def class_rows(
 ) -> Figure:
     """Draw one row per class: its name, some of its sketches, a gap, some of its images.
 
+    The chapter *Data preparation* shows it.
+
     Args:
+        ds: the dataset.
         names: the classes, from top to bottom.
-        sketches, photos: how many to show of each class, at most.
+        sketches, photos: how many to show per class, at most.
         cell: side of an image in inches.
+
+    Raises:
+        ValueError: an unknown class.
+        OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
     columns = sketches + 1 + photos
     fig, axes = plt.subplots(
@@ -60,15 +67,19 @@ def retrieval_panel(
     """Draw one row per query: the sketch, then its best images in order.
 
     An image of the query's class has a solid frame and a tick. Any other image has a dashed frame,
-    a cross and the name of its class.
+    a cross and the name of its class. The chapter *Retrieval* explains it.
 
     Args:
         queries: Q indices into ``sketches``.
         ranked: int64 ``[Q, k]``, indices into ``photos``, best first.
-        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, the labels of all sketches and
-            photos, as indices into ``classes``.
-        captions: Q texts for below the queries' class names, such as the average precision.
+        sketches, photos: the N sketches and the M photos.
+        sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
+        classes: names of the classes.
+        captions: Q texts below the queries' class names, such as the average precision.
         cell: side of an image in inches.
+
+    Raises:
+        OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
     k = ranked.shape[1]
     fig, axes = plt.subplots(

@@ -17,7 +17,7 @@ SKY, PURPLE, INK = "#56B4E9", "#CC79A7", "#222222"
 PAPER, RULE, PALE = "#FFFFFF", "#E4E4E4", "#F2F2F2"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
 
-# Names in the book's style sheet, which gives each color another value in dark mode.
+# Names in the book's style sheet, which changes each color in dark mode.
 VARIABLES = {
     BLUE: "blue", ORANGE: "orange", GREEN: "green", RED: "red", GREY: "grey", SKY: "sky",
     PURPLE: "purple", INK: "ink", PAPER: "paper", RULE: "rule", PALE: "pale",
@@ -52,9 +52,10 @@ def use_style() -> None:
 
 
 def describe(fig: Figure, text: str) -> Figure:
-    """Give a finished figure its text alternative, and plain numbers on its logarithmic axes.
+    """Give a finished figure a text alternative, and plain numbers on its logarithmic axes.
 
     Args:
+        fig: the figure; it is changed in place.
         text: for readers who cannot see the figure: what it shows, and what follows from it.
 
     Returns:
@@ -67,16 +68,17 @@ def describe(fig: Figure, text: str) -> Figure:
                 axis.set_major_formatter(_PlainLog())
             if type(axis.get_minor_formatter()) is LogFormatterSciNotation:
                 axis.set_minor_formatter(_PlainLog())
-    # Every time, because the inline backend removes the formatter when it makes the first figure.
+    # Registered each time, because the inline backend removes it when it makes the first figure.
     if shell := get_ipython():
         shell.display_formatter.formatters["text/html"].for_type(Figure, as_html)
     return fig
 
 
 class _PlainLog(LogFormatterSciNotation):
-    """Label the ticks that matplotlib would, but with plain numbers.
+    """Label the same ticks as matplotlib, but with plain numbers.
 
-    Its own labels are math, ``$\\mathdefault{10^{1}}$``, and :func:`use_style` switches math off.
+    Matplotlib's labels are math, ``$\\mathdefault{10^{1}}$``, and :func:`use_style` switches math
+    off.
     """
 
     def __call__(self, x: float, pos: int | None = None) -> str:
@@ -84,16 +86,16 @@ class _PlainLog(LogFormatterSciNotation):
 
 
 def as_html(fig: Figure) -> str | None:
-    """Convert a figure to an inline SVG: CSS colors, a text alternative, ids unique in the page.
+    """Convert a figure to an inline SVG with CSS colors, a text alternative and unique ids.
 
     Returns:
-        HTML, or None for a figure without description: IPython then shows its PNG.
+        HTML; or None for a figure without a description, which IPython then shows as PNG.
     """
     if not fig.get_label():
         return None
     out = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # The resolution only concerns images inside the figure.
+    # The resolution affects only images inside the figure.
     fig.savefig(out, format="svg", dpi=144, bbox_inches="tight", pad_inches=0.05, metadata=nothing)
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -103,7 +105,7 @@ def as_html(fig: Figure) -> str | None:
     for color, name in VARIABLES.items():
         svg = svg.replace(color.lower(), f"var(--fig-{name}, {color})")
     width = float(re.search(r'width="([\d.]+)pt"', svg)[1]) * 4 / 3  # in CSS pixels
-    # On a phone it shrinks as long as its text can be read, then it scrolls.
+    # On a phone it shrinks while its text stays legible; beyond that it scrolls.
     style = (
         f"width:100%;max-width:{width:.0f}px;min-width:min({width:.0f}px,34rem);height:auto;"
         f"background:var(--fig-paper, {PAPER})"
