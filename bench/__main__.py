@@ -73,7 +73,6 @@ def main(
     records, finished = _kept(out, about)
     if only:
         finished = [name for name in finished if name not in chosen]
-    records = [r for r in records if r["benchmark"] in finished or r["benchmark"] not in chosen]
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
     left_out, failed = [], []
     for name in [name for name in chosen if name not in finished]:
@@ -83,20 +82,22 @@ def main(
             continue
         typer.echo(f"[{elapsed:.0f} s] {name}", err=True)
         try:
+            new = []
             for record in BENCHMARKS[name](small, repeats, device):
                 if name == "machine":
                     rates[record["name"]] = record["rate"]
                 record = {"benchmark": name, **record, **over_floor(record, rates)}
                 record |= {key: about[key] for key in ("date", "commit", "source")}
                 typer.echo(json.dumps(record))
-                records = sorted([*records, record], key=lambda r: ORDER.index(r["benchmark"]))
+                new.append(record)
+            records = [r for r in records if r["benchmark"] != name] + new
+            records.sort(key=lambda r: ORDER.index(r["benchmark"]))
             finished.append(name)
             if out:  # at once: what was measured outlives an interruption
                 write_json(out, {**about, "finished": finished, "records": records})
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
-            records = [r for r in records if r["benchmark"] != name]
     if left_out:
         typer.echo(
             f"no time was left for {', '.join(left_out)}: the same command goes on", err=True
@@ -112,7 +113,10 @@ def _kept(out: Path | None, about: dict) -> tuple[list[dict], list[str]]:
     """The ledger's records on this machine, and the benchmarks that are done with this source."""
     if out is None:
         return [], []
-    check_free(out, _differs)
+    try:
+        check_free(out, _differs, overwrite=None)
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from error
     if not (out.is_file() and out.stat().st_size):
         return [], []
     ledger = read_json(out)

@@ -170,11 +170,12 @@ def train(
     names = tuple(taps.split(",")) if "," in taps else taps
     config = ssgn.SSGNConfig(taps=names, decoder=decoder, **chosen)
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
-    check_folder(out, config, {}, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class)
-    feats = _extract(ds, backbone, skip_unreadable, device=device)
-    about = {**feats.provenance, "split": feats.split.name, "seed": seed}
+    about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
+    ds = _load(name, root, split, sketches_per_class)
+    about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
+    check_folder(out, config, about, overwrite=overwrite)
+    feats = _extract(ds, backbone, skip_unreadable, device=device)
     sem = ssgn.class_vectors(ds.classes)
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
@@ -225,8 +226,12 @@ def study(
     else:
         raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
     recorded = json.loads(json.dumps(recorded))  # as a ledger holds it
-    studies.check_ledger(out, {"what": what, "dataset": name, "config": recorded}, overwrite)
+    # Check twice: before any work, and again once it is known which data the ledger is about.
+    about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
+    studies.check_ledger(out, about, overwrite)
     ds = _load(name, root, split, sketches_per_class)
+    about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
+    studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **machine.provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
@@ -260,6 +265,7 @@ def index(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    overwrite: Overwrite = False,
 ):
     """Make a searchable gallery of a folder of images, or update one.
 
@@ -269,7 +275,8 @@ def index(
     from .gallery import Gallery
     from .machine import printable
 
-    gallery = Gallery.build(folder, out, model=model, device=device, precision=precision)
+    options = {"device": device, "precision": precision, "overwrite": overwrite}
+    gallery = Gallery.build(folder, out, model=model, **options)
     typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
     _list_unreadable("not readable", gallery.unreadable)
     typer.echo(f"{len(gallery)} images in {printable(gallery.index)}. To search them:")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .backbones import Backbone
 from .data.dataset import INK_MARGIN
 from .data.quickdraw import SIDE
-from .machine import atomic, needs
+from .machine import atomic, check_free, needs
 from .model import SSGN
 
 OPSET = 18
@@ -183,20 +183,25 @@ class Pipeline(nn.Module):
         return (F.normalize(g, dim=1) @ q.T)[:, 0]
 
 
-def to_onnx(pipeline: Pipeline, path: Path | str, *, compact: bool = True) -> None:
+def to_onnx(
+    pipeline: Pipeline, path: Path | str, *, compact: bool = True, overwrite: bool = False
+) -> None:
     """Write a pipeline as one ONNX file: input ``ink``, outputs ``score`` and ``item``.
 
     Args:
         pipeline: what to export.
-        path: of the file; an existing one is replaced.
+        path: of the file.
         compact: store large weights in 16 bits, as whole numbers with one scale per row; a runtime
             converts them back to float32 when it loads the file. Ranks change only where two
             cosines are nearly equal.
+        overwrite: replace an existing file.
 
     Raises:
+        FileExistsError: something is in the way.
         ImportError: ONNX is not installed.
         OSError: the file cannot be written.
     """
+    check_free(path, lambda _: "it is not empty", overwrite=overwrite)
     with needs("onnx", "export"):
         import onnx
         import onnxscript  # noqa: F401  (torch needs it, and its own error says less)

@@ -233,13 +233,12 @@ def mapped(path: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
     Rows that another process wrote, or one that was killed, are kept.
     """
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = machine.partial(path)
-        open_memmap(made, "w+", dtype, shape).flush()
-        if hasattr(os, "posix_fallocate"):  # on a full disk, writing to the map kills the process
-            with open(made, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, made.stat().st_size)
-        os.replace(made, path)
+        with machine.atomic(path) as made:
+            open_memmap(made, "w+", dtype, shape).flush()
+            # On a full disk, writing to the map would kill the process.
+            if hasattr(os, "posix_fallocate"):
+                with open(made, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, made.stat().st_size)
     return open_memmap(path, "r+")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.dataset import Split
-from .machine import atomic, digest, read_json
+from .machine import atomic, check_free, digest, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
 PARTS = ("train", "validation", "unseen", "seen")
@@ -56,6 +56,8 @@ class Features:
     pairs: Tensor | None = None
 
     def __post_init__(self):
+        if isinstance(self.classes, str) or len(set(self.classes)) < len(self.classes):
+            raise FeatureError(f"classes must be different names, got {self.classes!r}")
         width, stop = self.sketch.shape[-1] if self.sketch.ndim else 0, 0
         for domain in ("sketch", "photo"):
             x, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
@@ -92,6 +94,7 @@ class Features:
                 f"taps must cover all {width} columns and presets must name taps, got taps "
                 f"{self.taps} and presets {self.presets}"
             )
+        self.split.masks(self.classes)  # raises a ValueError if the split does not fit
 
     @classmethod
     def from_arrays(
@@ -138,20 +141,18 @@ class Features:
         width = x["sketch"].shape[-1]
         taps = dict(taps or {"all": slice(0, width)})
         every = dict.fromkeys(("single", "fusion"), tuple(taps))
-        return cls(
+        made = cls(
             **x,
             **labels,
             classes=tuple(classes),
             taps=taps,
             presets={name: tuple(names) for name, names in (presets or every).items()},
             split=Split.of(split, classes),
-            provenance={
-                "dataset": "arrays",
-                "backbone": "",
-                **(provenance or {}),
-            },
+            provenance={},
             pairs=None if pairs is None else torch.as_tensor(pairs).long(),
         )
+        about = {"dataset": "arrays", "backbone": "", "fingerprint": made.content}
+        return replace(made, provenance={**about, **(provenance or {})})
 
     # Classes ------------------------------------------------------------------------------
 
@@ -209,7 +210,15 @@ class Features:
 
         Args:
             classes: boolean ``[C]``.
+
+        Raises:
+            ValueError: anything else.
         """
+        if classes.dtype != torch.bool or classes.shape != (len(self.classes),):
+            raise ValueError(
+                f"classes must be boolean [{len(self.classes)}], got {classes.dtype} "
+                f"{tuple(classes.shape)}"
+            )
         number = classes.cumsum(0) - 1
         sketch, photo = classes[self.sketch_labels], classes[self.photo_labels]
         pairs = self.pairs
@@ -278,10 +287,10 @@ class Features:
         The split is not stored, because all splits share one extraction.
 
         Raises:
-            FileExistsError: ``folder`` exists.
+            FileExistsError: ``folder`` is a file, or holds something.
+            OSError: the folder cannot be written, for example because the disk is full.
         """
-        if Path(folder).exists():
-            raise FileExistsError(f"{folder} is in the way: give another name, or remove it")
+        check_free(folder, lambda _: "it is not empty", folder=True, overwrite=None)
         with atomic(folder) as made:
             made.mkdir()
             for domain in ("sketch", "photo"):
@@ -303,14 +312,15 @@ class Features:
         (folder / "about.json").write_text(json.dumps(about))
 
     @classmethod
-    def load(cls, folder: Path | str, split: Split) -> "Features":
+    def load(cls, folder: Path | str, split: Split | str | int) -> "Features":
         """Read a folder that :meth:`save` wrote; its arrays are memory-mapped, copy on write.
 
         Args:
-            split: which classes are unseen, because the folder does not store it.
+            split: see :meth:`ssgn.data.Split.of`; the folder does not store it.
 
         Raises:
             FeatureError: the folder is missing, damaged or of another version.
+            ValueError: an unknown split, or a split with other classes.
         """
         folder = Path(folder)
         if folder.is_file():
@@ -320,20 +330,21 @@ class Features:
             )
         try:
             about = read_json(folder / "about.json")
-            if about["format"] == FORMAT:
-                return cls._loaded(folder, about, split)
+            found = cls._loaded(folder, about) if about["format"] == FORMAT else None
         except Exception as error:  # a damaged file can raise anything
             raise FeatureError(
                 f"{folder} is not a features folder, or is damaged ({error}). Delete it and "
                 "extract again"
             ) from error
-        raise FeatureError(
-            f"{folder} has format {about['format']}, but this version reads {FORMAT}: run `ssgn "
-            "extract` again"
-        )
+        if found is None:
+            raise FeatureError(
+                f"{folder} has format {about['format']}, but this version reads {FORMAT}: run "
+                "`ssgn extract` again"
+            )
+        return found.with_split(split)
 
     @classmethod
-    def _loaded(cls, folder: Path, about: dict, split: Split) -> "Features":
+    def _loaded(cls, folder: Path, about: dict) -> "Features":
         maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
         names = (*about["classes"], about["provenance"].get("backbone", ""))
         if not all(isinstance(name, str) for name in names):
@@ -349,7 +360,7 @@ class Features:
             tuple(about["classes"]),
             {name: slice(*columns) for name, columns in about["taps"].items()},
             {name: tuple(names) for name, names in about["presets"].items()},
-            split,
+            Split((), ()),
             about["provenance"],
             pairs,
         )

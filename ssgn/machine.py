@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +53,8 @@ def lock(target: Path | str) -> Iterator[None]:
 
     The lock files are in the cache folder. If that is read-only, nothing is locked.
     """
-    held = filelock.FileLock(
-        cache_dir() / "locks" / f"{digest(str(Path(target).resolve()))[:16]}.lock"
-    )
+    name = digest(os.path.realpath(target))[:16]
+    held = filelock.FileLock(cache_dir() / "locks" / f"{name}.lock")
     try:
         Path(held.lock_file).parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
@@ -70,7 +69,7 @@ def lock(target: Path | str) -> Iterator[None]:
 
 def partial(target: Path) -> Path:
     """Return the temporary name that a file or folder has until it is complete."""
-    return target.with_name(f".{target.name}.partial")
+    return target.with_name(f".{target.name}.ssgn-partial")
 
 
 @contextmanager
@@ -78,21 +77,21 @@ def atomic(target: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``target``, which becomes ``target`` if the block succeeds.
 
     The block may write a file or make a folder there. A reader sees the old content or the new,
-    never half of it. An existing file is replaced; call :func:`check_free` first to protect it. An
-    existing folder stays, because then another process was faster.
+    never half of it. An existing file is replaced; call :func:`check_free` first to protect it.
 
     Raises:
-        OSError: the path cannot be written; if the disk is full, the message says what to do.
+        OSError: the path cannot be written, or a folder that is not empty has taken it meanwhile.
     """
-    target = Path(target).resolve()  # a link stays; the file that it points to is replaced
+    target = Path(os.path.realpath(target))  # a link stays; the file that it points to is replaced
     made = partial(target)
     with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove(made)  # a killed process may have left one
         try:
             yield made
-            if not (made.is_dir() and target.is_dir()):
-                os.replace(made, target)
+            if target.is_file():
+                shutil.copymode(target, made)
+            os.replace(made, target)
         finally:
             remove(made)
 
@@ -130,9 +129,9 @@ def check_free(
     differs: Callable[[Path], str | None],
     *,
     folder: bool = False,
-    overwrite: bool = False,
+    overwrite: bool | None = False,
 ) -> None:
-    """Check, before any work starts, that writing ``target`` would replace nothing of the user's.
+    """Check, before any work starts, that ``target`` can be written and replaces nothing of a user.
 
     Args:
         target: the file or folder to write.
@@ -140,18 +139,33 @@ def check_free(
             of thing about the same data and may be replaced, else the difference as a clause.
         folder: whether ``target`` is to be a folder, else a file.
         overwrite: accept any file or folder, but never a special file such as a pipe or a device.
+            None if the caller does not offer that.
 
     Raises:
         FileExistsError: something else is in the way; the message says what, and the way out.
+        OSError: nothing can be written there.
     """
     target = Path(target)
-    if not os.path.lexists(target):
+    with suppress(FileNotFoundError):
+        # Fails below a file, in a circle of links, and if the name is too long.
+        os.lstat(partial(target.absolute()))
+    place = target
+    while not os.path.lexists(place):
+        place = place.absolute().parent
+    if os.path.exists(place) and not (
+        os.access(place, os.W_OK) and place.stat().st_mode & 0o222  # root may write anywhere
+    ):
+        raise PermissionError(
+            errno.EACCES, "no permission to write here: give another place", str(place)
+        )
+    if place != target:
         return
     way_out = "Give another name"
     if target.is_dir() and folder or target.is_file() and not folder:
         empty = not any(target.iterdir()) if folder else not target.stat().st_size
         why = None if empty or overwrite else differs(target)
-        way_out += ", or --overwrite (in Python overwrite=True) to replace it"
+        if overwrite is not None:
+            way_out += ", or --overwrite (in Python overwrite=True)"
     elif target.is_dir() or target.is_file():
         why = "it is a file" if folder else "it is a folder"
     else:
@@ -182,7 +196,7 @@ def read_json(path: Path | str) -> dict:
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): restore it, or delete it") from error
+        raise ValueError(f"{path} is damaged, or another kind of file: {error}") from error
     return content
 
 

@@ -431,6 +431,10 @@ def check_folder(
     """
     differs = partial(_differs, config, provenance)
     machine.check_free(folder, differs, folder=True, overwrite=overwrite)
+    for path in (Path(folder) / name for name in FILES):
+        machine.check_free(path, lambda _: None)
+        if path.is_symlink():  # writing would go through it, into another checkpoint
+            raise FileExistsError(f"{path} is in the way: it is a link. Give another name")
 
 
 def _differs(config: SSGNConfig, provenance: dict, folder: Path) -> str | None:
@@ -442,17 +446,12 @@ def _differs(config: SSGNConfig, provenance: dict, folder: Path) -> str | None:
         return None if begun[0] in there else f"it holds {FILES[1]} without {FILES[0]}"
     try:
         found = machine.read_json(folder / FILES[0])
-    except ValueError as error:
-        return f"its {FILES[0]} {str(error).removeprefix(f'{folder / FILES[0]} ')}"
+        there = {**found["config"], **found["provenance"]}
+    except (ValueError, LookupError, TypeError):
+        there = found = {}
     if found.get("format") != FORMAT:
-        return f"it is a checkpoint of another version (format {found.get('format')})"
+        return f"its {FILES[0]} is damaged, of another version, or of another program"
     # Through JSON and back, because the file has lists in place of tuples.
-    there, here = (
-        {"config": c, **p}
-        for c, p in (
-            (found.get("config"), found.get("provenance")),
-            json.loads(json.dumps([asdict(config), provenance])),
-        )
-    )
+    here = json.loads(json.dumps({**asdict(config), **provenance}))
     name = next((name for name in here if there.get(name) != here[name]), None)
     return name and f"it is a checkpoint of another {name}: {there.get(name)}, not {here[name]}"

@@ -26,7 +26,7 @@ from .retrieval import evaluate_all, evaluate_unseen
 from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
-EXPERIMENT = 1  # raise it when a recorded result may change: runs in named ledgers are then redone
+EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
 WITHOUT_LEAKS = " without leaked classes"
 
 
@@ -75,11 +75,12 @@ def study(
 
     Raises:
         ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
-        FileExistsError: ``ledger`` is about other data, damaged, or not a ledger of this version.
+        FileExistsError: ``ledger`` is about other data, damaged, or not a ledger of this version;
+            or it has a run of the same names with other data or settings.
         LedgerError: the ledger in the cache folder is damaged or of another version.
         OSError: the ledger cannot be written.
     """
-    jobs, seeds, ks = [], list(seeds), tuple(ks)
+    jobs, seeds, ks = [], [int(seed) for seed in seeds], tuple(ks)
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
@@ -167,7 +168,7 @@ def select(
         ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
         LedgerError, FileExistsError, OSError: see :func:`study`.
     """
-    jobs = []
+    jobs, seeds = [], [int(seed) for seed in seeds]
     splits = folds(feats.split, feats.classes, n)
     for seed in seeds:
         for fold, split in enumerate(splits):
@@ -199,13 +200,13 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _key(ledger, row: dict, data: str, variant, seed: int, *more) -> str:
+def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str:
     """Hash all that the result of a run depends on.
 
     In the cache that includes the library's source; in a named ledger, the names of the run.
     """
-    version = machine.package_digest() if ledger is None else [f"experiment {EXPERIMENT}", row]
-    made_from = [type(variant).__name__, asdict(variant), seed, *more, version]
+    last = machine.package_digest() if ledger is None else names
+    made_from = [type(variant).__name__, asdict(variant), seed, *more, last]
     return machine.digest(data, json.dumps(made_from))[:16]
 
 
@@ -221,24 +222,42 @@ def _recorded(
         jobs: the key, the names (variant, split, seed) and the function of each run.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
-    if ledger is not None:
+    if ledger is None:
+        machine.check_free(path, lambda _: None)
+    else:
         open_ledger(path, describe_data(feats))
-    commit = machine.commit()
-    done = {run.get("key"): run for run in _content(path)["runs"]}
-    for key, row, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
+        _check_names(path, jobs)
+    commit, done = machine.commit(), {}
+    for key, names, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
+        there = _content(path)["runs"]  # another process may have written meanwhile
+        done |= {r["key"]: r for r in there if r.get("experiment") == EXPERIMENT}
         if key in done:
             continue
-        done[key] = {**row, **run(), "commit": commit, "key": key}
-        with machine.lock(path):  # another process may have written meanwhile
+        about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
+        done[key] = {**names, **run(), **about}
+        with machine.lock(path):
             content = _content(path)
-            # In a named ledger, a run replaces the one that an earlier experiment recorded.
+            # A run replaces the one of the same names that an earlier experiment recorded.
             kept = [
                 r for r in content["runs"]
-                if r.get("key") != key and (ledger is None or not row.items() <= r.items())
+                if r.get("experiment") == EXPERIMENT or not names.items() <= r.items()
             ]  # fmt: skip
             machine.write_json(path, {**content, "runs": [*kept, done[key]]})
     # Names do not change a result: return it under those of this call.
-    return [{**done[key], **row} for key, row, _ in jobs]
+    return [{**done[key], **names} for key, names, _ in jobs]
+
+
+def _check_names(path: Path, jobs: Sequence[tuple[str, dict, Callable]]) -> None:
+    """Check that no two runs of a ledger have the same names but other data or settings."""
+    keys = {}
+    planned = ({**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs)
+    for run in (*_content(path)["runs"], *planned):
+        names = tuple(run.get(name) for name in jobs[0][1])
+        if run.get("experiment") == EXPERIMENT and keys.setdefault(names, run["key"]) != run["key"]:
+            raise FileExistsError(
+                f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "
+                "word vectors, classes or settings. Give another name"
+            )
 
 
 def _content(path: Path) -> dict:
@@ -270,8 +289,10 @@ def read_ledger(path: Path | str) -> dict:
 
 def describe_data(feats: Features) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
+    fingerprint = feats.provenance.get("fingerprint", feats.content)
     return {
         "dataset": feats.provenance.get("dataset"),
+        "fingerprint": fingerprint[:16],
         "backbone": feats.provenance.get("backbone"),
         "size": feats.provenance.get("size"),
         "features_precision": feats.provenance.get("precision", "float32"),
@@ -331,17 +352,20 @@ def open_ledger(
     path = Path(path)
     check_ledger(path, about, overwrite)
     with machine.lock(path):
-        if overwrite or "dataset" not in _content(path):
-            machine.write_json(path, {"format": FORMAT, **about, **(head or {}), "runs": []})
+        content = {} if overwrite else _content(path)
+        if "dataset" not in content:
+            runs = content.get("runs", [])
+            machine.write_json(path, {"format": FORMAT, **about, **(head or {}), "runs": runs})
 
 
 def _differs(about: Mapping, path: Path) -> str | None:
     try:
         found = read_ledger(path)
-    except LedgerError as error:
-        return f"it {str(error).removeprefix(f'{path} ')}"
-    name = next((name for name, value in about.items() if found.get(name) != value), None)
-    return name and f"it is a ledger of another {name}: {found.get(name)}, not {about[name]}"
+    except LedgerError:
+        return f"it is not a ledger of format {FORMAT}, as `ssgn study` writes it, or is damaged"
+    # A ledger of version 0.1 has no fingerprint.
+    name = next((name for name, value in about.items() if found.get(name, value) != value), None)
+    return name and f"it is a ledger of another {name}: {found[name]}, not {about[name]}"
 
 
 def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:

@@ -107,7 +107,12 @@ def fit(
             train.classes,
             train.provenance.get("backbone", ""),
         ).to(device)
-        model.provenance = {**feats.provenance, "split": feats.split.name, "seed": seed}
+        model.provenance = {
+            **feats.provenance,
+            "split": feats.split.name,
+            "words": digest(sem[feats.mask("seen")].numpy().tobytes())[:16],
+            "seed": seed,
+        }
         batches = Batches(model, train, words, seed)
         del train  # the batches hold all that is needed
         optimizer = torch.optim.AdamW(

@@ -44,7 +44,7 @@ from PIL import Image
 import ssgn
 from ssgn.data import DataError, ImageFiles, Split, dataset, doodle_emoji
 from ssgn.gallery import index, trained_on
-from ssgn.machine import provenance, reason, write_json
+from ssgn.machine import check_free, provenance, read_json, reason, write_json
 from ssgn.studies import LedgerError, read_ledger
 
 SECONDS = 10.0
@@ -224,9 +224,9 @@ def features(folder: Path, file: str) -> Kind:
     some_features(1).save(folder / "whole")
 
     def read(path: Path) -> tuple:
-        found = ssgn.Features.load(path, SPLIT)
+        found = ssgn.Features.load(path, Split((), ()))
         with contextlib.suppress(ValueError):  # the split is of other classes
-            ssgn.leaked_unseen(found)
+            ssgn.leaked_unseen(found.with_split(SPLIT))
         for preset in found.presets:
             with contextlib.suppress(ValueError):
                 found.columns(preset)
@@ -522,6 +522,13 @@ def table(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def _differs(out: Path) -> str | None:
+    try:
+        return None if read_json(out).get("what") == "fuzz" else "it is not a record of this fuzzer"
+    except ValueError:
+        return "it is not a record of this fuzzer"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10, help="for all kinds together")
@@ -532,6 +539,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--findings", type=Path, default=Path(tempfile.gettempdir()) / "ssgn-fuzz")
     given = parser.parse_args(arguments)
+    if given.out:
+        check_free(given.out, _differs, overwrite=None)
     names = given.only or available()
     if given.case is not None:
         cases(names[0], given.seed, given.case, 1, 600, print, given.findings)

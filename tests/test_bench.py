@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import evaluation, timing  # noqa: E402
 from bench.__main__ import BENCHMARKS, main, over_floor  # noqa: E402
+from ssgn.machine import provenance  # noqa: E402
 
 
 def run_bench(*options):
@@ -140,11 +141,25 @@ def test_a_second_call_goes_on_and_keeps_finished_records(tmp_path):
     assert after["records"][0] != before[0] and after["finished"] == ["machine", "growth"]
 
 
+def test_records_of_an_earlier_source_stay_until_there_are_new_ones(tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+    options = ("--small", "--repeats", "1", "--out", out)
+    run_bench(*options, "--only", "machine,growth")
+    before = json.loads(out.read_text())["records"]
+    about = {**provenance("cpu"), "source": "edited"}
+    monkeypatch.setattr("bench.__main__.provenance", lambda device: about)
+    run_bench(*options, "--only", "machine")
+    after = json.loads(out.read_text())["records"]
+    growth = [[r for r in records if r["benchmark"] == "growth"] for records in (before, after)]
+    assert growth[0] == growth[1] and after[0]["source"] == "edited"
+
+
 def test_a_ledger_of_something_else_is_not_replaced(tmp_path):
     for name, content in (("notes.json", "precious"), ("r.json", '{"what": "ablations"}')):
         (tmp_path / name).write_text(content)
         done = run_bench("--small", "--only", "machine", "--out", tmp_path / name)
-        assert done.exit_code and (tmp_path / name).read_text() == content
+        assert done.exit_code == 2 and "is in the way" in done.stderr
+        assert (tmp_path / name).read_text() == content
     out = tmp_path / "speed.json"
     run_bench("--small", "--only", "machine", "--repeats", "1", "--out", out)
     before = out.read_text()

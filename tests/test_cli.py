@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,18 +15,23 @@ from ssgn.config import ablations
 @pytest.fixture
 def run(monkeypatch, command, world):
     """Runs a command line over the small world; returns exit code, output and errors."""
-    dataset = type("Tiny", (), {"classes": world.feats.classes})()
+    dataset = SimpleNamespace(
+        classes=world.feats.classes, split=world.feats.split, fingerprint="world-1"
+    )
     load = ssgn.load_dataset
     monkeypatch.setattr(
         ssgn, "load_dataset", lambda name, **kw: dataset if name == "world" else load(name, **kw)
     )
     monkeypatch.setattr(ssgn, "extract", lambda ds, backbone, **kw: world.feats)
     monkeypatch.setattr(ssgn, "class_vectors", lambda classes: world.sem)
-    world.feats.provenance["size"] = 8
+    about = {"size": 8, "fingerprint": "world-1", "backbone": "efficientnet-lite0"}
+    for name, value in about.items():
+        monkeypatch.setitem(world.feats.provenance, name, value)
 
     return command
 
 
+@pytest.mark.filterwarnings("ignore::ssgn.LeakWarning")
 def test_train_writes_a_checkpoint_and_prints_metrics_of_the_unseen_classes(run, tmp_path, world):
     code, out, _ = run("train", str(tmp_path / "m"), "--data", "world", "--epochs", "1")
     assert code == 0
@@ -88,6 +94,29 @@ def test_a_study_goes_on_with_more_seeds_and_refuses_other_data(run, tmp_path, c
     assert json.loads((tmp_path / "r.json").read_text())["runs"] == runs
 
 
+@pytest.mark.parametrize("change", ["dataset", "backbone", "files", "split"])
+@pytest.mark.parametrize("action, target", [("train", "m"), ("study", "r.json")])
+def test_results_of_other_data_are_in_the_way_before_any_extraction(
+    run, tmp_path, cache, monkeypatch, world, action, target, change
+):
+    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    words = [action, tmp_path / target, "--data", "world", "--epochs", "1"]
+    assert run(*words)[0] == 0
+    monkeypatch.setattr(ssgn, "extract", lambda *_, **__: pytest.fail("work was begun"))
+    ds = ssgn.load_dataset("world")
+    if change == "dataset":
+        words[3] = "folder"
+    elif change == "backbone":
+        words += ["--backbone", "vgg16"]
+    elif change == "files":
+        ds.fingerprint = "world-2"
+    else:
+        ds.split = world.feats.with_split(5).split
+    what = "fingerprint" if change == "files" else change
+    code, _, err = run(*words)
+    assert code == 1 and f"{target} is in the way: it is a " in err and f"another {what}: " in err
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("action", ["train", "study"])
 def test_a_pipe_is_never_replaced(run, tmp_path, action):
@@ -105,7 +134,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world)
     assert len(entry["runs"]) == 2 * len(ablations())
     assert entry["command"] == "ssgn " + " ".join(words)
     assert {"date", "device", "commit", "torch"} <= set(entry)
-    assert (entry["dataset"], entry["split"]) == ("world", "custom")
+    assert (entry["dataset"], entry["split"]) == ("world", world.feats.split.name)
     assert entry["sketches_per_class"] == 12 and entry["what"] == "ablations"
     assert entry["photos"] == len(world.feats.photo)
 

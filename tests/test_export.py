@@ -193,3 +193,10 @@ def test_the_error_without_onnx_says_what_to_install(pipeline, tmp_path, monkeyp
     with pytest.raises(ImportError, match=r"install 'ssgn\[onnx\]'"):
         export.to_onnx(pipeline, tmp_path / "p.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_replaced_only_when_told(pipeline, tmp_path):
+    (tmp_path / "p.onnx").write_text("mine")
+    with pytest.raises(FileExistsError, match="p.onnx is in the way"):
+        export.to_onnx(pipeline, tmp_path / "p.onnx")
+    assert (tmp_path / "p.onnx").read_text() == "mine"

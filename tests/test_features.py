@@ -131,6 +131,8 @@ def test_unknown_taps_name_those_there_are(feats, taps, named):
         (lambda f: {"photo_labels": f.photo_labels + 1}, "photo labels .*32 classes, got 1 to 32"),
         (lambda f: {"sketch_labels": f.sketch_labels - 1}, "sketch labels .*got -1 to 30"),
         (lambda f: {"classes": f.classes[:31]}, "31 classes, got 0 to 31"),
+        (lambda f: {"classes": "abcd"}, "different names, got 'abcd'"),
+        (lambda f: {"classes": (f.classes[0], *f.classes[:31])}, "different names"),
         (lambda f: {"pairs": f.pairs[1:]}, "pairs must be"),
         (lambda f: {"pairs": f.pairs.float()}, "pairs must be"),
         (lambda f: {"pairs": f.pairs + 10}, "pairs must be"),
@@ -164,7 +166,8 @@ def test_features_can_be_made_from_arrays_of_any_kind(world, kind):
     assert made.content == f.content and made.classes == f.classes
     assert made.split == Split.drawn(f.classes, 0)
     assert made.columns("single").tolist() == made.columns("fusion").tolist() == list(range(24))
-    assert made.provenance == {"dataset": "arrays", "backbone": "mine"}
+    about = {"dataset": "arrays", "fingerprint": f.content, "backbone": "mine"}
+    assert made.provenance == about
 
 
 def test_features_from_arrays_take_split_taps_presets_and_pairs(feats):
@@ -177,9 +180,10 @@ def test_features_from_arrays_take_split_taps_presets_and_pairs(feats):
         split=feats.split,
         taps=feats.taps,
         presets={name: list(taps) for name, taps in feats.presets.items()},
-        provenance=feats.provenance,
+        provenance={"fingerprint": "mine", **feats.provenance},
         pairs=feats.pairs.numpy(),
     )
+    feats.provenance["fingerprint"] = "mine"
     for field in dataclasses.fields(Features):
         assert_same(getattr(made, field.name), getattr(feats, field.name))
 
@@ -264,10 +268,46 @@ def test_writing_to_loaded_features_leaves_their_files_alone(feats, saved):
 def test_save_refuses_a_name_that_is_taken(feats, saved, tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
-    for name in ("f", "file", "empty"):
-        with pytest.raises(FileExistsError, match=f"{name} is in the way"):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("f", "file", "link"):
+        with pytest.raises(FileExistsError, match=f"{name} is in the way: .*. Give another name$"):
             feats.save(tmp_path / name)
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "nowhere").exists()
+    feats.save(tmp_path / "empty")
+    assert Features.load(tmp_path / "empty", feats.split).content == feats.content
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(feats, tmp_path, monkeypatch):
+    write = Features.write_about
+
+    def slow(self, made):
+        (tmp_path / "f").mkdir()
+        (tmp_path / "f/thesis.txt").write_text("mine")
+        write(self, made)
+
+    monkeypatch.setattr(Features, "write_about", slow)
+    with pytest.raises(OSError, match="not empty"):
+        feats.save(tmp_path / "f")
+    assert left_in(tmp_path) == ["f/thesis.txt"]
+
+
+@pytest.mark.parametrize("split", [None, 1.5, ["class0"]])
+def test_what_is_not_a_split_is_refused(feats, split):
+    with pytest.raises(ValueError, match="give a Split, the name of a stored one or a seed"):
+        feats.with_split(split)
+
+
+def test_a_split_of_other_classes_is_refused_and_the_folder_is_not_blamed(feats, saved):
+    for make in (feats.with_split, lambda split: Features.load(saved, split)):
+        with pytest.raises(ValueError, match="split mine: unseen holds unknown classes: .'none'"):
+            make(Split(("none",), (), "mine"))
+    assert Features.load(saved, 3).split == feats.with_split(np.int64(3)).split
+
+
+def test_classes_are_kept_by_a_boolean_mask_only(feats):
+    for mask in (torch.ones(32, dtype=torch.int64), torch.ones(31, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"classes must be boolean \[32\], got"):
+            feats.keep(mask)
 
 
 def test_a_save_that_fails_leaves_nothing(feats, tmp_path):
@@ -323,7 +363,7 @@ def test_a_flipped_bit_never_raises_another_error(feats, saved, file):
     for i in places:
         path.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 7]) + data[i + 1 :])
         try:
-            Features.load(saved, feats.split)
+            Features.load(saved, Split((), ()))
         except FeatureError as error:
             refused += 1
             assert str(saved) in str(error)

@@ -48,6 +48,14 @@ def test_a_short_run_finds_nothing_and_writes_its_ledger(tmp_path):
     assert f"| in all | {sum(row['cases'] for row in ledger['kinds']):,} |" in done.stdout
 
 
+@pytest.mark.parametrize("content", ["mine", '{"what": "speed"}'])
+def test_a_file_of_something_else_is_not_replaced(tmp_path, content):
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(FileExistsError, match="is in the way: it is not a record of this fuzzer"):
+        fuzz.main(["--cases", "1", "--out", str(tmp_path / "mine.json")])
+    assert (tmp_path / "mine.json").read_text() == content
+
+
 def test_the_recorded_run_found_nothing_and_names_its_commit():
     ledger = read_json(ROOT / "book/results/fuzz.json")
     assert [row["kind"] for row in ledger["kinds"]] == list(fuzz.KINDS)

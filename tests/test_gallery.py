@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import left_in
 from PIL import Image, ImageDraw
 
 import ssgn
@@ -323,18 +324,43 @@ def test_nothing_of_the_users_is_replaced(images, model, tmp_path):
         found.save(tmp_path / "thesis/notes.md")
     assert (tmp_path / "thesis/notes.md").read_text() == "precious"
     for _ in range(2):
-        found.save(tmp_path / "page.html")  # its own kind may be replaced
+        found.save(tmp_path / "page.html")  # the same page may be replaced
+    for other in (
+        Found([], Image.new("RGB", (4, 4), "white"), tmp_path, ""),
+        Found([], Image.new("RGB", (4, 4)), images, ""),
+        Found([], Image.new("RGB", (4, 4)), tmp_path, "another model"),
+    ):
+        with pytest.raises(FileExistsError, match="page for another sketch, folder or model"):
+            other.save(tmp_path / "page.html")
     found.save(tmp_path / "thesis/notes.md", overwrite=True)
 
 
-def test_an_index_is_not_overwritten_by_that_of_another_folder(images, model, tmp_path):
+def test_an_index_is_not_replaced_by_that_of_another_folder(images, model, tmp_path):
     build(images, model)
-    paint(tmp_path / "other/z.png", 1)
-    with pytest.raises(FeatureError, match="is the index of .*images, not of .*other"):
+    paint(tmp_path / "other/a.png", 1)
+    images.rename(tmp_path / "moved")  # or on a drive that is not plugged in
+    with pytest.raises(FeatureError, match="index of .*images, not of .*other.*--overwrite"):
         build(tmp_path / "other", model)
-    images.rename(tmp_path / "moved")  # but a folder may move, and its index with it
-    moved = build(tmp_path / "moved", model)
+    moved = build(tmp_path / "moved", model)  # but a folder may move, and its index with it
     assert moved.changes["unchanged"] == 7 and moved.root == (tmp_path / "moved").resolve()
+    other = build(tmp_path / "other", model, overwrite=True)
+    assert other.changes["new"] == len(other) == 1
+
+
+def test_files_beside_an_index_are_left_alone(images, model, tmp_path):
+    folder = tmp_path / "thesis"
+    names = ("new/notes.md", "my-features-0123456789ab.npy", "features-2024.npy", "a.txt")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("precious")
+    with pytest.raises(FileExistsError, match="it holds other files and no index"):
+        Gallery.build(images, folder, model=model, progress=False)
+    for seed in (1, 2):  # make it, and update it
+        paint(images / "a.png", 10 + seed)
+        Gallery.build(images, folder, model=model, progress=False, overwrite=seed == 1)
+    own = {"index.json", *(p.name for p in folder.glob("features-????????????.npy"))}
+    assert len(own) == 2 and set(left_in(folder)) == {*names, *own}
+    assert all((folder / name).read_text() == "precious" for name in names)
 
 
 def test_damaged_indexes_are_refused(images, model, sketch, monkeypatch):
@@ -495,8 +521,7 @@ def test_indexing_for_the_books_model_does_not_train_it(images, monkeypatch, mod
 
 def test_a_checkpoint_keeps_what_the_model_was_trained_on(fit, world, tmp_path):
     model = fit(seed=3)[0]
-    expected = {**world.feats.provenance, "split": "custom", "seed": 3}
-    assert model.provenance == expected and expected["dataset"] == "world"
+    assert model.provenance["dataset"] == "world" and model.provenance["seed"] == 3
     model.save(tmp_path / "m")
     assert SSGN.load(tmp_path / "m").provenance == model.provenance
     about = read_json(tmp_path / "m/config.json")

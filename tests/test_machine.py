@@ -85,14 +85,18 @@ def test_atomic_leaves_everything_as_it_was_after_an_error(tmp_path, folder, old
     assert not old or read(target) == "old"
 
 
-def test_atomic_replaces_a_file_and_keeps_a_folder(tmp_path):
-    for folder, kept in ((False, "new"), (True, "old")):
-        target = tmp_path / f"target {folder}"
-        make(target, "old", folder)
-        with atomic(target) as made:
-            make(made, "new", folder)
-        assert read(target) == kept  # another process was faster with the same folder
-    assert sorted(os.listdir(tmp_path)) == ["target False", "target True"]
+def test_atomic_replaces_a_file_with_its_mode_but_not_a_folder(tmp_path):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    make(file, "old", False)
+    make(folder, "old", True)
+    file.chmod(0o600)
+    with atomic(file) as made:
+        make(made, "new", False)
+    with pytest.raises(OSError, match="not empty"), atomic(folder) as made:
+        make(made, "new", True)
+    assert read(file) == "new" and read(folder) == "old"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -256,6 +260,28 @@ def test_special_files_and_broken_links_are_never_free(tmp_path, kind, folder, o
         check_free(target, same, folder=folder, overwrite=overwrite)
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file/model", "Not a directory"),
+        ("file/a/model", "Not a directory"),
+        ("circle/model", "symbolic links"),
+        ("x" * 250, "name too long"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(tmp_path, target, message):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match=message):
+        check_free(tmp_path / target, refuse)
+
+
+def test_a_target_without_permission_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(PermissionError, match=f"no permission.*{tmp_path}"):
+        check_free(tmp_path / "new" / "model", refuse)
+
+
 # JSON -----------------------------------------------------------------------------------------
 
 
@@ -273,7 +299,7 @@ def test_json_is_written_all_or_nothing(tmp_path):
 )
 def test_damaged_json_is_named(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.json is damaged .*restore it, or delete it"):
+    with pytest.raises(ValueError, match=r"a\.json is damaged, or another kind of file: "):
         read_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "nowhere.json")

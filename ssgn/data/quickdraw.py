@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..moved import moved
 from .dataset import DataError
 from .packages import Package, gunzip_lines, read_members
+
+__getattr__ = moved(__name__)
 
 SIDE = 28  # of a drawing in pixels
 PER_CLASS = 100  # drawings in each of the 345 classes

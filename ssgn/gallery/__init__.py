@@ -4,8 +4,11 @@ An index holds the *full* fused features of the images in a folder, so any model
 the same backbone can search it. The page *Draw and search* shows a search.
 """
 
+from ..moved import moved
 from .index import Gallery
 from .models import BOOK, book_model, model_of, trained_on
 from .page import Found, Hit
 
 __all__ = ["BOOK", "Found", "Gallery", "Hit", "book_model", "model_of", "trained_on"]
+
+__getattr__ = moved(__name__)

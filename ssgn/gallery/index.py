@@ -1,6 +1,7 @@
 """An index of the images in a folder: build it, update it, search it."""
 
 import os
+import re
 import stat
 import uuid
 from functools import cached_property
@@ -25,6 +26,7 @@ from .models import BACKBONE, BOOK, model_of, trained_on
 from .page import Found, Hit
 
 FORMAT = 2  # of an index; raise it when the meaning of its files changes
+NEW = ".ssgn-new"  # the folder in an index with the images that are being read
 RASTERS = ("doodle-emoji", "doodle-photo")  # datasets whose sketches are 28 x 28 pixels
 
 
@@ -111,7 +113,7 @@ class _Stored(NamedTuple):
                     f"{index} is an index of an earlier version: make a new one, `ssgn index DIR "
                     "--out NEW`"
                 )
-            begun = (index / "new").is_dir()
+            begun = (index / NEW).is_dir()
             raise DataError(
                 f"{index} is an index that is not complete: run the same `ssgn index` again"
                 if begun
@@ -123,7 +125,8 @@ class _Stored(NamedTuple):
                 return cls._checked(index, about)
         except Exception as error:  # a damaged header can make NumPy raise anything
             raise FeatureError(
-                f"{index} is damaged ({type(error).__name__}: {error}). Delete it and index again"
+                f"{index} is damaged, or not an index ({type(error).__name__}: {error}). Index "
+                "again, under another name (--out)"
             ) from error
         raise FeatureError(
             f"{index} has format {about['format']}, but this version reads {FORMAT}: make a new "
@@ -193,6 +196,7 @@ class Gallery:
         model: SSGN | Path | str | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
+        overwrite: bool = False,
         progress: bool = True,
     ) -> "Gallery":
         """Index the images of a folder and its subfolders, or update an index.
@@ -208,6 +212,7 @@ class Gallery:
                 :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
                 book's, which is trained only when it is needed.
             device, precision: of the backbone, see :func:`~ssgn.extraction.extract`.
+            overwrite: replace any index; other files in its folder are left alone.
             progress: show a progress bar.
 
         Raises:
@@ -221,8 +226,10 @@ class Gallery:
         if not root.is_dir():
             raise DataError(f"{folder} is not a folder; give one with images")
         index = Path(index).expanduser() if index else Path(f"{root.name or 'root'}.ssgn")
-        machine.check_free(index, _differs, folder=True)
-        stored = _Stored.read(index) if (index / "index.json").exists() else None
+        machine.check_free(index, _differs, folder=True, overwrite=overwrite)
+        stored = None
+        if (index / "index.json").exists() and not overwrite:
+            stored = _Stored.read(index)
         if model is None:
             model = (stored and stored.about["model"]) or BOOK
         backbone, size, name = BACKBONE, None, BOOK
@@ -237,11 +244,12 @@ class Gallery:
             "backbone": {"backbone": backbone, "weights": net.weights, "size": net.size},
             "model": name,
         }
+        there = scan(root)
         if stored:
-            _check_same(index, stored.about, about)
+            _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
         with machine.lock(index):
-            changes = _update(index, root, stored, about, net, options)
+            changes = _update(index, root, there, stored, about, net, options)
         gallery = cls(index, model if isinstance(model, SSGN) else None, device, progress)
         gallery.changes = changes
         return gallery
@@ -369,31 +377,32 @@ def _image(sketch) -> Image.Image:
 
 def _differs(index: Path) -> str | None:
     """Return why a folder is not an index, complete or begun; None if it is."""
-    if (index / "index.json").is_file() or (index / "new").is_dir():
+    if (index / "index.json").is_file() or (index / NEW).is_dir():
         return None
     if (index / "gallery.safetensors").is_file():
         return "it is an index of an earlier version"
     return "it holds other files and no index"
 
 
-def _check_same(index: Path, old: dict, new: dict) -> None:
+def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File]) -> None:
     """Check that an index is of the same folder and backbone, so that it can be updated."""
+    old, way_out = stored.about, "Give another name (--out), or --overwrite"
     if old["backbone"] != new["backbone"]:
         raise FeatureError(
             f"{index} holds {_named(old['backbone'])} features with the weights "
             f"{old['backbone']['weights']}, but this model needs {_named(new['backbone'])} with "
-            f"{new['backbone']['weights']}. Give another name (--out), or delete the index"
+            f"{new['backbone']['weights']}. {way_out}"
         )
-    if old["root"] != new["root"] and Path(old["root"]).is_dir():
+    moved = not Path(old["root"]).exists() and any(there.get(f.path) == f for f in stored.files)
+    if old["root"] != new["root"] and not moved:
         raise FeatureError(
-            f"{index} is the index of {old['root']}, not of {new['root']}. Give another name "
-            "(--out)"
+            f"{index} is the index of {old['root']}, not of {new['root']}. {way_out}"
         )
 
 
-def _update(index: Path, root: Path, stored: _Stored | None, about, net, options) -> dict[str, int]:
-    """Update an index, and count what has changed."""
-    there, before = scan(root), {}
+def _update(index: Path, root: Path, there, stored: _Stored | None, about, net, options) -> dict:
+    """Update an index to the images that are there, and count what has changed."""
+    before = {}
     if stored:
         before = {f.path: f for f in (*stored.files, *stored.unreadable)}
     # Files in a folder that cannot be opened now are not gone: keep them as they were.
@@ -413,7 +422,7 @@ def _update(index: Path, root: Path, stored: _Stored | None, about, net, options
     }
     fresh = {}
     if todo:
-        x, bad = _read(index / "new", root, todo, net, options)
+        x, bad = _read(index / NEW, root, todo, net, options)
         failed |= bad
         fresh = {f.path: row for row, f in enumerate(todo) if f.path not in bad}
     unreadable = [failed[path] for path in sorted(failed)]
@@ -435,10 +444,11 @@ def _update(index: Path, root: Path, stored: _Stored | None, about, net, options
             index / "index.json",
             {**about, "features": name, "files": files, "unreadable": unreadable},
         )
-        for path in index.glob("*features-*.npy*"):
-            if path.name != name:
-                machine.remove(path)
-    machine.remove(index / "new")
+        own = re.compile(r"features-[0-9a-f]{12}\.npy|\.features-[0-9a-f]{12}\.npy\.ssgn-partial")
+        for path in index.iterdir():
+            if own.fullmatch(path.name) and path.name != name:
+                path.unlink()
+    machine.remove(index / NEW)
     return changes
 
 

@@ -6,13 +6,14 @@ import io
 import os
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from ..data.dataset import as_rgb, open_image
-from ..machine import atomic, check_free, printable, reason
+from ..machine import atomic, check_free, digest, printable, reason
 
 THUMBNAIL = 160  # pixels
 GENERATOR = "ssgn search"  # names the program in the pages that it wrote
@@ -56,7 +57,7 @@ class Found(Sequence):
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<meta name="generator" content="{GENERATOR}">\n'
+            f'<meta name="generator" content="{GENERATOR}">\n{self._about()}\n'
             f"<title>Images found for a sketch</title>\n<style>{_PAGE}{_style('main')}</style>\n"
             f"</head>\n<body>\n<main>\n<h1>Images found for a sketch</h1>\n{self._sheet()}\n"
             "</main>\n</body>\n</html>\n"
@@ -66,16 +67,20 @@ class Found(Sequence):
         """Write :meth:`html` to a file.
 
         Args:
-            path: new, empty, or a page that a search wrote.
+            path: new, empty, or a page for the same sketch, folder and model.
             overwrite: replace any file.
 
         Raises:
             FileExistsError: something else is in the way.
             OSError: the file cannot be written.
         """
-        check_page(path, overwrite=overwrite)
+        check_page(path, self._about(), overwrite=overwrite)
         with atomic(path) as made:
             made.write_text(self.html(), encoding="utf-8", errors="backslashreplace")
+
+    def _about(self) -> str:
+        made_from = digest(self.sketch.tobytes(), str(self.root), self.note)[:16]
+        return f'<meta name="ssgn-search" content="{made_from}">'
 
     def _sheet(self) -> str:
         rows = "\n".join(map(self._entry, self.hits))
@@ -135,16 +140,22 @@ def _data_uri(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def check_page(path: Path | str, *, overwrite: bool = False) -> None:
+def check_page(path: Path | str, about: str = "", *, overwrite: bool = False) -> None:
     """Check that a file is new, empty, or a page that a search wrote.
+
+    Args:
+        about: the line of the page that says what it was made from, if that is known yet.
+        overwrite: accept any file.
 
     Raises:
         FileExistsError: something else is in the way.
     """
-    check_free(path, _differs, overwrite=overwrite)
+    check_free(path, partial(_differs, about), overwrite=overwrite)
 
 
-def _differs(path: Path) -> str | None:
+def _differs(about: str, path: Path) -> str | None:
     with open(path, "rb") as file:
-        ours = f'name="generator" content="{GENERATOR}"'.encode() in file.read(1000)
-    return None if ours else "it is not a page that `ssgn search` wrote"
+        head = file.read(1000).decode(errors="replace")
+    if f'name="generator" content="{GENERATOR}"' not in head:
+        return "it is not a page that `ssgn search` wrote"
+    return None if about in head else "it is a page for another sketch, folder or model"
