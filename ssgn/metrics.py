@@ -84,7 +84,7 @@ def evaluate_similarity(
     *,
     per_query: bool = False,
 ) -> dict[str, float] | dict[str, Tensor]:
-    """Measure rankings by similarities of one's own, as :func:`evaluate` does for cosines.
+    """Measure rankings by any similarity, as :func:`evaluate` does for cosines.
 
     Args:
         similarity: ``[Q, G]``, larger for items that come first; negate distances.
@@ -107,7 +107,7 @@ def evaluate_similarity(
 
 
 def _chunk(g: Tensor) -> int:
-    """The queries whose similarities to a gallery are held at a time."""
+    """Return how many queries' similarities to a gallery are held at a time."""
     # A matrix product first rearranges the gallery, so each one should serve many queries.
     return max(1, _HELD // max(1, len(g)))
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .config import SSGNConfig
 from .features import Features, check_finite
 from .machine import cache_dir, device_name, digest, lock, package_digest, pick_device, read_json
-from .model import SSGN, CheckpointError
+from .model import SSGN, CheckpointError, check_folder
 from .moved import moved
 from .retrieval import evaluate_all
 
@@ -300,12 +300,12 @@ def fit_cached(
     config = config or SSGNConfig()
     key = digest(data_key(feats, sem), json.dumps([asdict(config), seed]), package_digest())
     folder = cache_dir() / "models" / key[:16]
-
     with lock(folder):  # another process may be training the same model
         try:
             model = SSGN.load(folder)
             return model, History(**read_json(folder / "config.json")["history"])
         except (CheckpointError, KeyError, TypeError):
+            check_folder(folder, config, {}, overwrite=True)  # before the training, not after it
             model, history = fit(feats, sem, config, seed=seed, **options)
             model.save(folder, overwrite=True, history=asdict(history))
             return model.cpu(), history
