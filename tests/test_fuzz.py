@@ -81,7 +81,7 @@ def refuse(error):
         (lambda path: refuse(ValueError("somewhere")), "not named"),
         (lambda path: b"other", "other content"),
         (lambda path: time.sleep(0.2) or b"whole", "it took 0."),
-        (lambda path: np.ones(2**23).sum() and b"whole", "MiB"),
+        (lambda path: np.ones(2**26).sum() and b"whole", "MiB"),
     ],
     ids=["error", "recursion", "name", "content", "time", "memory"],
 )
