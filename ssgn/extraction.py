@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,7 @@ def unreadable(images: ImageList, rows: Sequence[int], size: int) -> dict[str, s
         rows: indices into ``images``.
         size: side of the input images in pixels.
     """
-    errors = _Batches(images, size, [np.array(rows, np.int64)])[0][2]
+    _, _, errors = _read(images, size, map, np.array(rows, np.int64))
     names = [images.where(int(i)) for i in rows]
     return {name: errors.get(name, "its features hold NaN or infinity") for name in names}
 
@@ -244,7 +245,7 @@ def mapped(path: Path, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def _complete(work: Path, folder: Path, ds: Dataset, net: Backbone, provenance: dict) -> Path:
     """Turn finished rows into a features folder, leaving out images that cannot be read."""
-    keep, left_out, pairs = {}, {}, ds.pairs
+    keep, left_out = {}, {}
     for domain in DOMAINS:
         keep[domain] = torch.from_numpy(np.load(work / f"{domain}.done.npy"))
         images, labels = getattr(ds, domain), getattr(ds, f"{domain}_labels")
@@ -255,74 +256,54 @@ def _complete(work: Path, folder: Path, ds: Dataset, net: Backbone, provenance: 
                 f"{'; '.join(map(': '.join, list(left_out.items())[:3]))}. Every class needs one: "
                 "fix the files, or remove the class"
             )
-    if pairs is not None:
-        row = torch.where(keep["photo"], keep["photo"].cumsum(0) - 1, -1)
-        pairs = torch.where(pairs >= 0, row[pairs], -1)[keep["sketch"]]
-    made = work
+    x = (torch.from_numpy(np.load(work / f"{d}.npy", mmap_mode="c")) for d in DOMAINS)
+    labels = ds.sketch_labels, ds.photo_labels
+    feats = Features(
+        *x, *labels, ds.classes, net.columns, net.presets, ds.split, provenance, ds.pairs
+    )
     if left_out:
         folder = folder.with_name(f"{folder.name}-skipped")
-        provenance = {**provenance, "left_out": left_out}
-        made = machine.partial(folder)
-        machine.remove(made)
-        made.mkdir()
+        feats.provenance["left_out"] = left_out
+        feats.rows(keep["sketch"], keep["photo"]).save(folder)
+    else:
+        feats.write_about(work)
         for domain in DOMAINS:
-            rows = np.flatnonzero(keep[domain])
-            _copy_rows(work / f"{domain}.npy", made / f"{domain}.npy", rows)
-    x = (torch.from_numpy(np.load(made / f"{d}.npy", mmap_mode="c")) for d in DOMAINS)
-    labels = (getattr(ds, f"{domain}_labels")[keep[domain]] for domain in DOMAINS)
-    about = ds.classes, net.columns, net.presets, ds.split, provenance, pairs
-    Features(*x, *labels, *about).write_about(made)
-    for domain in DOMAINS:
-        machine.remove(made / f"{domain}.done.npy")
-    os.replace(made, folder)
+            machine.remove(work / f"{domain}.done.npy")
+        os.replace(work, folder)
     machine.remove(work)
     return folder
-
-
-def _copy_rows(source: Path, target: Path, rows: np.ndarray) -> None:
-    x = np.load(source, mmap_mode="r")
-    kept = mapped(target, (len(rows), x.shape[1]), x.dtype)
-    for at, row in enumerate(rows):
-        kept[at] = x[row]
-    kept.flush()
 
 
 # Images to rows -------------------------------------------------------------------------------
 
 
-class _Batches:
-    """Batches of images: the rows that can be read, their pixels, and the errors of the others.
+def _read(
+    images: ImageList, size: int, each: Callable, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
+    """Read images: the rows that can be read, their pixels, and the errors of the others.
 
-    These are arrays, because processes pass tensors through shared memory, of which containers have
-    little.
+    Pixels are an array, because processes pass tensors through shared memory, of which containers
+    have little.
     """
+    errors = {}
 
-    def __init__(self, images: ImageList, size: int, batches: list, each: Callable = map):
-        self.images, self.size, self.batches, self.each = images, size, batches, each
+    def read(i: int) -> np.ndarray | None:
+        try:
+            pixels = images.load(int(i), size)
+            if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
+                raise ValueError(
+                    f"load() must return uint8 [{size}, {size}, 3], got {pixels.dtype} "
+                    f"{list(pixels.shape)}"
+                )
+            return pixels
+        except Exception as error:  # a damaged file can make a decoder raise anything
+            errors[images.where(int(i))] = machine.reason(error)
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, b: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, str]]:
-        rows, size, errors = self.batches[b], self.size, {}
-
-        def read(i: int) -> np.ndarray | None:
-            try:
-                pixels = self.images.load(int(i), size)
-                if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
-                    raise ValueError(
-                        f"load() must return uint8 [{size}, {size}, 3], got {pixels.dtype} "
-                        f"{list(pixels.shape)}"
-                    )
-                return pixels
-            except Exception as error:  # a damaged file can make a decoder raise anything
-                errors[self.images.where(int(i))] = machine.reason(error)
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
-            pixels = list(self.each(read, rows))
-        good = [k for k, p in enumerate(pixels) if p is not None]
-        return rows[good], np.stack([pixels[k] for k in good]) if good else None, errors
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
+        pixels = list(each(read, rows))
+    good = [k for k, p in enumerate(pixels) if p is not None]
+    return rows[good], np.stack([pixels[k] for k in good]) if good else None, errors
 
 
 @torch.no_grad()
@@ -346,13 +327,12 @@ def _computed(
     bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
         if workers and len(batches) > 1:
-            read = _Batches(images, net.size, batches)
-            read = DataLoader(read, batch_size=None, collate_fn=tuple, num_workers=workers)
+            each = partial(_read, images, net.size, map)
+            read = DataLoader(batches, batch_size=None, collate_fn=each, num_workers=workers)
         else:
             # Before the forward pass, not during it: a thread that takes a core from the network
             # makes all the network's other threads wait.
-            read = _Batches(images, net.size, batches, pool.map)
-            read = map(read.__getitem__, range(len(batches)))
+            read = map(partial(_read, images, net.size, pool.map), batches)
         for rows, pixels, errors in read:
             for where, why in errors.items():
                 if not skip:

@@ -219,21 +219,33 @@ class Features:
                 f"classes must be boolean [{len(self.classes)}], got {classes.dtype} "
                 f"{tuple(classes.shape)}"
             )
+        kept = self.rows(classes[self.sketch_labels], classes[self.photo_labels])
         number = classes.cumsum(0) - 1
-        sketch, photo = classes[self.sketch_labels], classes[self.photo_labels]
+        names = tuple(c for c, k in zip(self.classes, classes.tolist(), strict=True) if k)
+        return replace(
+            kept,
+            sketch_labels=number[kept.sketch_labels],
+            photo_labels=number[kept.photo_labels],
+            classes=names,
+            split=self.split.within(names),
+        )
+
+    def rows(self, sketch: Tensor, photo: Tensor) -> "Features":
+        """Return the features of the chosen sketches and photos, of the same classes.
+
+        Args:
+            sketch, photo: boolean ``[N]`` and ``[M]``.
+        """
         pairs = self.pairs
         if pairs is not None:
             row = torch.where(photo, photo.cumsum(0) - 1, -1)
             pairs = torch.where(pairs >= 0, row[pairs], -1)[sketch]
-        names = tuple(c for c, kept in zip(self.classes, classes.tolist(), strict=True) if kept)
         return replace(
             self,
             sketch=self.sketch[sketch],
             photo=self.photo[photo],
-            sketch_labels=number[self.sketch_labels[sketch]],
-            photo_labels=number[self.photo_labels[photo]],
-            classes=names,
-            split=self.split.within(names),
+            sketch_labels=self.sketch_labels[sketch],
+            photo_labels=self.photo_labels[photo],
             pairs=pairs,
         )
 

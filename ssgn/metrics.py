@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .features import check_finite
 
-_HELD = 2**26  # similarities held at a time: some queries against the whole gallery
+_HELD = 2**25  # similarities held at a time: some queries against the whole gallery
 _CELLS = 2**24  # similarities ranked at a time
 _FEW = 32  # up to so many tied relevant items of a query are resolved one by one
 
@@ -66,11 +66,9 @@ def evaluate(
     check_finite(q, "queries")
     check_finite(g, "gallery items")
     gallery = F.normalize(g.float(), dim=1)
-    # Memory of this size costs time page by page when it is first written: all chunks share it.
-    held = gallery.new_empty(min(_chunk(g), len(q)), len(g))
 
     def similarity(rows: Tensor) -> Tensor:
-        return torch.mm(F.normalize(q[rows].float(), dim=1), gallery.T, out=held[: len(rows)])
+        return F.normalize(q[rows].float(), dim=1) @ gallery.T
 
     return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
 
@@ -106,12 +104,6 @@ def evaluate_similarity(
     return _evaluated(lambda rows: x[rows], shape, q_labels, g_labels, ks, device, per_query)
 
 
-def _chunk(g: Tensor) -> int:
-    """Return how many queries' similarities to a gallery are held at a time."""
-    # A matrix product first rearranges the gallery, so each one should serve many queries.
-    return max(1, _HELD // max(1, len(g)))
-
-
 def _evaluated(
     similarity_of: Callable[[Tensor], Tensor],
     shape: tuple[int, int],
@@ -129,9 +121,10 @@ def _evaluated(
     out: dict[str, Tensor] = {}
     # Queries of one class share their relevant items, so they are measured together.
     by_class = q_labels.argsort(stable=True)
-    piece = max(1, _CELLS // len(g_labels))
+    # A matrix product first rearranges the gallery, so each one should serve many queries.
+    chunk, piece = (max(1, n // len(g_labels)) for n in (_HELD, _CELLS))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows in by_class.split(_chunk(g_labels)):
+        for rows in by_class.split(chunk):
             whole = similarity_of(rows)
             labels, counts = _runs(q_labels[rows])
             for label, of_class, similarity in zip(
