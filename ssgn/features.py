@@ -14,6 +14,7 @@ from .data.dataset import Split
 from .machine import atomic, check_free, digest, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
+ArrayLike = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
 PARTS = ("train", "validation", "unseen", "seen")
 
 
@@ -28,7 +29,8 @@ class Features:
     The chapter *Multi-layer features* explains them.
 
     Attributes:
-        sketch, photo: float32 ``[N, D]`` and ``[M, D]``, not standardized.
+        sketch, photo: float32 ``[N, D]`` and ``[M, D]``, not standardized. Like labels and pairs,
+            they may be given as whatever :func:`torch.as_tensor` takes.
         sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
         classes: the C class names.
         taps: the column range of each tap, as slices, in order.
@@ -58,30 +60,28 @@ class Features:
     def __post_init__(self):
         if isinstance(self.classes, str) or len(set(self.classes)) < len(self.classes):
             raise FeatureError(f"classes must be different names, got {self.classes!r}")
-        width, stop = self.sketch.shape[-1] if self.sketch.ndim else 0, 0
+        stop = 0
         for domain in ("sketch", "photo"):
-            x, labels = getattr(self, domain), getattr(self, f"{domain}_labels")
-            if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != width:
+            x = as_rows(getattr(self, domain), f"{domain} features").float()
+            labels = as_labels(getattr(self, f"{domain}_labels"), len(x), f"{domain} features")
+            object.__setattr__(self, domain, x)
+            object.__setattr__(self, f"{domain}_labels", labels)
+            width = self.sketch.shape[1]
+            if x.shape[1] != width:
                 raise FeatureError(
-                    f"{domain} features must be float32 [rows, {width}], got {x.dtype} "
-                    f"{tuple(x.shape)}"
-                )
-            if labels.dtype != torch.int64 or labels.shape != (len(x),):
-                raise FeatureError(
-                    f"{domain} labels must be int64 [{len(x)}], one per row, got {labels.dtype} "
-                    f"{tuple(labels.shape)}"
+                    f"sketch features have {width} columns, but photo features {x.shape[1]}; both "
+                    "must come from one backbone"
                 )
             if len(x) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
                 raise FeatureError(
                     f"{domain} labels must be indices into the {len(self.classes)} classes, got "
                     f"{int(labels.min())} to {int(labels.max())}"
                 )
-        if self.pairs is not None and (
-            self.pairs.dtype != torch.int64
-            or self.pairs.shape != self.sketch_labels.shape
-            or ((self.pairs < -1) | (self.pairs >= len(self.photo))).any()
-        ):
-            raise FeatureError("pairs must be int64, the row of one photo, or -1, per sketch")
+        if self.pairs is not None:
+            pairs = as_labels(self.pairs, len(self.sketch), "pairs")
+            object.__setattr__(self, "pairs", pairs)
+            if ((pairs < -1) | (pairs >= len(self.photo))).any():
+                raise FeatureError("pairs must be the row of one photo, or -1, per sketch")
         for name, columns in self.taps.items():
             if columns.start != stop or columns.stop <= stop:
                 raise FeatureError(
@@ -99,22 +99,22 @@ class Features:
     @classmethod
     def from_arrays(
         cls,
-        sketch: Tensor | np.ndarray,
-        photo: Tensor | np.ndarray,
-        sketch_labels: Sequence[int] | Tensor | np.ndarray,
-        photo_labels: Sequence[int] | Tensor | np.ndarray,
+        sketch: ArrayLike,
+        photo: ArrayLike,
+        sketch_labels: ArrayLike,
+        photo_labels: ArrayLike,
         classes: Sequence[str],
         *,
         split: Split | str | int = 0,
         taps: Mapping[str, slice] | None = None,
         presets: Mapping[str, Sequence[str]] | None = None,
         provenance: Mapping | None = None,
-        pairs: Sequence[int] | Tensor | np.ndarray | None = None,
+        pairs: ArrayLike | None = None,
     ) -> "Features":
         """Make features from your own arrays, without images.
 
         Args:
-            sketch, photo: ``[N, D]`` and ``[M, D]``, of any floating-point type.
+            sketch, photo: ``[N, D]`` and ``[M, D]``, whatever :func:`torch.as_tensor` takes.
             sketch_labels, photo_labels: N and M integers, indices into ``classes``.
             classes: the C class names.
             split: see :meth:`ssgn.data.Split.of`; by default drawn with seed 0.
@@ -127,30 +127,23 @@ class Features:
                 integers.
             ValueError: an unknown split, or a split with other classes.
         """
-        x = {"sketch": torch.as_tensor(sketch), "photo": torch.as_tensor(photo)}
-        labels = {f"{domain}_labels": None for domain in x}
-        for name, given in zip(labels, (sketch_labels, photo_labels), strict=True):
-            labels[name] = torch.as_tensor(given)
-            if labels[name].is_floating_point() or labels[name].dtype == torch.bool:
-                raise FeatureError(f"{name} must be integers, got {labels[name].dtype}")
-            labels[name] = labels[name].long()
-        for name in x:
-            x[name] = x[name].float()
-            if x[name].ndim == 2:
-                check_finite(x[name], f"{name} features")
-        width = x["sketch"].shape[-1]
-        taps = dict(taps or {"all": slice(0, width)})
+        sketch = as_rows(sketch, "sketch features")
+        taps = dict(taps or {"all": slice(0, sketch.shape[1])})
         every = dict.fromkeys(("single", "fusion"), tuple(taps))
         made = cls(
-            **x,
-            **labels,
-            classes=tuple(classes),
+            sketch,
+            photo,
+            sketch_labels,
+            photo_labels,
+            classes=classes if isinstance(classes, str) else tuple(classes),
             taps=taps,
             presets={name: tuple(names) for name, names in (presets or every).items()},
             split=Split.of(split, classes),
             provenance={},
-            pairs=None if pairs is None else torch.as_tensor(pairs).long(),
+            pairs=pairs,
         )
+        check_finite(made.sketch, "sketch features")
+        check_finite(made.photo, "photo features")
         about = {"dataset": "arrays", "backbone": "", "fingerprint": made.content}
         return replace(made, provenance={**about, **(provenance or {})})
 
@@ -376,6 +369,48 @@ class Features:
             about["provenance"],
             pairs,
         )
+
+
+def as_rows(x: ArrayLike, what: str) -> Tensor:
+    """Return numbers as a tensor ``[N, D]``: whatever :func:`torch.as_tensor` takes.
+
+    Args:
+        what: the rows' name in the message.
+
+    Raises:
+        FeatureError: anything else.
+    """
+    x = _tensor(x, what)
+    if x.ndim != 2 or not x.shape[1] or x.is_complex():
+        raise FeatureError(f"{what} must be numbers [N, D], got {x.dtype} {tuple(x.shape)}")
+    return x
+
+
+def as_labels(labels: ArrayLike, n: int, what: str) -> Tensor:
+    """Return n labels as int64 ``[n]``, from integers of any width or whole floats.
+
+    Args:
+        n: number of rows.
+        what: the rows' name in the message.
+
+    Raises:
+        FeatureError: anything else.
+    """
+    y = _tensor(labels, f"labels of {what}")
+    fractions = y.is_floating_point() and (y != y.round()).any()
+    if y.shape != (n,) or y.dtype == torch.bool or y.is_complex() or fractions:
+        raise FeatureError(
+            f"labels of {n} {what} must be {n} integers, one per row, got {y.dtype} "
+            f"{tuple(y.shape)}. Of one-hot labels give labels.argmax(1), of a column labels[:, 0]"
+        )
+    return y.long()
+
+
+def _tensor(x: ArrayLike, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FeatureError(f"{what} must be numbers: {error}") from error
 
 
 def check_finite(x: Tensor, what: str, advice: str = "Check that image, or extract again.") -> None:

@@ -5,15 +5,16 @@ Published tables mix four definitions under the name "mAP@k"; each has its own k
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from numbers import Integral
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .features import check_finite
+from .features import ArrayLike, as_labels, as_rows, check_finite
 
 _HELD = 2**25  # similarities held at a time: some queries against the whole gallery
 _CELLS = 2**24  # similarities ranked at a time
@@ -22,10 +23,10 @@ _FEW = 32  # up to so many tied relevant items of a query are resolved one by on
 
 @torch.no_grad()
 def evaluate(
-    q: Tensor | np.ndarray,
-    g: Tensor | np.ndarray,
-    q_labels: Tensor | np.ndarray,
-    g_labels: Tensor | np.ndarray,
+    q: ArrayLike,
+    g: ArrayLike,
+    q_labels: ArrayLike,
+    g_labels: ArrayLike,
     ks: Iterable[int] = (100, 200),
     *,
     per_query: bool = False,
@@ -48,7 +49,8 @@ def evaluate(
     metrics.
 
     Args:
-        q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device.
+        q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device; their lengths do not matter.
+            Cosines are computed in float64 if either is float64, else in float32.
         q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
         ks: cut-offs.
         per_query: return float64 ``[Q]`` tensors, one value per query, instead of means.
@@ -61,23 +63,25 @@ def evaluate(
             that do not fit, or a cut-off below 1.
         FeatureError: NaN or infinity.
     """
-    q, g, q_labels, g_labels = map(torch.as_tensor, (q, g, q_labels, g_labels))
+    q, g = as_rows(q, "queries"), as_rows(g, "gallery items")
     check_one_space(q.shape, g.shape)
     check_finite(q, "queries")
     check_finite(g, "gallery items")
-    gallery = F.normalize(g.float(), dim=1)
+    dtype = wider(q, g)
+    gallery = unit(g.to(dtype))
 
     def similarity(rows: Tensor) -> Tensor:
-        return F.normalize(q[rows].float(), dim=1) @ gallery.T
+        with torch.autocast(q.device.type, enabled=False):
+            return unit(q[rows].to(dtype)) @ gallery.T
 
     return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
 
 
 @torch.no_grad()
 def evaluate_similarity(
-    similarity: Tensor | np.ndarray,
-    q_labels: Tensor | np.ndarray,
-    g_labels: Tensor | np.ndarray,
+    similarity: ArrayLike,
+    q_labels: ArrayLike,
+    g_labels: ArrayLike,
     ks: Iterable[int] = (100, 200),
     *,
     per_query: bool = False,
@@ -95,13 +99,35 @@ def evaluate_similarity(
     Raises:
         ValueError, FeatureError: as by :func:`evaluate`.
     """
-    similarity, q_labels, g_labels = map(torch.as_tensor, (similarity, q_labels, g_labels))
-    if similarity.ndim != 2:
-        raise ValueError(f"similarities must be [Q, G], got {tuple(similarity.shape)}")
-    check_finite(similarity, "similarities")
-    x = similarity if similarity.dtype == torch.float64 else similarity.float()
+    x = torch.as_tensor(similarity)
+    if x.ndim != 2:
+        raise ValueError(f"similarities must be [Q, G], got {tuple(x.shape)}")
+    # Large integers, such as negative distances, would tie as float32.
+    x = x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x.double()
+    check_finite(x, "similarities")
     shape, device = tuple(x.shape), x.device
     return _evaluated(lambda rows: x[rows], shape, q_labels, g_labels, ks, device, per_query)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale rows ``[N, D]`` to length 1, whatever their length; rows of zeros stay zeros."""
+    x = x / magnitude(x)
+    return x.div_(x.norm(dim=1, keepdim=True).clamp_min(0.5))
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """Return the power of two at or below the largest entry of each row, ``[N, 1]``.
+
+    Divided by it, which is exact, the squares of a row neither overflow nor vanish.
+    """
+    low, high = x.aminmax(dim=1, keepdim=True)
+    largest = torch.maximum(-low, high)
+    return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
+
+
+def wider(*inputs: Tensor) -> torch.dtype:
+    """Return the type to compute cosines in: float64 if an input is, else float32."""
+    return torch.float64 if torch.float64 in [x.dtype for x in inputs] else torch.float32
 
 
 def _evaluated(
@@ -114,40 +140,31 @@ def _evaluated(
     per_query: bool,
 ) -> dict:
     """Measure the rankings of all queries, given the similarities ``[n, G]`` of some of them."""
-    ks = tuple(ks)
-    _check(shape, q_labels, g_labels, ks)
+    ks = cutoffs(ks)
+    q_labels, g_labels = _checked_labels(shape, q_labels, g_labels)
     q_labels, g_labels = q_labels.to(device), g_labels.to(device)
-    items = _items_of_classes(g_labels)
+    items = _by_class(g_labels)
     out: dict[str, Tensor] = {}
-    # Queries of one class share their relevant items, so they are measured together.
-    by_class = q_labels.argsort(stable=True)
     # A matrix product first rearranges the gallery, so each one should serve many queries.
     chunk, piece = (max(1, n // len(g_labels)) for n in (_HELD, _CELLS))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows in by_class.split(chunk):
-            whole = similarity_of(rows)
-            labels, counts = _runs(q_labels[rows])
-            for label, of_class, similarity in zip(
-                labels, rows.split(counts), whole.split(counts), strict=True
-            ):
-                for some, part in zip(of_class.split(piece), similarity.split(piece), strict=True):
-                    ranks = _ranks(part, items[label], pool)
+        for rows in torch.arange(len(q_labels), device=device).split(chunk):
+            similarity = similarity_of(rows)
+            # Queries of one class share their relevant items, so they are measured together.
+            for label, of_class in _by_class(q_labels[rows]).items():
+                for some in of_class.split(piece):
+                    ranks = _ranks(similarity[some], items[label], pool)
                     for key, value in from_ranks(ranks, len(g_labels), ks).items():
-                        out.setdefault(key, value.new_empty(len(q_labels)))[some] = value
+                        out.setdefault(key, value.new_empty(len(q_labels)))[rows[some]] = value
     return out if per_query else {key: float(value.mean()) for key, value in out.items()}
 
 
-def _items_of_classes(labels: Tensor) -> dict[int, Tensor]:
-    """Group items by class; each class keeps their order."""
-    order = labels.argsort(stable=True)
-    names, counts = _runs(labels[order])
-    return dict(zip(names, order.split(counts), strict=True))
-
-
-def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
-    """Return the label and the length of each run of equal labels."""
-    names, counts = labels.unique_consecutive(return_counts=True)
-    return names.tolist(), counts.tolist()
+def _by_class(labels: Tensor) -> dict[int, Tensor]:
+    """Group rows by label; each class keeps their order."""
+    names, counts = labels.unique(return_counts=True)
+    return dict(
+        zip(names.tolist(), labels.argsort(stable=True).split(counts.tolist()), strict=True)
+    )
 
 
 def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
@@ -280,24 +297,37 @@ def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tenso
     return out
 
 
-def _check(shape: tuple[int, int], q_labels: Tensor, g_labels: Tensor, ks: Sequence[int]) -> None:
+def cutoffs(ks: Iterable[int]) -> tuple[int, ...]:
+    """Return cut-offs as a tuple, from any iterable of integers.
+
+    Raises:
+        ValueError: a cut-off that is not an integer, or is below 1.
+    """
+    ks = tuple(ks)
+    if not all(isinstance(k, Integral) and k >= 1 for k in ks):
+        raise ValueError(f"cut-offs must be integers of at least 1, got {list(ks)}")
+    return tuple(map(int, ks))
+
+
+def _checked_labels(shape: tuple[int, int], q_labels, g_labels) -> tuple[Tensor, Tensor]:
     if not shape[1]:
         raise ValueError("the gallery is empty; give at least one item")
     if not shape[0]:
         raise ValueError("there are no queries; give at least one")
-    labels = (q_labels, "queries"), (g_labels, "gallery items")
-    for n, (given, what) in zip(shape, labels, strict=True):
-        if given.shape != (n,):
-            found = len(given) if given.ndim == 1 else tuple(given.shape)
-            raise ValueError(f"{n} {what} but {found} labels; give one label per row")
-    if min(ks, default=1) < 1:
-        raise ValueError(f"cut-offs must be at least 1, got {list(ks)}")
+    q_labels = as_labels(q_labels, shape[0], "queries")
+    g_labels = as_labels(g_labels, shape[1], "gallery items")
     lacking = sorted(set(q_labels.tolist()) - set(g_labels.tolist()))
     if lacking:
         raise ValueError(
             f"the gallery has no items of the query classes (labels) {lacking[:10]}, so their "
             "average precision is undefined; leave these queries out"
         )
+    if len(g_labels.unique()) == 1:
+        warnings.warn(
+            "all gallery items are of one class, so every metric is 1; add items of other classes",
+            stacklevel=5,
+        )
+    return q_labels, g_labels
 
 
 def check_one_space(q: Sequence[int], g: Sequence[int]) -> None:
@@ -320,19 +350,21 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
     Args:
         values: one per run.
-        confidence: in 0..1.
+        confidence: above 0, below 1.
 
     Returns:
         The mean and the half-width, in the unit of the values; NaN for the half-width of one value.
 
     Raises:
-        ValueError: no values.
+        ValueError: no values, or a confidence outside 0..1.
     """
     from scipy import stats
 
     x = torch.as_tensor(list(values), dtype=torch.float64)
     if not len(x):
         raise ValueError("no values to average; give at least one")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 95% is 0.95")
     mean = float(x.mean())
     if len(x) == 1:
         return mean, math.nan

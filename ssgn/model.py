@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import losses, machine
 from .config import LOSSES, SSGNConfig
-from .features import FeatureError, check_finite
+from .features import ArrayLike, FeatureError, as_rows, check_finite
 from .moved import moved
 
 __getattr__ = moved(__name__)
@@ -45,10 +45,13 @@ class Standardize(nn.Module):
     def __init__(self, sample: Tensor):
         super().__init__()
         self.register_buffer("mean", sample.mean(0))
-        # A column that is constant on the training classes carries no information. It becomes zero;
-        # dividing by its tiny deviation would blow it up on unseen classes.
+        # A column that is constant on the training classes, but for rounding or noise, carries no
+        # information. It becomes zero; dividing by its tiny deviation would blow it up on unseen
+        # classes.
         std = sample.std(0, correction=0)
-        self.register_buffer("scale", torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 0.0))
+        low, high = sample.aminmax(dim=0)
+        varies = std > 1e-6 * torch.maximum(torch.maximum(-low, high), std.mean())
+        self.register_buffer("scale", torch.where(varies, 1 / std, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize rows ``[B, D]``."""
@@ -140,7 +143,7 @@ class SSGN(nn.Module):
 
     # What goes in -------------------------------------------------------------------------
 
-    def sketch_input(self, sketch: Tensor) -> Tensor:
+    def sketch_input(self, sketch: ArrayLike) -> Tensor:
         """Select and standardize this model's columns of sketch features.
 
         Args:
@@ -154,7 +157,7 @@ class SSGN(nn.Module):
         """
         return self.standardize_sketch(self._select(sketch, "sketch"))
 
-    def photo_input(self, photo: Tensor) -> Tensor:
+    def photo_input(self, photo: ArrayLike) -> Tensor:
         """Select and standardize this model's columns of photo features.
 
         Args:
@@ -168,8 +171,9 @@ class SSGN(nn.Module):
         """
         return self.standardize_photo(self._select(photo, "photo"))
 
-    def _select(self, features: Tensor, domain: str) -> Tensor:
-        if features.ndim != 2 or features.shape[1] != self.width:
+    def _select(self, features: ArrayLike, domain: str) -> Tensor:
+        features = as_rows(features, f"{domain} features")
+        if features.shape[1] != self.width:
             raise FeatureError(
                 f"this model was trained on {self.backbone or 'a backbone'} features of "
                 f"{self.width} columns, got {domain} features {tuple(features.shape)}. Extract "

@@ -7,12 +7,11 @@ A model is an :class:`~ssgn.model.SSGN` or anything else with the two methods ``
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .features import FeatureError, Features, check_finite
+from .features import ArrayLike, FeatureError, Features, as_rows, check_finite
 from .leaks import evaluated
-from .metrics import check_one_space, evaluate
+from .metrics import check_one_space, evaluate, magnitude, unit, wider
 from .model import SSGN
 from .moved import moved
 
@@ -24,12 +23,12 @@ _CELLS = 2**24  # numbers held at a time: similarities, or a block of the galler
 @torch.no_grad()
 def synthesize(
     model: SSGN,
-    sketch: Tensor,
+    sketch: ArrayLike,
     *,
     draws: int | None = None,
     seed: int = 0,
     stage: str = "fine",
-    oracle: Tensor | None = None,
+    oracle: ArrayLike | None = None,
     chunk: int = 1024,
 ) -> Tensor:
     """Synthesize photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
@@ -61,11 +60,13 @@ def synthesize(
             raise ValueError(
                 "draws, stage and oracle are options of an SSGN, not of a baseline; leave them out"
             )
-        return model.synthesize(sketch)
+        return model.synthesize(as_rows(sketch, "sketch features"))
+    if oracle is not None:
+        oracle = as_rows(oracle, "oracle word vectors")
     config, draws = model.config, model.config.draws if draws is None else draws
-    _check_options(model, len(sketch), draws, stage, oracle)
     model.eval()
     x = model.sketch_input(sketch)
+    _check_options(model, len(x), draws, stage, oracle)
     latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
     true = None if oracle is None else model.standardize_semantics(oracle.to(x))
     out = torch.empty_like(x)
@@ -101,7 +102,7 @@ def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor |
 
 
 @torch.no_grad()
-def embed(model: SSGN, photo: Tensor) -> Tensor:
+def embed(model: SSGN, photo: ArrayLike) -> Tensor:
     """Map gallery features into the model's own space.
 
     The chapter *Retrieval* explains it.
@@ -116,40 +117,42 @@ def embed(model: SSGN, photo: Tensor) -> Tensor:
     Raises:
         FeatureError: features of another width, NaN or infinity.
     """
-    return model.photo_input(photo) if isinstance(model, SSGN) else model.embed(photo)
+    if isinstance(model, SSGN):
+        return model.photo_input(photo)
+    return model.embed(as_rows(photo, "photo features"))
 
 
 class Index:
     """A gallery prepared for many exact searches by cosine.
 
-    It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item. The
-    chapter *How fast, and how one knows* measures it.
+    It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item. It
+    searches in float64 if the gallery is float64, else in float32. The chapter *How fast, and how
+    one knows* measures it.
 
     Args:
         g: ``[G, D]``, as :func:`embed` returns it.
 
     Raises:
         ValueError: an empty gallery, or not ``[G, D]``.
-        FeatureError: NaN or infinity, or an item whose length exceeds the range of float32.
+        FeatureError: NaN or infinity, or an item whose length exceeds the range of its type.
     """
 
     @torch.no_grad()
-    def __init__(self, g: Tensor):
-        if g.ndim != 2:
-            raise ValueError(f"a gallery must be [G, D], got {tuple(g.shape)}")
+    def __init__(self, g: ArrayLike):
+        g = as_rows(g, "gallery items")
         if not len(g):
             raise ValueError("the gallery is empty; give at least one item")
-        step = max(1, _CELLS // max(1, g.shape[1]))
-        norm = torch.cat([part.float().norm(dim=1) for part in g.split(step)])
+        step = max(1, _CELLS // g.shape[1])
+        norm = torch.cat([_lengths(part.to(wider(g))) for part in g.split(step)])
         # Lengths show NaN and infinity too; checking the gallery itself would copy it.
         check_finite(norm[:, None], "lengths of the gallery items")
-        self._g, self._norm = g, norm.clamp_min(1e-12)  # as F.normalize does
+        self._g, self._norm = g, torch.where(norm > 0, norm, 1)
 
     def __len__(self) -> int:
         return len(self._g)
 
     @torch.no_grad()
-    def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def search(self, q: ArrayLike, k: int) -> tuple[Tensor, Tensor]:
         """Find the k best gallery items of each query by cosine, best first.
 
         Items of equal similarity keep the gallery's order. The search runs block by block: besides
@@ -161,7 +164,8 @@ class Index:
             k: items per query; a smaller gallery is returned whole.
 
         Returns:
-            Cosines, float32, and indices, int64, ``[Q, min(k, G)]`` each.
+            Cosines, float32 (float64 in a float64 gallery), and indices, int64, ``[Q, min(k, G)]``
+            each.
 
         Raises:
             ValueError: k below 1, or queries of another width than the gallery.
@@ -169,13 +173,15 @@ class Index:
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
+        q = as_rows(q, "queries")
         check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
-        k = min(k, len(self))
-        found = [
-            self._blocks(F.normalize(part.float(), dim=1), k)
-            for part in q.split(max(1, min(1024, _CELLS // k)))
-        ]
+        k, dtype = min(k, len(self)), self._norm.dtype
+        with torch.autocast(q.device.type, enabled=False):
+            found = [
+                self._blocks(unit(part.to(dtype)), k)
+                for part in q.split(max(1, min(1024, _CELLS // k)))
+            ]
         return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
 
     def _blocks(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -185,7 +191,7 @@ class Index:
         for start in range(0, len(self), step):
             rows = slice(start, start + step)
             # Divide the products, not the items: there are fewer, and the gallery is not copied.
-            block = (q @ self._g[rows].float().T).div_(self._norm[rows])
+            block = (q @ self._g[rows].to(q.dtype).T).div_(self._norm[rows])
             best, at = _top(block, k)
             similarity, order = torch.cat([similarity, best], 1).sort(
                 dim=1, descending=True, stable=True
@@ -193,6 +199,11 @@ class Index:
             items = torch.cat([items, at + start], 1).gather(1, order)[:, :k]
             similarity = similarity[:, :k]
         return similarity, items
+
+
+def _lengths(x: Tensor) -> Tensor:
+    scale = magnitude(x)
+    return (x / scale).norm(dim=1) * scale[:, 0]
 
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -212,7 +223,7 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, items.gather(1, order)
 
 
-def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
+def rank(q: ArrayLike, g: ArrayLike | Index, k: int) -> tuple[Tensor, Tensor]:
     """Find the k best gallery items of each query by cosine, best first.
 
     Items of equal similarity keep the gallery's order. The chapter *Retrieval* explains it.
@@ -223,13 +234,17 @@ def rank(q: Tensor, g: Tensor | Index, k: int) -> tuple[Tensor, Tensor]:
         k: items per query; a smaller gallery is returned whole.
 
     Returns:
-        Cosines, float32, and indices, int64, ``[Q, min(k, G)]`` each.
+        Cosines, float32 (float64 if queries or gallery are), and indices, int64, ``[Q, min(k, G)]``
+        each.
 
     Raises:
         ValueError: k below 1, an empty gallery, or shapes that do not fit.
         FeatureError: NaN or infinity.
     """
-    return (g if isinstance(g, Index) else Index(g)).search(q, k)
+    if not isinstance(g, Index):
+        q, g = as_rows(q, "queries"), as_rows(g, "gallery items")
+        g = Index(g.double() if wider(q, g) == torch.float64 else g)
+    return g.search(q, k)
 
 
 def evaluate_unseen(

@@ -6,6 +6,7 @@ The chapter *Training* explains it.
 import copy
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config import SSGNConfig
-from .features import Features, check_finite
+from .features import ArrayLike, FeatureError, Features, as_rows, check_finite
 from .machine import cache_dir, device_name, digest, lock, package_digest, pick_device, read_json
 from .model import SSGN, CheckpointError, check_folder
 from .moved import moved
@@ -33,8 +34,8 @@ class History:
 
     Attributes:
         epochs: one dict per epoch: the mean of each loss, their weighted ``total``, ``seconds``,
-            and ``validation``, the ``mAP@all`` on pseudo-unseen classes (None without such
-            classes).
+            and ``validation``, the ``mAP@all`` on pseudo-unseen classes (None with fewer than two
+            of them).
         best_epoch: the epoch whose weights were kept, counted from 1.
         seconds: wall-clock time of the whole training.
         device: name of the device that it ran on.
@@ -58,7 +59,7 @@ class History:
 
 def fit(
     feats: Features,
-    sem: Tensor,
+    sem: ArrayLike,
     config: SSGNConfig | None = None,
     *,
     seed: int = 0,
@@ -68,8 +69,8 @@ def fit(
     """Train a model on the seen classes.
 
     After every epoch the model retrieves the photos of the pseudo-unseen classes; the weights of
-    the best epoch are kept [O]. No row and no word vector of an unseen class is within reach. The
-    chapter *Training* prints this loop.
+    the best epoch are kept [O]; with fewer than two such classes, those of the last epoch. No row
+    and no word vector of an unseen class is within reach. The chapter *Training* prints this loop.
 
     Args:
         feats: features of C classes, ``[N, D]`` and ``[M, D]``.
@@ -84,16 +85,18 @@ def fit(
         The model in evaluation mode, and its :class:`History`.
 
     Raises:
-        FeatureError: NaN or infinity in features or word vectors.
+        FeatureError: NaN or infinity in features or word vectors, or features that are the same
+            for all images.
         ValueError: word vectors that do not fit the classes, unknown taps, no class to train on, a
             training class without sketches or photos, or ``config.aligned`` without pairs.
         DivergedError: a loss or a weight became NaN or infinite; it says which, and when.
     """
     config, device, started = config or SSGNConfig(), pick_device(device), time.perf_counter()
-    check_trainable(feats, sem)
+    sem = check_trainable(feats, sem)
     train, held_out = feats.part("train"), feats.part("validation")
     words, held_out_words = sem[feats.mask("train")], sem[feats.mask("validation")]
     history, best = History(seed=seed, device=device_name(device)), -1.0
+    selects = can_select(held_out)
     # Layers draw weights and dropout from the global generator; restore its state afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -141,12 +144,12 @@ def fit(
             check_diverged(record, model, epoch, seed)
 
             record["validation"] = score = None
-            if len(held_out.sketch):
+            if selects:
                 metrics = evaluate_all(model, held_out, (), semantics=held_out_words)
                 record["validation"] = score = metrics["mAP@all"]
             record["seconds"] = time.perf_counter() - began
             history.epochs.append(record)
-            # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
+            # Without a metric to select by, keep the last epoch.
             if score is None or score > best:
                 best, history.best_epoch = score, epoch
                 kept = copy.deepcopy(model.state_dict())
@@ -170,7 +173,7 @@ class Batches:
         seed: of the order, the photos and the noise.
 
     Raises:
-        FeatureError: NaN or infinity.
+        FeatureError: NaN or infinity, or features that are the same for all images.
         ValueError: ``config.aligned`` without pairs.
     """
 
@@ -193,6 +196,8 @@ class Batches:
                     )
                 pairs = train.pairs.to(device)
                 self.own = torch.where(pairs >= 0, order.argsort()[pairs], -1)
+            check_varies(self.x, "sketch")
+            check_varies(self.v, "photo")
             self.s = model.standardize_semantics(words.to(device))
             self.class_mean = class_means(self.v, self.count)
         self.config = model.config
@@ -226,12 +231,28 @@ def class_means(x: Tensor, count: Tensor) -> Tensor:
     return torch.segment_reduce(x, "sum", lengths=count) / count[:, None]
 
 
-def check_trainable(feats: Features, sem: Tensor | None) -> None:
+def check_varies(x: Tensor, domain: str) -> None:
+    """Check that standardized training rows ``[N, d]`` are not all the same.
+
+    Raises:
+        FeatureError: they are.
+    """
+    if not x.any():
+        raise FeatureError(
+            f"every column of the training classes' {domain} features is constant; check the "
+            "images, or choose other taps"
+        )
+
+
+def check_trainable(feats: Features, sem: ArrayLike | None) -> Tensor | None:
     """Check that a model can be trained on features and word vectors.
 
     Args:
         feats: features of C classes.
         sem: ``[C, S]``; None for a method that uses no word vectors.
+
+    Returns:
+        The word vectors as float32.
 
     Raises:
         ValueError: word vectors that do not fit the classes, no class to train on, or a training
@@ -239,7 +260,8 @@ def check_trainable(feats: Features, sem: Tensor | None) -> None:
         FeatureError: NaN or infinity in word vectors.
     """
     if sem is not None:
-        if sem.ndim != 2 or len(sem) != len(feats.classes):
+        sem = as_rows(sem, "word vectors").cpu().float()
+        if len(sem) != len(feats.classes):
             raise ValueError(
                 f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one "
                 "row per class, from class_vectors(feats.classes)"
@@ -256,6 +278,21 @@ def check_trainable(feats: Features, sem: Tensor | None) -> None:
                 f"training classes with no {domain} features: {empty}; add images, or remove the "
                 "classes"
             )
+    return sem
+
+
+def can_select(held_out: Features) -> bool:
+    """Return whether epochs can be selected on pseudo-unseen classes; warn of a single one [O].
+
+    Retrieving one class from a gallery of that class is always perfect.
+    """
+    if len(held_out.classes) == 1:
+        warnings.warn(
+            f"{held_out.classes[0]} is the only pseudo-unseen class, so its mAP is always 1 and "
+            "selects nothing: the last epoch is kept. Hold out at least 2 classes, or none",
+            stacklevel=3,
+        )
+    return len(held_out.classes) > 1
 
 
 def check_diverged(record: dict[str, float], model: torch.nn.Module, epoch: int, seed: int) -> None:
@@ -278,7 +315,7 @@ def check_diverged(record: dict[str, float], model: torch.nn.Module, epoch: int,
 
 
 def fit_cached(
-    feats: Features, sem: Tensor, config: SSGNConfig | None = None, *, seed: int = 0, **options
+    feats: Features, sem: ArrayLike, config: SSGNConfig | None = None, *, seed: int = 0, **options
 ) -> tuple[SSGN, History]:
     """Return the result of :func:`fit`, from the cache if the same call was made before.
 
@@ -297,7 +334,7 @@ def fit_cached(
         FeatureError, ValueError, DivergedError: see :func:`fit`.
         OSError: the cache cannot be written, for example because the disk is full.
     """
-    config = config or SSGNConfig()
+    config, sem = config or SSGNConfig(), check_trainable(feats, sem)
     key = digest(data_key(feats, sem), json.dumps([asdict(config), seed]), package_digest())
     folder = cache_dir() / "models" / key[:16]
     with lock(folder):  # another process may be training the same model

@@ -123,18 +123,22 @@ def test_unknown_taps_name_those_there_are(feats, taps, named):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda f: {"sketch": f.sketch.double()}, "sketch features must be .*got torch.float64"),
+        (lambda f: {"sketch": f.sketch + 1j}, "sketch features must be .*got torch.complex64"),
+        (lambda f: {"sketch": ["a", "b"]}, "sketch features must be numbers"),
         (lambda f: {"photo": f.photo[:, 0]}, r"photo features .* got torch.float32 \(160,\)"),
-        (lambda f: {"photo": f.photo[:, :20]}, r"photo features .* got .*\(160, 20\)"),
-        (lambda f: {"sketch_labels": f.sketch_labels.int()}, "sketch labels .* got torch.int32"),
-        (lambda f: {"photo_labels": f.photo_labels[1:]}, r"int64 \[160\].*\(159,\)"),
+        (lambda f: {"photo": f.photo[:, :20]}, "24 columns, but photo features 20"),
+        (lambda f: {"photo": f.photo[:, :0]}, r"photo features .* got .*\(160, 0\)"),
+        (lambda f: {"sketch_labels": f.sketch_labels + 0.5}, "sketch features .*torch.float32"),
+        (lambda f: {"sketch_labels": f.sketch_labels > 3}, "sketch features .*torch.bool"),
+        (lambda f: {"photo_labels": f.photo_labels[1:]}, r"160 integers.*\(159,\)"),
+        (lambda f: {"photo_labels": f.photo_labels[:, None]}, r"\(160, 1\).*labels\[:, 0\]"),
         (lambda f: {"photo_labels": f.photo_labels + 1}, "photo labels .*32 classes, got 1 to 32"),
         (lambda f: {"sketch_labels": f.sketch_labels - 1}, "sketch labels .*got -1 to 30"),
         (lambda f: {"classes": f.classes[:31]}, "31 classes, got 0 to 31"),
         (lambda f: {"classes": "abcd"}, "different names, got 'abcd'"),
         (lambda f: {"classes": (f.classes[0], *f.classes[:31])}, "different names"),
-        (lambda f: {"pairs": f.pairs[1:]}, "pairs must be"),
-        (lambda f: {"pairs": f.pairs.float()}, "pairs must be"),
+        (lambda f: {"pairs": f.pairs[1:]}, "384 pairs must be"),
+        (lambda f: {"pairs": f.pairs + 0.5}, "384 pairs must be"),
         (lambda f: {"pairs": f.pairs + 10}, "pairs must be"),
         (lambda f: {"taps": {**f.taps, "mid": slice(8, 8)}}, "'mid' .* from 8 on.* got 8 to 8"),
         (
@@ -183,7 +187,7 @@ def test_features_from_arrays_take_split_taps_presets_and_pairs(feats):
         provenance={"fingerprint": "mine", **feats.provenance},
         pairs=feats.pairs.numpy(),
     )
-    feats.provenance["fingerprint"] = "mine"
+    feats = dataclasses.replace(feats, provenance={"fingerprint": "mine", **feats.provenance})
     for field in dataclasses.fields(Features):
         assert_same(getattr(made, field.name), getattr(feats, field.name))
 
@@ -202,11 +206,12 @@ def test_features_from_arrays_can_be_trained_on_and_evaluated(world, config):
     [
         ({"sketch": np.full((2, 3), np.nan)}, "sketch features: 2 of 2 rows hold NaN"),
         ({"photo": [[0.0, math.inf, 0.0]] * 2}, "photo features: 2 of 2 rows"),
-        ({"photo": np.zeros((2, 4))}, r"photo features must be .*\(2, 4\)"),
+        ({"photo": np.zeros((2, 4))}, "3 columns, but photo features 4"),
         ({"sketch": np.zeros(6)}, r"sketch features must be .*\(6,\)"),
-        ({"sketch_labels": [0.0, 1.0]}, "sketch_labels must be integers, got torch.float32"),
-        ({"photo_labels": [True, False]}, "photo_labels must be integers, got torch.bool"),
-        ({"photo_labels": [0, 1, 1]}, r"int64 \[2\].*\(3,\)"),
+        ({"sketch_labels": [0.0, 1.5]}, "sketch features must be 2 integers.* torch.float32"),
+        ({"photo_labels": [True, False]}, "photo features must be 2 integers.* torch.bool"),
+        ({"photo_labels": [0, 1, 1]}, r"2 integers.*\(3,\)"),
+        ({"classes": "ab"}, "different names, got 'ab'"),
         ({"photo_labels": [0, 2]}, "2 classes, got 0 to 2"),
         ({"pairs": [0, 2]}, "pairs"),
     ],
@@ -385,7 +390,7 @@ def test_a_flipped_bit_never_raises_another_error(feats, saved, file):
         (lambda about: about["taps"].update(mid=["8", 16]), "damaged"),
         (lambda about: about.update(taps=[]), "damaged"),
         (lambda about: about["presets"].update(single=["none"]), "'none'"),
-        (lambda about: about["photo_labels"].pop(), r"int64 \[160\].*\(159,\)"),
+        (lambda about: about["photo_labels"].pop(), r"160 integers.*\(159,\)"),
         (lambda about: about.update(sketch_labels="many"), "damaged"),
         (lambda about: about.update(pairs=[0]), "pairs"),
     ],
@@ -400,8 +405,8 @@ def test_a_description_that_does_not_fit_is_named(feats, saved, change, message)
 
 @pytest.mark.parametrize(
     "other",
-    [np.zeros((384, 24)), np.zeros((383, 24), np.float32), np.zeros(3, np.float32), [{}]],
-    ids=["float64", "a row less", "one axis", "objects"],
+    [np.zeros((383, 24), np.float32), np.zeros(3, np.float32), [{}]],
+    ids=["a row less", "one axis", "objects"],
 )
 def test_an_array_that_does_not_fit_is_named(feats, saved, other):
     np.save(saved / "sketch.npy", np.array(other), allow_pickle=True)

@@ -264,13 +264,21 @@ def test_a_gallery_smaller_than_k_is_ranked_whole(random):
         ({"g": torch.empty(0, 6), "g_labels": torch.empty(0).long()}, "gallery is empty"),
         ({"q": torch.empty(0, 6), "q_labels": torch.empty(0).long()}, "no queries"),
         ({"g_labels": torch.tensor([0, 1, 3, 3]).repeat(20)}, r"labels\) \[2, 4\]"),
-        ({"q_labels": torch.zeros(29).long()}, "29 labels"),
-        ({"g_labels": torch.zeros(81).long()}, "81 labels"),
+        ({"q_labels": torch.zeros(29).long()}, r"30 queries must be 30 integers.*\(29,\)"),
+        ({"g_labels": torch.zeros(81).long()}, r"80 gallery items .*\(81,\)"),
+        ({"g_labels": torch.zeros(80, 1).long()}, r"\(80, 1\).*a column labels\[:, 0\]"),
+        ({"q_labels": torch.eye(5)[torch.zeros(30).long()]}, r"\(30, 5\).*argmax"),
+        ({"q_labels": torch.rand(30)}, "30 integers.*float32"),
+        ({"q_labels": torch.full((30,), math.nan)}, "30 integers.*float32"),
+        ({"q_labels": torch.zeros(30).bool()}, "30 integers.*bool"),
+        ({"q_labels": ["cat"] * 30}, "labels of queries must be numbers"),
         ({"g": torch.ones(80, 5)}, "one space"),
-        ({"g": torch.ones(80)}, "one space"),
-        ({"g": torch.ones(80, 6, 1)}, "one space"),
+        ({"g": torch.ones(80)}, r"gallery items must be numbers \[N, D\].*\(80,\)"),
+        ({"g": torch.ones(80, 6, 1)}, r"gallery items must be numbers.*\(80, 6, 1\)"),
+        ({"q": [[0.0] * 6, [0.0] * 5]}, "queries must be numbers: "),
         ({"ks": (10, 0)}, r"\[10, 0\]"),
         ({"ks": (10, -5)}, r"\[10, -5\]"),
+        ({"ks": (10, 2.5)}, r"integers .*2.5"),
     ],
 )
 def test_bad_input_is_named(random, change, message):
@@ -290,6 +298,95 @@ def test_features_that_are_not_finite_are_named(random, bad):
             ssgn.evaluate(*parts, *labels)
 
 
+# Any numbers ------------------------------------------------------------------------------
+
+
+POWERS = {torch.float32: (-126, -60, 60, 120), torch.float64: (-1000, -130, 130, 1000)}
+
+
+@pytest.mark.parametrize(
+    "dtype, power", [(dtype, power) for dtype, powers in POWERS.items() for power in powers]
+)
+def test_the_length_of_a_vector_does_not_matter(random, dtype, power):
+    """Its square is beyond the type's range here; by a power of two, every digit stays the same."""
+    q, g, *labels = random
+    q, g = q.to(dtype), g.to(dtype, copy=True)
+    want, factor = ssgn.evaluate(q, g, *labels), torch.tensor(2.0, dtype=dtype) ** power
+    assert ssgn.evaluate(q * factor, g, *labels) == want
+    assert ssgn.evaluate(q, g * factor, *labels) == want
+    cosines, items = ssgn.rank(q, g, 20)
+    for scaled in ((q * factor, g), (q, g * factor)):
+        got, same = ssgn.rank(*scaled, 20)
+        assert torch.equal(same, items) and torch.allclose(got, cosines, rtol=0, atol=1e-6)
+    g[::2] *= factor  # long and short ones side by side
+    assert ssgn.evaluate(q, g, *labels) == want and torch.equal(ssgn.rank(q, g, 20)[1], items)
+
+
+def test_float64_is_measured_in_float64():
+    """The second item is nearer by less than float32 can tell."""
+    q = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    g = torch.tensor([[1.0, 1e-5], [1.0, 1e-6]], dtype=torch.float64)
+    labels = torch.tensor([1]), torch.tensor([0, 1])
+    assert ssgn.evaluate(q, g, *labels, ())["mAP@all"] == 1
+    assert ssgn.evaluate(q.float(), g, *labels, ())["mAP@all"] == 1
+    assert ssgn.rank(q, g, 1)[1].item() == 1 and ssgn.rank(q, g.float(), 1)[1].item() == 1
+    assert ssgn.evaluate(q.float(), g.float(), *labels, ())["mAP@all"] == 0.5
+
+
+def test_large_integer_similarities_keep_their_order():
+    s = torch.tensor([[-(2**24) - 1, -(2**24)]])  # negative distances; as float32 they are equal
+    assert ssgn.evaluate_similarity(s, [1], [0, 1], ())["mAP@all"] == 1
+
+
+def test_autocast_changes_nothing(random):
+    want, items = ssgn.evaluate(*random), ssgn.rank(*random[:2], 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ssgn.evaluate(*random) == want
+        assert all(map(torch.equal, ssgn.rank(*random[:2], 20), items))
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.int8, torch.uint8, torch.int16, torch.uint16, torch.uint64, torch.float64]
+)
+def test_labels_of_any_width_are_taken(random, kind):
+    q, g, *labels = random
+    assert ssgn.evaluate(q, g, *(y.to(kind) for y in labels)) == ssgn.evaluate(*random)
+
+
+def test_lists_and_integers_are_taken(random):
+    q, g, *labels = random
+    want = ssgn.evaluate(*random)
+    assert ssgn.evaluate(q.tolist(), g.tolist(), *(y.tolist() for y in labels)) == want
+    codes = (q > 0).char(), (g > 0).char()
+    assert ssgn.evaluate(*codes, *labels) == ssgn.evaluate(*(x.float() for x in codes), *labels)
+    assert torch.equal(ssgn.rank(q.tolist(), g.numpy(), 3)[1], ssgn.rank(q, g, 3)[1])
+
+
+def test_cut_offs_may_be_any_iterable_of_integers(random):
+    want = ssgn.evaluate(*random, (3, 7))
+    assert ssgn.evaluate(*random, (k for k in (3, 7))) == want
+    assert ssgn.evaluate(*random, np.array([3, 7])) == want
+
+
+def test_a_gallery_of_one_class_is_warned_of():
+    with pytest.warns(UserWarning, match="one class.*every metric is 1") as heard:
+        ssgn.evaluate(torch.randn(3, 4), torch.randn(5, 4), [2] * 3, [2] * 5)
+    assert heard[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:all gallery items are of one class")
+@pytest.mark.parametrize("seed", range(40))
+def test_small_galleries_full_of_ties_agree_with_a_stable_sort(seed):
+    rng = np.random.default_rng(seed)
+    shape = [int(rng.integers(1, most)) for most in (12, 120, 6, 5)]
+    q, g = (torch.tensor(rng.integers(-2, 3, (n, shape[2]))).float() for n in shape[:2])
+    g_labels = torch.tensor(rng.integers(0, shape[3], shape[1]))
+    q_labels = g_labels[torch.tensor(rng.integers(0, shape[1], shape[0]))]
+    got = ssgn.evaluate(q, g, q_labels, g_labels, (1, 5, 200), per_query=True)
+    for key, want in by_sorting(q, g, q_labels, g_labels, (1, 5, 200)).items():
+        assert torch.allclose(got[key], want, rtol=0, atol=1e-12), key
+
+
 # Intervals --------------------------------------------------------------------------------
 
 
@@ -304,6 +401,12 @@ def test_one_run_has_no_interval_and_no_runs_are_an_error():
     assert mean == 0.25 and math.isnan(half)
     with pytest.raises(ValueError, match="no values"):
         interval([])
+
+
+@pytest.mark.parametrize("confidence", [95, 1, 0, -0.5, math.nan])
+def test_a_confidence_that_is_not_a_share_is_named(confidence):
+    with pytest.raises(ValueError, match="between 0 and 1, got .*95% is 0.95"):
+        interval([1.0, 2.0], confidence)
 
 
 def test_a_verdict_needs_the_whole_interval_on_one_side():
@@ -337,7 +440,7 @@ def test_similarities_that_do_not_fit_are_named(random):
     s = torch.zeros(len(q_labels), len(g_labels))
     with pytest.raises(ValueError, match=r"must be \[Q, G\]"):
         ssgn.evaluate_similarity(s[0], q_labels, g_labels)
-    with pytest.raises(ValueError, match="3 queries but 30 labels"):
+    with pytest.raises(ValueError, match="3 queries must be 3 integers"):
         ssgn.evaluate_similarity(s[:3], q_labels, g_labels)
     with pytest.raises(ssgn.FeatureError, match="similarities: 1 of"):
         s[2, 1] = torch.nan

