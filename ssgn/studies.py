@@ -92,10 +92,14 @@ def study(
     return _recorded(feats, ledger, jobs, progress)
 
 
-def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
-    given, words = feats.part("seen"), sem[feats.mask("seen")]
+def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
     train = partial(fit, config=variant) if isinstance(variant, SSGNConfig) else variant.fit
-    model, history = train(given, words, seed=seed, **{**options, "progress": False})
+    seen = feats.mask("seen")
+    return train(feats.part("seen"), sem[seen], seed=seed, progress=False, **options)
+
+
+def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
+    model, history = _train(feats, sem, variant, seed, options)
     scores, best = history.column("validation"), history.best_epoch
     each = evaluate_unseen(model, feats, ks, semantics=sem, per_query=True)
     unseen = feats.part("unseen")
@@ -182,19 +186,12 @@ def select(
 
 
 def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mapping) -> dict:
-    given, words = feats.part("seen"), sem[feats.mask("seen")]
-    model, history = fit(given, words, config, seed=seed, **{**options, "progress": False})
-    row = {
-        "seconds": round(history.seconds, 2),
-        "mAP@all": history.column("validation")[-1],
-        "coarse": None,
-    }
+    model, history = _train(feats, sem, config, seed, options)
+    score, coarse = history.column("validation")[-1], None
     if config.two_stage:
         held_out, words = feats.part("validation"), sem[feats.mask("validation")]
-        row["coarse"] = evaluate_all(model, held_out, (), semantics=words, stage="coarse")[
-            "mAP@all"
-        ]
-    return row
+        coarse = evaluate_all(model, held_out, (), semantics=words, stage="coarse")["mAP@all"]
+    return {"seconds": round(history.seconds, 2), "mAP@all": score, "coarse": coarse}
 
 
 # Ledgers --------------------------------------------------------------------------------------
@@ -318,7 +315,7 @@ def describe(feats: Features, what: str, config: Any) -> dict:
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
         "leaked": [name for name, shown in leaked_unseen(feats).items() if shown],
-        "config": json.loads(json.dumps(config)),
+        "config": config,
     }
 
 
@@ -332,6 +329,7 @@ def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> N
     Raises:
         FileExistsError: something else is in the way.
     """
+    about = json.loads(json.dumps(about))  # as a ledger holds it
     machine.check_free(path, partial(_differs, about), overwrite=overwrite)
 
 
@@ -396,10 +394,9 @@ def ratios(
         ValueError: no runs, or a seed that only one of the two has.
     """
     runs = list(runs)
-    over, under = (
-        {run["seed"]: run[key] for run in given if run["variant"] == name}
-        for name, given in ((a, runs), (b, runs if others is None else others))
-    )
+    others = runs if others is None else others
+    over = {run["seed"]: run[key] for run in runs if run["variant"] == a}
+    under = {run["seed"]: run[key] for run in others if run["variant"] == b}
     if over.keys() != under.keys() or not over:
         raise ValueError(
             f"{a!r} has runs of the seeds {sorted(over)}, {b!r} of {sorted(under)}; a ratio needs "

@@ -1,6 +1,5 @@
 """Studies: what a method is given, ledgers that go on, and what follows from the runs."""
 
-import json
 import os
 from dataclasses import dataclass, replace
 
@@ -345,7 +344,8 @@ def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tm
 
 
 def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
-    path, about = tmp_path / "new" / "runs.json", studies.describe(world.feats, "ablations", {})
+    path = tmp_path / "new" / "runs.json"
+    about = studies.describe(world.feats, "ablations", {"taps": ("low",)})
     open_ledger(path, about)
     rows = run(ledger=path)
     open_ledger(path, about)
@@ -361,15 +361,13 @@ def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
 def test_a_ledgers_head_describes_the_data(world):
     provenance = {"dataset": "d", "backbone": "vgg16", "size": 64, "left_out": {"a.png": "broken"}}
     feats = replace(world.feats, provenance=provenance)
-    about = studies.describe(feats, "ablations", {"taps": ("low",)})
-    assert about == {
+    assert studies.describe(feats, "ablations", {"taps": ["low"]}) == {
         "what": "ablations", "dataset": "d", "fingerprint": feats.content[:16],
         "backbone": "vgg16", "size": 64,
         "features_precision": "float32", "sketches_per_class": 12, "photos": 160, "left_out": 1,
         "seen": 24, "unseen": 8, "split": feats.split.name, "leaked": [],
         "config": {"taps": ["low"]},
     }  # fmt: skip
-    assert json.loads(json.dumps(about)) == about
 
 
 # Folds and choices ----------------------------------------------------------------------------
