@@ -6,7 +6,7 @@ the ledger of claims* explain the numbers.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -207,15 +207,11 @@ def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str:
     return machine.digest(data, json.dumps(made_from))[:16]
 
 
-def _recorded(
-    feats: Features,
-    ledger: Path | str | None,
-    jobs: Sequence[tuple[str, dict, Callable[[], dict]]],
-    progress: bool,
-) -> list[dict]:
+def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) -> list[dict]:
     """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
+        ledger: see :func:`study`.
         jobs: the key, the names (variant, split, seed) and the function of each run.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
@@ -244,7 +240,7 @@ def _recorded(
     return [{**done[key], **names} for key, names, _ in jobs]
 
 
-def _check_names(path: Path, jobs: Sequence[tuple[str, dict, Callable]]) -> None:
+def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
     keys = {}
     planned = ({**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs)
