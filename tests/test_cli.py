@@ -1,7 +1,6 @@
 """The command line: what it prints, what it writes, how it refuses."""
 
 import json
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -41,12 +40,8 @@ def test_train_writes_a_checkpoint_and_prints_metrics_of_the_unseen_classes(run,
 
 
 def test_taps_can_be_listed(run, tmp_path):
-    assert (
-        run("train", str(tmp_path / "m"), "--data", "world", "--epochs", "1", "--taps", "low,mid")[
-            0
-        ]
-        == 0
-    )
+    words = ("train", tmp_path / "m", "--data", "world", "--epochs", "1", "--taps", "low,mid")
+    assert run(*words)[0] == 0
     assert torch.equal(ssgn.SSGN.load(tmp_path / "m").columns, torch.arange(16))
 
 
@@ -115,15 +110,6 @@ def test_results_of_other_data_are_in_the_way_before_any_extraction(
     what = "fingerprint" if change == "files" else change
     code, _, err = run(*words)
     assert code == 1 and f"{target} is in the way: it is a " in err and f"another {what}: " in err
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("action", ["train", "study"])
-def test_a_pipe_is_never_replaced(run, tmp_path, action):
-    os.mkfifo(tmp_path / "pipe")
-    for more in ((), ("--overwrite",)):
-        code, _, err = run(action, tmp_path / "pipe", "--data", "world", *more)
-        assert code == 1 and "special file" in err and (tmp_path / "pipe").is_fifo()
 
 
 def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world):
