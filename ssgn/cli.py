@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from .config import SSGNConfig
-from .machine import printable
+from .machine import printable, provenance
 
 app = typer.Typer(
     add_completion=False,
@@ -203,7 +203,7 @@ def study(
     classes, coarse-to-fine on five folds of the seen classes.
     """
     import ssgn
-    from ssgn import baselines, machine, studies
+    from ssgn import baselines, studies
     from ssgn.config import ablations, conditions
 
     config = SSGNConfig(epochs=epochs)
@@ -224,7 +224,7 @@ def study(
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
-    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **machine.provenance(device)}
+    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
     if what == "coarse-to-fine":
@@ -239,10 +239,7 @@ def study(
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="Folder that `ssgn train` wrote; by default the model that the index was built with, "
-        "else the book's, doodle-emoji."
-    ),
+    typer.Option(help="Folder that `ssgn train` wrote; by default the index's, else the book's."),
 ]
 
 
@@ -284,12 +281,11 @@ def search(
     overwrite: Overwrite = False,
 ):
     """Find the images of a gallery that match a sketch, and print scores and paths, best first."""
+    from .gallery import Gallery
     from .gallery.page import check_page
 
     if out is not None:
         check_page(out, overwrite=overwrite)
-    from .gallery import Gallery
-
     gallery = Gallery.open(index, model, device=device)
     found = gallery.search(sketch, k)
     typer.echo(found.note, err=True)
@@ -325,7 +321,5 @@ def _expected(error: Exception) -> bool:
     if isinstance(error, ImportError):
         return "pip install" in str(error)
     if isinstance(error, RuntimeError):
-        import ssgn
-
-        return isinstance(error, ssgn.DataError | ssgn.CheckpointError | ssgn.DivergedError)
+        return type(error).__module__.startswith("ssgn.")
     return True
