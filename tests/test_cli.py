@@ -14,19 +14,17 @@ from ssgn.config import ablations
 @pytest.fixture
 def run(monkeypatch, command, world):
     """Runs a command line over the small world; returns exit code, output and errors."""
-    dataset = SimpleNamespace(
-        classes=world.feats.classes, split=world.feats.split, fingerprint="world-1"
-    )
+    f = world.feats
+    dataset = SimpleNamespace(classes=f.classes, split=f.split, fingerprint="world-1")
     load = ssgn.load_dataset
     monkeypatch.setattr(
         ssgn, "load_dataset", lambda name, **kw: dataset if name == "world" else load(name, **kw)
     )
-    monkeypatch.setattr(ssgn, "extract", lambda ds, backbone, **kw: world.feats)
+    monkeypatch.setattr(ssgn, "extract", lambda ds, backbone, **kw: f)
     monkeypatch.setattr(ssgn, "class_vectors", lambda classes: world.sem)
     about = {"size": 8, "fingerprint": "world-1", "backbone": "efficientnet-lite0"}
     for name, value in about.items():
-        monkeypatch.setitem(world.feats.provenance, name, value)
-
+        monkeypatch.setitem(f.provenance, name, value)
     return command
 
 
@@ -149,12 +147,9 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, action
     monkeypatch.setattr(
         ssgn, "load_dataset", lambda name, **kw: (asked.update(kw), load("world"))[1]
     )
-    target = {"extract": ["folder"], "train": [str(tmp_path / "m"), "--data", "folder"]}
-    words = target.get(action, [str(tmp_path / "r.json"), "--data", "folder", "--seeds", "1"])
-    if action != "extract":
-        words += ["--epochs", "1"]
     monkeypatch.setattr(ssgn, "study", lambda *_, **__: [])
-    code, _, _ = run(action, *words, "--root", str(own), "--split", "sketchy-100-25")
+    words = [] if action == "extract" else [tmp_path / "out", "--epochs", "1", "--data"]
+    code, _, _ = run(action, *words, "folder", "--root", own, "--split", "sketchy-100-25")
     assert code == 0 and asked == {"split": "sketchy-100-25", "root": own}
 
 
