@@ -261,9 +261,6 @@ def test_an_edit_of_the_library_outdates_the_cache_and_not_a_named_ledger(
     assert len(CALLS) == 2
     run()
     assert len(CALLS) == 3
-    monkeypatch.setattr(studies, "EXPERIMENT", studies.EXPERIMENT + 1)
-    run(ledger=tmp_path / "runs.json")
-    assert len(CALLS) == 4
 
 
 def test_a_ledger_keeps_its_head(run, tmp_path, world):
