@@ -223,7 +223,7 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
     commit, done = machine.commit(), {}
     for key, names, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
         there = _content(path)["runs"]  # another process may have written meanwhile
-        done |= {r["key"]: r for r in there if r.get("experiment") == EXPERIMENT}
+        done |= {r["key"]: r for r in there if _current(r)}
         if key in done:
             continue
         about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
@@ -231,13 +231,14 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
         with machine.lock(path):
             content = _content(path)
             # A run replaces the one of the same names that an earlier experiment recorded.
-            kept = [
-                r for r in content["runs"]
-                if r.get("experiment") == EXPERIMENT or not names.items() <= r.items()
-            ]  # fmt: skip
+            kept = [r for r in content["runs"] if _current(r) or not names.items() <= r.items()]
             machine.write_json(path, {**content, "runs": [*kept, done[key]]})
     # Names do not change a result: return it under those of this call.
     return [{**done[key], **names} for key, names, _ in jobs]
+
+
+def _current(run: dict) -> bool:
+    return run.get("experiment") == EXPERIMENT
 
 
 def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
@@ -246,7 +247,7 @@ def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
     planned = ({**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs)
     for run in (*_content(path)["runs"], *planned):
         names = tuple(run.get(name) for name in jobs[0][1])
-        if run.get("experiment") == EXPERIMENT and keys.setdefault(names, run["key"]) != run["key"]:
+        if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(
                 f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "
                 "word vectors, classes or settings. Give another name"
