@@ -297,7 +297,7 @@ def two_tower(
     d = inputs.x.shape[1]
 
     def build():
-        return TwoTower(*(mlp(d, hidden, embedding, dropout) for _ in range(2)))
+        return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
     return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress)
