@@ -25,11 +25,7 @@ _PLACES = {
     "train": ("DivergedError", "History", "fit", "fit_cached"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}
-_MODULES = (
-    *("baselines", "backbones", "config", "data", "export", "extraction", "features", "gallery"),
-    *("leaks", "losses", "machine", "metrics", "model", "plots", "retrieval", "semantics"),
-    *("studies", "train"),
-)
+_MODULES = {*_PLACES, "baselines", "export", "losses", "machine", "plots"}
 __all__ = sorted(_PLACE)
 
 

@@ -8,10 +8,14 @@ import os
 import shlex
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .config import SSGNConfig
+from .machine import printable, provenance
 
 app = typer.Typer(
     add_completion=False,
@@ -34,19 +38,15 @@ Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
 ]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training sketches.")]
+Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training sketches.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
 Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
 ]
 SkipUnreadable = Annotated[
-    bool,
-    typer.Option(
-        "--skip-unreadable",
-        help="Leave out images that cannot be read, and list them; by default, stop at the first "
-        "one.",
-    ),
+    bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
 ]
 
 
@@ -55,27 +55,23 @@ def _load(name: str, root: Path | None, split: str | None, sketches_per_class: i
     import ssgn
 
     options = {"root": root, "sketches_per_class": sketches_per_class}
-    return ssgn.load_dataset(
-        name,
-        split=int(split) if split and split.isdigit() else split,
-        **{option: value for option, value in options.items() if value is not None},
-    )
+    given = {option: value for option, value in options.items() if value is not None}
+    chosen = int(split) if split and split.isdigit() else split
+    return ssgn.load_dataset(name, split=chosen, **given)
 
 
 def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
     """Extract features, and list the images that were left out."""
     import ssgn
 
-    how = {"on_error": "skip" if skip else "raise", "progress": not quiet, **options}
-    feats = ssgn.extract(ds, backbone, **how)
+    on_error = "skip" if skip else "raise"
+    feats = ssgn.extract(ds, backbone, on_error=on_error, progress=not quiet, **options)
     if not quiet:
         _list_unreadable("left out", feats.provenance.get("left_out", {}))
     return feats
 
 
 def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
-    from .machine import printable
-
     for path, why in list(reasons.items())[:20]:
         typer.echo(f"{what}: {printable(path)}: {why}", err=True)
     if len(reasons) > 20:
@@ -152,10 +148,8 @@ def train(
     root: Root = None,
     split: SplitName = None,
     taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
-    decoder: Annotated[
-        str, typer.Option(help="coarse-to-fine or single-stage.")
-    ] = "coarse-to-fine",
-    epochs: Epochs = None,
+    decoder: Decoder = "coarse-to-fine",
+    epochs: Epochs = SSGNConfig.epochs,
     seed: int = 0,
     sketches_per_class: PerClass = None,
     device: Device = None,
@@ -166,9 +160,8 @@ def train(
     import ssgn
     from ssgn.model import check_folder
 
-    chosen = {"epochs": epochs} if epochs else {}
     names = tuple(taps.split(",")) if "," in taps else taps
-    config = ssgn.SSGNConfig(taps=names, decoder=decoder, **chosen)
+    config = SSGNConfig(taps=names, decoder=decoder, epochs=epochs)
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
@@ -191,11 +184,10 @@ def study(
     root: Root = None,
     split: SplitName = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
-    epochs: Epochs = None,
+    epochs: Epochs = SSGNConfig.epochs,
     sketches_per_class: PerClass = None,
     what: Annotated[
-        str,
-        typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes)."),
+        str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
     ] = "ablations",
     published_sizes: Annotated[
         bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
@@ -211,10 +203,10 @@ def study(
     classes, coarse-to-fine on five folds of the seen classes.
     """
     import ssgn
-    from ssgn import baselines, machine, studies
+    from ssgn import baselines, studies
     from ssgn.config import ablations, conditions
 
-    config = ssgn.SSGNConfig(**({"epochs": epochs} if epochs else {}))
+    config = SSGNConfig(epochs=epochs)
     if what == "ablations":
         compared, recorded = ablations(config), asdict(config)
     elif what == "baselines":
@@ -225,7 +217,6 @@ def study(
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
     else:
         raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
-    recorded = json.loads(json.dumps(recorded))  # as a ledger holds it
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
@@ -233,13 +224,12 @@ def study(
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
-    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **machine.provenance(device)}
+    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
     if what == "coarse-to-fine":
-        sources = {source for source, _ in compared.values()}
-        vectors = {source: ssgn.class_vectors(ds.classes, source) for source in sources}
-        variants = {key: (vectors[source], c) for key, (source, c) in compared.items()}
+        vectors = cache(lambda source: ssgn.class_vectors(ds.classes, source))
+        variants = {key: (vectors(source), c) for key, (source, c) in compared.items()}
         runs = studies.select(feats, variants, **options)
     else:
         sem = ssgn.class_vectors(ds.classes)
@@ -249,10 +239,7 @@ def study(
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="Folder that `ssgn train` wrote; by default the model that the index was built with, "
-        "else the book's, doodle-emoji."
-    ),
+    typer.Option(help="Folder that `ssgn train` wrote; by default the index's, else the book's."),
 ]
 
 
@@ -273,7 +260,6 @@ def index(
     command continues where it stopped.
     """
     from .gallery import Gallery
-    from .machine import printable
 
     options = {"device": device, "precision": precision, "overwrite": overwrite}
     gallery = Gallery.build(folder, out, model=model, **options)
@@ -295,12 +281,11 @@ def search(
     overwrite: Overwrite = False,
 ):
     """Find the images of a gallery that match a sketch, and print scores and paths, best first."""
+    from .gallery import Gallery
     from .gallery.page import check_page
 
     if out is not None:
         check_page(out, overwrite=overwrite)
-    from .gallery import Gallery
-
     gallery = Gallery.open(index, model, device=device)
     found = gallery.search(sketch, k)
     typer.echo(found.note, err=True)
@@ -319,8 +304,6 @@ def main() -> None:
     try:
         app()
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        from .machine import printable
-
         if not _expected(error):
             raise
         message = str(error)
@@ -338,7 +321,5 @@ def _expected(error: Exception) -> bool:
     if isinstance(error, ImportError):
         return "pip install" in str(error)
     if isinstance(error, RuntimeError):
-        import ssgn
-
-        return isinstance(error, ssgn.DataError | ssgn.CheckpointError | ssgn.DivergedError)
+        return type(error).__module__.startswith("ssgn.")
     return True

@@ -55,16 +55,13 @@ def lock(target: Path | str) -> Iterator[None]:
     """
     name = digest(os.path.realpath(target))[:16]
     held = filelock.FileLock(cache_dir() / "locks" / f"{name}.lock")
-    try:
+    with suppress(OSError):
         Path(held.lock_file).parent.mkdir(parents=True, exist_ok=True)
         held.acquire()
-    except OSError:
-        yield
-        return
     try:
         yield
     finally:
-        held.release()
+        held.release()  # does nothing if it is not held
 
 
 def partial(target: Path) -> Path:
@@ -335,14 +332,10 @@ def provenance(device: "str | torch.device | None" = None) -> dict:
 
 def commit() -> str | None:
     """Return the commit of the library's source, ``-dirty`` after changes; None without git."""
-    here = str(Path(__file__).parent)
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", here, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    options = {"cwd": Path(__file__).parent, "text": True, "stderr": subprocess.DEVNULL}
     try:
-        changed = git("status", "--porcelain", "--", here)
-        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+        head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], **options)
+        changed = subprocess.check_output(["git", "status", "--porcelain", "."], **options)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return head.strip() + ("-dirty" if changed else "")

@@ -6,7 +6,7 @@ the ledger of claims* explain the numbers.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -92,10 +92,14 @@ def study(
     return _recorded(feats, ledger, jobs, progress)
 
 
-def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
-    given, words = feats.part("seen"), sem[feats.mask("seen")]
+def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
     train = partial(fit, config=variant) if isinstance(variant, SSGNConfig) else variant.fit
-    model, history = train(given, words, seed=seed, **{**options, "progress": False})
+    seen = feats.mask("seen")
+    return train(feats.part("seen"), sem[seen], seed=seed, progress=False, **options)
+
+
+def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
+    model, history = _train(feats, sem, variant, seed, options)
     scores, best = history.column("validation"), history.best_epoch
     each = evaluate_unseen(model, feats, ks, semantics=sem, per_query=True)
     unseen = feats.part("unseen")
@@ -182,19 +186,12 @@ def select(
 
 
 def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mapping) -> dict:
-    given, words = feats.part("seen"), sem[feats.mask("seen")]
-    model, history = fit(given, words, config, seed=seed, **{**options, "progress": False})
-    row = {
-        "seconds": round(history.seconds, 2),
-        "mAP@all": history.column("validation")[-1],
-        "coarse": None,
-    }
+    model, history = _train(feats, sem, config, seed, options)
+    score, coarse = history.column("validation")[-1], None
     if config.two_stage:
         held_out, words = feats.part("validation"), sem[feats.mask("validation")]
-        row["coarse"] = evaluate_all(model, held_out, (), semantics=words, stage="coarse")[
-            "mAP@all"
-        ]
-    return row
+        coarse = evaluate_all(model, held_out, (), semantics=words, stage="coarse")["mAP@all"]
+    return {"seconds": round(history.seconds, 2), "mAP@all": score, "coarse": coarse}
 
 
 # Ledgers --------------------------------------------------------------------------------------
@@ -210,15 +207,11 @@ def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str:
     return machine.digest(data, json.dumps(made_from))[:16]
 
 
-def _recorded(
-    feats: Features,
-    ledger: Path | str | None,
-    jobs: Sequence[tuple[str, dict, Callable[[], dict]]],
-    progress: bool,
-) -> list[dict]:
+def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) -> list[dict]:
     """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
+        ledger: see :func:`study`.
         jobs: the key, the names (variant, split, seed) and the function of each run.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
@@ -230,7 +223,7 @@ def _recorded(
     commit, done = machine.commit(), {}
     for key, names, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
         there = _content(path)["runs"]  # another process may have written meanwhile
-        done |= {r["key"]: r for r in there if r.get("experiment") == EXPERIMENT}
+        done |= {r["key"]: r for r in there if _current(r)}
         if key in done:
             continue
         about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
@@ -238,22 +231,23 @@ def _recorded(
         with machine.lock(path):
             content = _content(path)
             # A run replaces the one of the same names that an earlier experiment recorded.
-            kept = [
-                r for r in content["runs"]
-                if r.get("experiment") == EXPERIMENT or not names.items() <= r.items()
-            ]  # fmt: skip
+            kept = [r for r in content["runs"] if _current(r) or not names.items() <= r.items()]
             machine.write_json(path, {**content, "runs": [*kept, done[key]]})
     # Names do not change a result: return it under those of this call.
     return [{**done[key], **names} for key, names, _ in jobs]
 
 
-def _check_names(path: Path, jobs: Sequence[tuple[str, dict, Callable]]) -> None:
+def _current(run: dict) -> bool:
+    return run.get("experiment") == EXPERIMENT
+
+
+def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
     keys = {}
     planned = ({**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs)
     for run in (*_content(path)["runs"], *planned):
         names = tuple(run.get(name) for name in jobs[0][1])
-        if run.get("experiment") == EXPERIMENT and keys.setdefault(names, run["key"]) != run["key"]:
+        if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(
                 f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "
                 "word vectors, classes or settings. Give another name"
@@ -318,7 +312,7 @@ def describe(feats: Features, what: str, config: Any) -> dict:
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,
         "leaked": [name for name, shown in leaked_unseen(feats).items() if shown],
-        "config": json.loads(json.dumps(config)),
+        "config": config,
     }
 
 
@@ -332,6 +326,7 @@ def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> N
     Raises:
         FileExistsError: something else is in the way.
     """
+    about = json.loads(json.dumps(about))  # as a ledger holds it
     machine.check_free(path, partial(_differs, about), overwrite=overwrite)
 
 
@@ -396,10 +391,9 @@ def ratios(
         ValueError: no runs, or a seed that only one of the two has.
     """
     runs = list(runs)
-    over, under = (
-        {run["seed"]: run[key] for run in given if run["variant"] == name}
-        for name, given in ((a, runs), (b, runs if others is None else others))
-    )
+    others = runs if others is None else others
+    over = {run["seed"]: run[key] for run in runs if run["variant"] == a}
+    under = {run["seed"]: run[key] for run in others if run["variant"] == b}
     if over.keys() != under.keys() or not over:
         raise ValueError(
             f"{a!r} has runs of the seeds {sorted(over)}, {b!r} of {sorted(under)}; a ratio needs "

@@ -14,19 +14,15 @@ from ssgn.baselines.protocol import validation
 from ssgn.data import Split
 
 # Options with which each method trains on the world in a fraction of a second.
+TRAINED = dict(hidden=64, dropout=0.0, learning_rate=3e-3, batch_size=64)
 QUICK = {
-    "nearest_neighbor": {},
-    "ridge": {},
-    "eszsl": {},
-    "sae": {},
-    "direct_regression": dict(hidden=64, epochs=12, dropout=0.0, learning_rate=3e-3, batch_size=64),
+    **dict.fromkeys(("nearest_neighbor", "ridge", "eszsl", "sae"), {}),
+    "direct_regression": TRAINED | dict(epochs=12),
     "cvae": dict(
         widths=(64, 32), latent=4, draws=12, epochs=20, batch_size=32, learning_rate=3e-3,
         standardized=True,
     ),
-    "two_tower": dict(
-        hidden=64, embedding=16, epochs=15, dropout=0.0, learning_rate=3e-3, batch_size=64
-    ),
+    "two_tower": TRAINED | dict(embedding=16, epochs=15),
 }  # fmt: skip
 ITERATIVE = ("direct_regression", "cvae", "two_tower")
 every_method = pytest.mark.parametrize("name", list(QUICK))
@@ -41,16 +37,9 @@ def epochs(name, n):
 def learn(world):
     """Runs a method on the world; keyword arguments change its options."""
 
-    def run(name, feats=None, taps="fusion", seed=0, sem=None, **changes):
-        return baselines.METHODS[name](
-            world.feats if feats is None else feats,
-            world.sem if sem is None else sem,
-            taps,
-            seed=seed,
-            device="cpu",
-            progress=False,
-            **{**QUICK[name], **changes},
-        )
+    def run(name, feats=world.feats, taps="fusion", sem=world.sem, **changes):
+        options = {**QUICK[name], "device": "cpu", "progress": False, **changes}
+        return baselines.METHODS[name](feats, sem, taps, **options)
 
     return run
 
@@ -321,21 +310,10 @@ def test_cvae_has_the_published_sizes_by_default():
         "widths": (4096, 2048), "latent": 1024, "draws": 100, "epochs": 25, "batch_size": 128,
     }  # fmt: skip
     net = baselines.CVAE(torch.zeros(1, 32), torch.zeros(1, 32))
-    sizes = {
-        name: (m.in_features, m.out_features)
-        for name, m in net.named_modules()
-        if isinstance(m, torch.nn.Linear)
-    }
-    assert sizes == {
-        "encoder.0": (64, 4096),
-        "encoder.4": (4096, 2048),
-        "mu.0": (2048, 1024),
-        "log_var.0": (2048, 1024),
-        "decoder_hidden": (1024 + 32, 2048),
-        "decoder_out": (2048, 32),
-        "back.0": (32, 2048),
-        "back.2": (2048, 32),
-    }
+    layers = [m for m in net.modules() if isinstance(m, torch.nn.Linear)]
+    encoder = [(64, 4096), (4096, 2048), (2048, 1024), (2048, 1024)]  # the last two side by side
+    decoders = [(1024 + 32, 2048), (2048, 32), (32, 2048), (2048, 32)]
+    assert [(m.in_features, m.out_features) for m in layers] == encoder + decoders
     assert net.encoder[3].p == 0.3
 
 
@@ -357,11 +335,8 @@ def test_the_loss_of_cvae_is_the_published_formula(net):
 
     f = decoded(np.concatenate([z, x.numpy()], 1))
     back = np.maximum(layer(net.back[2], np.maximum(layer(net.back[0], f), 0)), 0)
-    want = 0.0
-    for i in range(4):
-        want += ((f[i] - v[i].numpy()) ** 2).mean() / 4
-        want += 0.5 * (np.exp(log_var[i]) + mu[i] ** 2 - 1 - log_var[i]).sum() / 4
-        want += 10 * ((back[i] - x[i].numpy()) ** 2).mean() / 4
+    want = ((f - v.numpy()) ** 2).mean() + 10 * ((back - x.numpy()) ** 2).mean()
+    want += 0.5 * (np.exp(log_var) + mu**2 - 1 - log_var).sum(1).mean()
     assert net.objective(x, v, noise).item() == pytest.approx(want, rel=1e-5)
 
 

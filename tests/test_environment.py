@@ -4,7 +4,6 @@ That the oldest and the newest packages work is for the tests to say when they r
 test CONSTRAINTS=constraints/lowest.txt``. Here the files of pins are held against pyproject.toml.
 """
 
-import copy
 import os
 import re
 import shutil
@@ -21,6 +20,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from ssgn.machine import package_digest
+
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -31,15 +32,15 @@ PYTHONS = [Version(f"3.{minor}") for minor in range(30)]
 UNPINNED = {"pages", "lint"}
 
 
-def asked_for(pyproject: dict, extras) -> dict[str, SpecifierSet]:
+def asked_for(*extras: str) -> dict[str, SpecifierSet]:
     """What an installation with these extras asks for: name and versions, other extras unfolded."""
-    project, found = pyproject["project"], {}
+    project, found = PYPROJECT["project"], {}
     lines = [*project["dependencies"]]
     for extra in extras:
         lines += project["optional-dependencies"][extra]
     for requirement in map(Requirement, lines):
         if requirement.name == project["name"]:
-            found |= asked_for(pyproject, requirement.extras)
+            found |= asked_for(*requirement.extras)
         else:
             found[canonicalize_name(requirement.name)] = requirement.specifier
     return found
@@ -55,10 +56,10 @@ def pins(name: str) -> dict[str, Version]:
     return {canonicalize_name(package): Version(version) for package, version in found}
 
 
-def pinned(pyproject: dict) -> dict[str, SpecifierSet]:
-    extras = set(pyproject["project"]["optional-dependencies"]) - UNPINNED
-    builds = map(Requirement, pyproject["build-system"]["requires"])
-    return asked_for(pyproject, extras) | {canonicalize_name(r.name): r.specifier for r in builds}
+def pinned() -> dict[str, SpecifierSet]:
+    extras = set(PYPROJECT["project"]["optional-dependencies"]) - UNPINNED
+    builds = map(Requirement, PYPROJECT["build-system"]["requires"])
+    return asked_for(*extras) | {canonicalize_name(r.name): r.specifier for r in builds}
 
 
 def lower_bound(versions: SpecifierSet) -> Version:
@@ -67,107 +68,52 @@ def lower_bound(versions: SpecifierSet) -> Version:
 
 
 def test_lowest_pins_the_lower_bound_of_every_dependency():
-    assert pins("lowest") == {name: lower_bound(v) for name, v in pinned(PYPROJECT).items()}
+    assert pins("lowest") == {name: lower_bound(v) for name, v in pinned().items()}
 
 
 def test_newest_pins_an_allowed_version_of_every_dependency():
     newest, lowest = pins("newest"), pins("lowest")
-    assert set(newest) == set(pinned(PYPROJECT))
-    for name, versions in pinned(PYPROJECT).items():
+    assert set(newest) == set(pinned())
+    for name, versions in pinned().items():
         assert versions.contains(newest[name]) and newest[name] >= lowest[name], name
 
 
 def test_the_tests_build_wheels_with_the_declared_setuptools():
     [builder] = map(Requirement, PYPROJECT["build-system"]["requires"])
-    assert asked_for(PYPROJECT, ["test"])[builder.name] == builder.specifier
+    assert asked_for("test")[builder.name] == builder.specifier
 
 
 # conda and make ---------------------------------------------------------------------------
 
-TOOLS = {"pip", "make", "git"}
+*LINES, PIP = ENVIRONMENT["dependencies"]
+CONDA = {r.name: r.specifier for r in map(Requirement, LINES)}
 
 
-def conda(environment: dict) -> dict[str, SpecifierSet]:
-    lines = [line for line in environment["dependencies"] if isinstance(line, str)]
-    return {r.name: r.specifier for r in map(Requirement, lines)}
-
-
-def asked_of_conda(environment: dict, pyproject: dict) -> dict[str, SpecifierSet]:
-    """What it installs besides Python and tools, the project's own dependencies included."""
-    found = {k: v for k, v in conda(environment).items() if k not in {"python", *TOOLS}}
-    [pip] = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    for line in pip:
-        if project := re.fullmatch(r"-e \.\[(.*)\]", line):
-            found |= asked_for(pyproject, project[1].split(","))
-        else:
-            found[canonicalize_name(Requirement(line).name)] = Requirement(line).specifier
-    return found
-
-
-def asked_of_make(makefile: str, pyproject: dict) -> dict[str, SpecifierSet]:
-    """What ``make book`` installs."""
-    [target] = re.findall(r"^book: \$\((\w+)\)", makefile, re.M)
-    [extras] = re.findall(rf"^{target} := \S+\.installed-(\S+)", makefile, re.M)
-    return asked_for(pyproject, extras.split(","))
-
-
-def test_conda_and_make_install_the_same():
-    assert asked_of_conda(ENVIRONMENT, PYPROJECT) == asked_of_make(MAKEFILE, PYPROJECT)
-    assert set(conda(ENVIRONMENT)) == {"python", *TOOLS}
+def test_conda_and_make_install_the_project_with_the_extra_of_the_book():
+    """Neither lists packages of its own, so a new dependency comes by itself."""
     assert ENVIRONMENT["name"] == PYPROJECT["project"]["name"]
-
-
-@pytest.mark.parametrize("line", ["polars>=1", "numpy>=2", "-e .[test]"])
-def test_an_extra_or_missing_line_for_conda_is_detected(line):
-    environment = copy.deepcopy(ENVIRONMENT)
-    pip = environment["dependencies"][-1]["pip"]
-    if line.startswith("-e"):
-        pip.clear()
-    pip.append(line)
-    assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
-
-
-def test_a_package_that_only_conda_installs_is_detected():
-    environment = copy.deepcopy(ENVIRONMENT)
-    environment["dependencies"].insert(0, "pytorch>=2.6")
-    assert asked_of_conda(environment, PYPROJECT) != asked_of_make(MAKEFILE, PYPROJECT)
-
-
-def test_another_extra_for_make_is_detected():
-    for extra in ("test", "data"):
-        changed = MAKEFILE.replace(".installed-book", f".installed-{extra}")
-        assert asked_of_conda(ENVIRONMENT, PYPROJECT) != asked_of_make(changed, PYPROJECT)
+    assert set(CONDA) == {"python", "pip", "make", "git"} and PIP == {"pip": ["-e .[book]"]}
+    [target] = re.findall(r"^book: \$\((\w+)\)", MAKEFILE, re.M)
+    assert re.findall(rf"^{target} := \S+\.installed-(\S+)", MAKEFILE, re.M) == ["book"]
 
 
 def test_the_core_is_small():
     """What ``pip install ssgn`` brings; extras bring the rest."""
-    assert set(asked_for(PYPROJECT, [])) == {
+    assert set(asked_for()) == {
         "numpy", "scipy", "torch", "torchvision", "timm", "safetensors", "pillow", "tqdm",
         "platformdirs", "filelock", "typer",
     }  # fmt: skip
 
 
 def test_the_book_does_not_install_what_only_the_tests_need():
-    assert not {"pytest", "hypothesis", "ruff", "playwright"} & set(asked_for(PYPROJECT, ["book"]))
-
-
-def test_a_new_dependency_is_detected_in_pins_and_lists():
-    """environment.yml installs the project, so that a new dependency comes by itself. If it
-    listed names, one that is added to pyproject.toml alone would be missed."""
-    changed = copy.deepcopy(PYPROJECT)
-    changed["project"]["dependencies"].append("polars>=1")
-    assert set(pinned(changed)) - set(pins("lowest")) == {"polars"}
-    lines = [f"{name}{versions}" for name, versions in asked_of_make(MAKEFILE, PYPROJECT).items()]
-    environment = {"dependencies": [{"pip": lines}]}
-    assert asked_of_conda(environment, PYPROJECT) == asked_of_make(MAKEFILE, PYPROJECT)
-    assert asked_of_conda(environment, changed) != asked_of_make(MAKEFILE, changed)
+    assert not {"pytest", "hypothesis", "ruff", "playwright"} & set(asked_for("book"))
 
 
 def test_every_file_names_the_same_pythons():
     project = PYPROJECT["project"]
     prefix = "Programming Language :: Python :: "
     named = [Version(line.removeprefix(prefix)) for line in project["classifiers"]]
-    assert [v for v in PYTHONS if conda(ENVIRONMENT)["python"].contains(v)] == named
+    assert [v for v in PYTHONS if CONDA["python"].contains(v)] == named
     oldest = next(v for v in PYTHONS if v in SpecifierSet(project["requires-python"]))
     assert oldest == named[0]
     assert str(oldest.release) in MAKEFILE
@@ -282,12 +228,6 @@ def test_the_wheel_works_without_the_repository(wheel, tmp_path):
     said = run(sys.executable, here / "use.py", target, here / "data", cwd=here, env=env)
     splits, digest = said.splitlines()[-2:]
     assert splits.split() == sorted(p.stem for p in (ROOT / "ssgn/data/splits").glob("*.json"))
-    assert digest == ssgn_digest()
+    assert digest == package_digest()
     assert "study" in run(sys.executable, "-m", "ssgn", "--help", cwd=here, env=env)
     assert (target / "bin" / "ssgn").is_file()
-
-
-def ssgn_digest() -> str:
-    from ssgn.machine import package_digest
-
-    return package_digest()

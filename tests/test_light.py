@@ -17,7 +17,7 @@ loaded = [name for name in "{HEAVY}".split() if name in sys.modules]
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(usage.ru_utime + usage.ru_stime, *loaded, file=sys.stderr)
 """
-IMPORT = "import ssgn; ssgn.SSGNConfig()"
+IMPORT = "import ssgn; ssgn.SSGNConfig(); dir(ssgn)"
 HELP = """
 from ssgn import cli
 sys.argv = ["ssgn", "--help"]

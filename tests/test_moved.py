@@ -4,8 +4,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -27,15 +25,6 @@ def submodules():
                 raise
 
 
-def found(name):
-    """A public object by its whole dotted name."""
-    module, _, last = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), last)
-    except ModuleNotFoundError:
-        return importlib.import_module(name)
-
-
 @pytest.mark.parametrize("old", sorted(MOVED))
 def test_a_moved_name_raises_an_error_that_says_the_new_one(old):
     module, _, name = old.rpartition(".")
@@ -52,10 +41,7 @@ def test_every_new_name_exists(old):
     names = re.findall(r"ssgn(?:\.\w+)+", MOVED[old])
     assert names or MOVED[old].startswith("removed")
     for name in names:
-        if name == "ssgn.Features.part":
-            assert callable(ssgn.Features.part)
-        else:
-            assert found(name) is not None
+        pkgutil.resolve_name(name)
 
 
 def test_an_unknown_name_is_an_ordinary_attribute_error():
@@ -88,12 +74,3 @@ def test_public_names_are_listed_and_come_from_where_they_are_defined():
     for name in ssgn.__all__:
         thing = getattr(ssgn, name)
         assert thing.__name__ == name and thing.__module__.startswith("ssgn."), name
-
-
-def test_importing_the_package_and_a_configuration_loads_no_heavy_library():
-    code = (
-        "import sys, ssgn; ssgn.SSGNConfig(); dir(ssgn);"
-        "print([m for m in ('torch', 'numpy', 'timm', 'scipy', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr

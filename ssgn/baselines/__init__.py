@@ -27,31 +27,13 @@ from .closed_form import eszsl, eszsl_solver, nearest_neighbor, ridge, sae, sae_
 from .networks import CVAE, Regression, TwoTower, cvae, direct_regression, two_tower
 from .protocol import Baseline
 
-__all__ = [
-    "CVAE",
-    "METHODS",
-    "REDUCED",
-    "Baseline",
-    "Method",
-    "Regression",
-    "TwoTower",
-    "cvae",
-    "direct_regression",
-    "eszsl",
-    "eszsl_solver",
-    "nearest_neighbor",
-    "ridge",
-    "sae",
-    "sae_solver",
-    "table",
-    "two_tower",
-]
-
 __getattr__ = moved(__name__)
 
 METHODS = {
     f.__name__: f for f in (nearest_neighbor, ridge, eszsl, sae, direct_regression, cvae, two_tower)
 }
+__all__ = [*METHODS, "METHODS", "REDUCED", "Method", "table"]
+__all__ += ["CVAE", "Baseline", "Regression", "TwoTower", "eszsl_solver", "sae_solver"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..features import Features
 from ..model import Standardize
-from ..train import History
+from ..train import History, class_means
 from .protocol import Baseline, Inputs, choose
 
 
@@ -82,7 +82,7 @@ def ridge(
 
     def prepare(part: str):
         inputs = Inputs(feats.part(part), taps, True, device)
-        x, target = inputs.x, inputs.class_means()[inputs.x_labels]
+        x, target = inputs.x, class_means(inputs.v, inputs.count)[inputs.x_labels]
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
 
         def at(strength: float) -> Baseline:
@@ -147,10 +147,7 @@ def eszsl(
 
         def at(gamma: float, lambda_: float) -> Baseline:
             of_x, of_v = of_sketch(gamma, lambda_), of_photo(gamma, lambda_)
-            return Baseline(
-                lambda sketch: inputs.sketch(sketch) @ of_x,
-                lambda photo: inputs.photo(photo) @ of_v,
-            )
+            return Baseline(lambda x: inputs.sketch(x) @ of_x, lambda v: inputs.photo(v) @ of_v)
 
         return at
 
@@ -235,11 +232,8 @@ def sae(
         of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
 
         def at(lambda_: float) -> Baseline:
-            of_x, of_v = of_sketch(lambda_), of_photo(lambda_)
-            return Baseline(
-                lambda sketch: inputs.sketch(sketch) @ of_x.T,
-                lambda photo: inputs.photo(photo) @ of_v.T,
-            )
+            of_x, of_v = of_sketch(lambda_).T, of_photo(lambda_).T
+            return Baseline(lambda x: inputs.sketch(x) @ of_x, lambda v: inputs.photo(v) @ of_v)
 
         return at
 

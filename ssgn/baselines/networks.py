@@ -5,6 +5,7 @@ The chapter *The paper's table* explains each of them.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,17 +55,12 @@ def direct_regression(
     """
     inputs = Inputs(feats.part("train"), taps, True, device)
     d = inputs.x.shape[1]
-    return descend(
-        feats,
-        sem,
-        inputs,
-        lambda: Regression(mlp(d, hidden, d, dropout)),
-        lambda p: torch.optim.AdamW(p, lr=learning_rate, weight_decay=1e-4, fused=True),
-        epochs,
-        batch_size,
-        seed,
-        progress,
-    )
+
+    def build():
+        return Regression(mlp(d, hidden, d, dropout))
+
+    optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
+    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress)
 
 
 class Regression(nn.Module):
@@ -139,20 +135,15 @@ def cvae(
         DivergedError: the loss or a weight became NaN or infinite.
     """
     inputs = Inputs(feats.part("train"), taps, standardized, device)
-    few = min(draws, 10)
-    model, history = descend(
-        feats,
-        sem,
-        inputs,
-        lambda: CVAE(inputs.x, inputs.v, widths, latent, few, standardized),
-        lambda p: torch.optim.Adam(p, lr=learning_rate, betas=(0.5, 0.999), fused=True),
-        epochs,
-        batch_size,
-        seed,
-        progress,
-        finish=lambda net: net.draw(draws),
-    )
-    return model, history
+
+    def build():
+        return CVAE(inputs.x, inputs.v, widths, latent, min(draws, 10), standardized)
+
+    def finish(net):
+        net.draw(draws)
+
+    optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
+    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress, finish)
 
 
 class CVAE(nn.Module):
@@ -304,17 +295,12 @@ def two_tower(
     """
     inputs = Inputs(feats.part("train"), taps, True, device)
     d = inputs.x.shape[1]
-    return descend(
-        feats,
-        sem,
-        inputs,
-        lambda: TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout)),
-        lambda p: torch.optim.AdamW(p, lr=learning_rate, weight_decay=1e-4, fused=True),
-        epochs,
-        batch_size,
-        seed,
-        progress,
-    )
+
+    def build():
+        return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
+
+    optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
+    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress)
 
 
 class TwoTower(nn.Module):

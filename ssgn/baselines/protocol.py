@@ -16,7 +16,7 @@ from ..features import FeatureError, Features, check_finite
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
-from ..train import History, check_diverged, check_trainable, class_means
+from ..train import History, check_diverged, check_trainable
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,6 @@ class Inputs:
         x = features[:, columns].to(self.device, torch.float32)
         check_finite(x, f"{domain} features")
         return x
-
-    def class_means(self) -> Tensor:
-        """Compute the mean photo features of each class, ``[C, d]``."""
-        return class_means(self.v, self.count)
 
     def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
         """Yield one epoch: every sketch once, each with a random photo of its class [O].
