@@ -8,14 +8,12 @@ the book's page *The paper's own data* explain it.
 import json
 from itertools import chain, zip_longest
 
-import torch
-
 from ..machine import digest
 from . import folders
-from .dataset import DRAW_VERSION, Dataset, Drawings, Split, SplitLike
+from .dataset import DRAW_VERSION, Dataset, Split, SplitLike
 from .folders import LAYOUTS, Root, Survey
 from .packages import fetch
-from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
+from .quickdraw import LICENSE, PER_CLASS, SKETCHES, check_count, drawings, first
 
 
 def load(
@@ -45,16 +43,13 @@ def load(
     survey = survey_photos(root, photos_per_class)
     folders.require(survey)
     layout, classes = survey.layout, survey.classes
-    ink = drawings(fetch(SKETCHES), classes)[:, :sketches_per_class]
+    sketch, sketch_labels = first(drawings(fetch(SKETCHES), classes), classes, sketches_per_class)
     return Dataset(
         name=layout.name,
         classes=classes,
-        sketch=Drawings(
-            ink.reshape(-1, SIDE, SIDE),
-            [f"{name}/{k}" for name in classes for k in range(sketches_per_class)],
-        ),
+        sketch=sketch,
         photo=folders.image_files(survey.photo),
-        sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
+        sketch_labels=sketch_labels,
         photo_labels=folders.labels(survey.photo),
         split=Split.of(layout.split if split is None else split, classes),
         fingerprint=digest(
