@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .features import Features
@@ -54,10 +55,8 @@ def leaked(classes: Iterable[str], backbone: str) -> dict[str, list[str] | None]
         return {name: [f"presumed seen in {source}"] for name in classes}
     out = {}
     for name in classes:
-        if (entry := table().get(key(name))) is not None:
-            out[name] = list(entry["leaked"].values())
-        else:
-            out[name] = _by_name().get(key(name))
+        entry = table().get(key(name))
+        out[name] = list(entry["leaked"].values()) if entry else _by_name().get(key(name))
     return out
 
 
@@ -117,19 +116,14 @@ def evaluated(feats: Features, leaked: bool = True) -> Tensor:
             f"{feats.provenance.get('backbone')}; without them, nothing is left to evaluate. "
             "Choose another split (with_split) or another backbone"
         )
-    mask = feats.unseen.clone()
-    for name in seen:
-        mask[feats.classes.index(name)] = False
-    return mask
+    return feats.unseen & torch.tensor([name not in seen for name in feats.classes])
 
 
 def _warn(feats: Features, found: dict, seen: list[str]) -> None:
     backbone = feats.provenance.get("backbone", "")
     unknown = [name for name, shown in found.items() if shown is None]
-    if pretrained_on(backbone) is None or not (seen or unknown):
-        return
     this = json.dumps([feats.provenance, feats.split.unseen], sort_keys=True)
-    if this in _warned:
+    if pretrained_on(backbone) is None or not (seen or unknown) or this in _warned:
         return
     _warned.add(this)
     parts = []
@@ -150,9 +144,9 @@ def _warn(feats: Features, found: dict, seen: list[str]) -> None:
     )
 
 
-def _few(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(printable, names[:limit])) + more
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(map(printable, names[:5])) + more
 
 
 def key(name: str) -> str:

@@ -58,10 +58,9 @@ def class_vectors(
     wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
     table = _lookup(source, wanted)
 
+    parts = {c: [w.lower() if w.lower() in table else w for w in ws] for c, ws in parts.items()}
     missing = {
-        c: bad
-        for c, ws in parts.items()
-        if (bad := [w for w in ws if w not in table and w.lower() not in table]) or not ws
+        c: bad for c, ws in parts.items() if (bad := [w for w in ws if w not in table]) or not ws
     }
     if missing:
         listed = "; ".join(f"class {c!r}: {', '.join(map(repr, ws))}" for c, ws in missing.items())
@@ -69,14 +68,10 @@ def class_vectors(
             f"{source} has no vector for {listed}. Map the class to words that have one, for "
             f"example class_vectors(classes, words={{{next(iter(missing))!r}: 'another word'}})"
         )
-    means = [
-        np.mean([table[w.lower()] if w.lower() in table else table[w] for w in parts[c]], axis=0)
-        for c in classes
-    ]
+    means = [np.mean([table[w] for w in parts[c]], axis=0) for c in classes]
     vectors = torch.tensor(np.array(means), dtype=torch.float32)
-    finite = vectors.isfinite().all(1).tolist()
-    if not all(finite):
-        bad = [c for c, good in zip(classes, finite, strict=True) if not good]
+    finite = vectors.isfinite().all(1)
+    if bad := [c for c, good in zip(classes, finite, strict=True) if not good]:
         raise ValueError(f"{source} holds NaN or infinity for the words of the classes {bad}")
     return vectors
 

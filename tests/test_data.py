@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -191,10 +190,8 @@ def test_doodle_emoji_has_enough_classes_and_images(doodle_emoji):
     ds = doodle_emoji
     assert len(ds.classes) == len(set(ds.classes)) >= 230
     photos, sketches = Counter(ds.photo_labels.tolist()), Counter(ds.sketch_labels.tolist())
-    assert min(photos.values()) >= 5 and set(photos) == set(range(len(ds.classes)))
-    assert set(sketches.values()) == {100}
-    for half in ("photo", "sketch"):
-        images, labels = getattr(ds, half), getattr(ds, f"{half}_labels")
+    assert min(photos.values()) >= 5 and set(sketches.values()) == {100}
+    for images, labels in ((ds.photo, ds.photo_labels), (ds.sketch, ds.sketch_labels)):
         named = [ds.classes[i] for i in labels.tolist()]
         assert [name.rsplit("/", 1)[0] for name in images.names] == named
     for path, name in zip(ds.photo.paths, ds.photo.names, strict=True):
@@ -207,13 +204,10 @@ def test_the_fingerprint_of_doodle_emoji_is_stable(doodle_emoji):
 
 
 def test_the_split_of_doodle_emoji_has_a_fifth_of_the_classes_unseen(doodle_emoji):
-    ds, split = doodle_emoji, doodle_emoji.split
-    assert set(split.unseen) | set(split.validation) <= set(ds.classes)
-    assert not set(split.unseen) & set(split.validation)
-    assert 0.18 <= len(split.unseen) / len(ds.classes) <= 0.22
+    split = doodle_emoji.split
+    assert 0.18 <= len(split.unseen) / len(doodle_emoji.classes) <= 0.22
     assert len(split.validation) >= 10
-    other = ds.with_split(1).split
-    assert set(other.unseen) != set(split.unseen) and not set(other.unseen) & set(other.validation)
+    assert set(doodle_emoji.with_split(1).split.unseen) != set(split.unseen)
 
 
 def test_no_image_belongs_to_two_classes(doodle_emoji):
@@ -237,27 +231,17 @@ def test_every_source_has_its_license(doodle_emoji):
     assert all("http" in text for text in doodle_emoji.licenses.values())
 
 
-def test_real_drawings_are_dark_on_white_and_centered_with_a_margin(doodle_emoji):
-    size = 128
+def test_real_drawings_are_dark_on_white(doodle_emoji):
     for i in range(0, len(doodle_emoji.sketch), 997):
-        image = doodle_emoji.sketch.load(i, size)[..., 0]
-        inked = image < 250
-        rows, cols = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
-        name = doodle_emoji.sketch.names[i]
-        assert image.min() < 60 and np.median(image) > 250, name
-        assert min(rows[0], cols[0]) >= 0.05 * size, name
-        assert max(rows[-1], cols[-1]) < 0.95 * size, name
-        assert max(np.ptp(rows), np.ptp(cols)) > 0.7 * size, name
-        for line in (rows, cols):
-            assert abs(line[0] + line[-1] - (size - 1)) <= 6, name
+        image = doodle_emoji.sketch.load(i, 128)
+        assert image.min() < 60 and np.median(image) > 250, doodle_emoji.sketch.names[i]
 
 
 def test_real_artwork_is_colored_on_white(doodle_emoji):
     for i in range(0, len(doodle_emoji.photo), 97):
         image = doodle_emoji.photo.load(i, 96)
         ink = (image < 240).any(-1).mean()
-        assert 0.02 < ink < 0.999, doodle_emoji.photo.names[i]
-        assert image.std() > 10, doodle_emoji.photo.names[i]
+        assert 0.02 < ink < 0.999 and image.std() > 10, doodle_emoji.photo.names[i]
 
 
 def test_no_class_repeats_its_drawings(doodle_emoji):
@@ -267,36 +251,30 @@ def test_no_class_repeats_its_drawings(doodle_emoji):
         assert drawings.any(1).all(), f"{name} has an empty drawing"
 
 
-@pytest.mark.parametrize("damaged", ["drawings.npy", "index.json"])
-def test_a_truncated_prepared_dataset_says_what_to_delete(doodle_emoji, cache, damaged):
-    real = doodle_emoji.photo.paths[0].parents[2]
-    fake = cache / "datasets" / real.name
-    fake.mkdir(parents=True)
-    for name in ("drawings.npy", "index.json"):
-        if name == damaged:
-            (fake / name).write_bytes((real / name).read_bytes()[:100])
-        else:
-            os.symlink(real / name, fake / name)
-    with pytest.raises(DataError, match=f"{real.name}.*Delete"):
-        ssgn.load_dataset("doodle-emoji")
-    assert left_in(fake) == ["drawings.npy", "index.json"]
+DAMAGED_INDEXES = (
+    b"", b"{}", b"[]", DEEP, b'{"photos": 3}', b'{"photos": [{"class": "cat"}]}',
+    b'{"photos": [{"class": "no class", "family": "x", "file": "a.png"}], "licenses": {}}',
+    b'{"photos": [{"class": ["cat"], "family": "x", "file": "a.png"}], "licenses": {}}',
+    b'{"photos": [{"class": "cat", "family": "x", "file": 7}], "licenses": {}}',
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "index",
+    "file, content",
     [
-        b"", b"{}", b"[]", DEEP, b'{"photos": 3}', b'{"photos": [{"class": "cat"}]}',
-        b'{"photos": [{"class": "no class", "family": "x", "file": "a.png"}], "licenses": {}}',
-        b'{"photos": [{"class": ["cat"], "family": "x", "file": "a.png"}], "licenses": {}}',
-        b'{"photos": [{"class": "cat", "family": "x", "file": 7}], "licenses": {}}',
+        ("drawings.npy", b""),
+        ("drawings.npy", b"\x93NUMPY\1\0v\0{'descr'"),
+        *(("index.json", content) for content in DAMAGED_INDEXES),
     ],
-)  # fmt: skip
-def test_a_damaged_prepared_index_says_what_to_delete(tmp_path, monkeypatch, index):
+)
+def test_a_damaged_prepared_dataset_says_what_to_delete(tmp_path, monkeypatch, file, content):
     monkeypatch.setattr(emoji, "prepared", lambda table: tmp_path)
     np.save(tmp_path / "drawings.npy", np.zeros((243, 100, 28, 28), np.uint8))
-    (tmp_path / "index.json").write_bytes(index)
+    (tmp_path / "index.json").write_text('{"photos": [], "licenses": {}}')
+    (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=f"{tmp_path} is damaged .*Delete that folder"):
         emoji.load()
+    assert left_in(tmp_path) == ["drawings.npy", "index.json"]
 
 
 # Sources --------------------------------------------------------------------------------------

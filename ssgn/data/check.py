@@ -11,15 +11,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..machine import reason
-from . import doodle_photo, folders
-from .folders import HALVES, Layout, Survey
+from . import folders
+from .doodle_photo import survey_photos
+from .folders import HALVES, Survey
 
-CHECKED: dict[str, tuple[Layout, Callable[..., Survey]]] = {
-    "doodle-photo": (doodle_photo.LAYOUT, doodle_photo.survey_photos),
-    "sketchy": (folders.SKETCHY, folders.survey_sketchy),
-    "tuberlin": (folders.TUBERLIN, partial(folders.survey_published, folders.TUBERLIN)),
-    "quickdraw-ext": (folders.QUICKDRAW, partial(folders.survey_published, folders.QUICKDRAW)),
-    "folder": (folders.FOLDER, folders.survey_folder),
+CHECKED: dict[str, Callable[..., Survey]] = {
+    "doodle-photo": survey_photos,
+    "sketchy": folders.survey_sketchy,
+    "tuberlin": partial(folders.survey_published, "tuberlin"),
+    "quickdraw-ext": partial(folders.survey_published, "quickdraw-ext"),
+    "folder": folders.survey_folder,
 }
 
 
@@ -51,26 +52,26 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     """
     if name not in CHECKED:
         raise ValueError(f"cannot check {name!r}; available: {', '.join(CHECKED)}")
-    layout, survey_of = CHECKED[name]
-    survey = survey_of(root)
+    survey = CHECKED[name](root)
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
-        list(survey.problems),
-        folders.how_to_get(layout, survey.root),
+        survey.problems,
+        folders.how_to_get(survey),
     )
     for half in HALVES:
         n = len(getattr(survey, half))
-        low, high = layout.counts.get(half, (n, n))
-        published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        if half in layout.counts:
-            report.found.append(f"{n:,} {half} images; published: {published}")
+        counted = f"{n:,} {half} images"
+        if half in survey.layout.counts:
+            low, high = survey.layout.counts[half]
+            published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            report.found.append(f"{counted}; published: {published}")
+            if n and not low <= n <= high:
+                report.problems.append(
+                    f"found {counted}, but {published} are published. They can be used, but "
+                    "results are not comparable with those on the published data."
+                )
         elif n:
-            report.found.append(f"{n:,} {half} images")
-        if n and not low <= n <= high:
-            report.problems.append(
-                f"found {n:,} {half} images, but {published} are published. They can be used, but "
-                "results are not comparable with those on the published data."
-            )
+            report.found.append(counted)
     images = folders.image_files(survey.sketch + survey.photo)
 
     def why(i: int) -> str | None:

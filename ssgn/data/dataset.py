@@ -166,10 +166,9 @@ def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
     Returns:
         ``[size, size, 3]`` uint8.
     """
-    rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     canvas = Image.new("L", (size, size), 0)
-    if len(rows):
-        crop = Image.fromarray(ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1])
+    if ink.any():
+        crop = Image.fromarray(cropped(ink))
         room = size - 2 * round(margin * size)
         scale = room / max(crop.size)
         wide, high = (max(1, round(side * scale)) for side in crop.size)
@@ -177,6 +176,12 @@ def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
         canvas.paste(crop, ((size - wide) // 2, (size - high) // 2))
     gray = 255 - np.asarray(canvas)
     return np.repeat(gray[..., None], 3, axis=2)
+
+
+def cropped(ink: np.ndarray) -> np.ndarray:
+    """The smallest box of an image ``[h, w]`` that holds all its ink, of which there is some."""
+    rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
 @dataclass(frozen=True)
@@ -262,16 +267,15 @@ class Split:
         Raises:
             ValueError: a name that is not a class, or a class that is both.
         """
+        masks = []
         for role in ("unseen", "validation"):
-            if unknown := sorted(set(getattr(self, role)) - set(classes)):
+            names = set(getattr(self, role))
+            if unknown := sorted(names - set(classes)):
                 raise ValueError(f"split {self.name}: {role} holds unknown classes: {unknown}")
+            masks.append(torch.tensor([name in names for name in classes]))
         if both := sorted(set(self.unseen) & set(self.validation)):
             raise ValueError(f"split {self.name}: both unseen and validation: {both}")
-        unseen, validation = (
-            torch.tensor([name in part for name in classes])
-            for part in (self.unseen, self.validation)
-        )
-        return unseen, validation
+        return masks[0], masks[1]
 
     def within(self, classes: Sequence[str]) -> "Split":
         """The same split restricted to some classes."""

@@ -15,63 +15,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..machine import atomic, cache_dir, digest, lock, needs, read_json, write_json
-from .dataset import DRAW_VERSION, DataError, Dataset, Drawings, ImageFiles, Split, SplitLike
+from .dataset import DRAW_VERSION, DataError, Dataset, ImageFiles, Split, SplitLike
 from .packages import Package, fetch, read_members
-from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
+from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings, first
 
 TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
 PHOTO_SIZE = 224
 _VERSION = "3"  # raise it when rendering changes, so that cached folders are made again
 
 FAMILIES = {
-    package.name.removeprefix("@iconify-json/"): package
-    for package in (
-        Package(
-            "@iconify-json/noto",
-            "1.2.9",
-            "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
-        ),
-        Package(
-            "@iconify-json/noto-v1",
-            "1.2.5",
-            "sha512-/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
-        ),
-        Package(
-            "@iconify-json/twemoji",
-            "1.2.5",
-            "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
-        ),
-        Package(
-            "@iconify-json/openmoji",
-            "1.2.29",
-            "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qwnq1OqksEmaDGTCmZ5nFKJQ==",
-        ),
-        Package(
-            "@iconify-json/fluent-emoji",
-            "1.2.7",
-            "sha512-D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==",
-        ),
-        Package(
-            "@iconify-json/fluent-emoji-flat",
-            "1.2.6",
-            "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
-        ),
-        Package(
-            "@iconify-json/emojione",
-            "1.2.3",
-            "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
-        ),
-        Package(
-            "@iconify-json/emojione-v1",
-            "1.2.3",
-            "sha512-UjI2VQEXVtGlPBvQuxEizro7QCgBcJDOYwKUupquvvZ8UV4xOlvm45IU82JYWegiAWLerY79gFLMZ26U6Ms+ww==",
-        ),
-        Package(
-            "@iconify-json/fxemoji",
-            "1.2.2",
-            "sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
-        ),
-    )
+    name: Package(f"@iconify-json/{name}", version, integrity)
+    for name, (version, integrity) in json.loads(
+        TABLE.with_name("emoji-families.json").read_text()
+    ).items()
 }
 
 
@@ -90,15 +46,13 @@ def load(split: SplitLike = None, sketches_per_class: int = PER_CLASS) -> Datase
     table = json.loads(TABLE.read_text())
     folder = prepared(table)
     classes = tuple(table["classes"])
-    where = {name: i for i, name in enumerate(classes)}
-    names = [f"{name}/{k}" for name in classes for k in range(sketches_per_class)]
     try:
         index = read_json(folder / "index.json")
         ink = np.load(folder / "drawings.npy")
         if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
             raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
         photos = index["photos"]
-        photo_labels = torch.tensor([where[e["class"]] for e in photos])
+        photo_labels = torch.tensor([classes.index(e["class"]) for e in photos])
         photo = ImageFiles(
             [folder / e["file"] for e in photos], [f"{e['class']}/{e['family']}" for e in photos]
         )
@@ -108,18 +62,18 @@ def load(split: SplitLike = None, sketches_per_class: int = PER_CLASS) -> Datase
             f"the prepared dataset {folder} is damaged ({error!r}). Delete that folder and run the "
             "command again"
         ) from error
-    dataset = Dataset(
+    sketch, sketch_labels = first(ink, classes, sketches_per_class)
+    return Dataset(
         name="doodle-emoji",
         classes=classes,
-        sketch=Drawings(ink[:, :sketches_per_class].reshape(-1, SIDE, SIDE), names),
+        sketch=sketch,
         photo=photo,
-        sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
+        sketch_labels=sketch_labels,
         photo_labels=photo_labels,
-        split=Split.stored("doodle-emoji-default"),
+        split=Split.of("doodle-emoji-default" if split is None else split, classes),
         fingerprint=digest(folder.name, f"{sketches_per_class}{DRAW_VERSION}"),
         licenses=licenses,
     )
-    return dataset if split is None else dataset.with_split(split)
 
 
 def prepared(table: dict) -> Path:
@@ -133,12 +87,11 @@ def prepared(table: dict) -> Path:
         *(package.integrity for package in FAMILIES.values()),
     )[:16]
     target = cache_dir() / "datasets" / f"doodle-emoji-{key}"
-    if not target.is_dir():
-        with lock(target):
-            if not target.is_dir():  # no other process was faster
-                with atomic(target) as made:
-                    made.mkdir()
-                    _prepare(table, made)
+    with lock(target):
+        if not target.is_dir():
+            with atomic(target) as made:
+                made.mkdir()
+                _prepare(table, made)
     return target
 
 
@@ -159,10 +112,8 @@ def _prepare(table: dict, folder: Path) -> None:
             f"{license_['title']} ({license_['url']})"
         )
         for name, candidates in table["classes"].items():
-            if family in table["exclude"].get(name, ()):
-                continue
-            svg = next((s for n in candidates if (s := svg_of(icons, n)) is not None), None)
-            if svg is None:
+            svg = next(filter(None, (svg_of(icons, candidate) for candidate in candidates)), None)
+            if svg is None or family in table["exclude"].get(name, ()):
                 continue
             file = f"photo/{name.replace(' ', '_')}/{family}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -177,27 +128,22 @@ def svg_of(icons: dict, name: str) -> str | None:
     """An icon of an Iconify set as a complete SVG document, or None if the set lacks it.
 
     Raises:
-        DataError: an alias that flips or rotates its icon, or that leads in a circle.
+        DataError: an alias that flips or rotates its icon.
     """
-    alias = icons.get("aliases", {}).get(name)
-    seen = set()
-    while alias is not None:
-        if name in seen or set(alias) - {"parent"}:
-            raise DataError(f"{icons['prefix']}: alias {name!r} is circular or a transformation")
-        seen.add(name)
-        name = alias["parent"]
-        alias = icons["aliases"].get(name) if name not in icons["icons"] else None
+    if alias := icons.get("aliases", {}).get(name):
+        if set(alias) != {"parent"}:
+            raise DataError(f"{icons['prefix']}: alias {name!r} is a transformation")
+        return svg_of(icons, alias["parent"])
     icon = icons["icons"].get(name)
     if icon is None:
         return None
-    box = {
-        key: icon.get(key, icons.get(key, default))
+    left, top, width, height = (
+        icon.get(key, icons.get(key, default))
         for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
-    }
+    )
     # A square canvas: a backbone's resizing would stretch any other.
-    side = max(box["width"], box["height"])
-    left = box["left"] - (side - box["width"]) / 2
-    top = box["top"] - (side - box["height"]) / 2
+    side = max(width, height)
+    left, top = left - (side - width) / 2, top - (side - height) / 2
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{left:g} {top:g} {side:g} {side:g}">{icon["body"]}</svg>'
@@ -232,11 +178,9 @@ def render(svg: str, where: str) -> bytes:
 
 
 def _icons(archive: Path) -> tuple[dict, dict]:
-    members = read_members(archive, {"package/icons.json", "package/info.json"})
-    try:
-        return json.loads(members["package/icons.json"]), json.loads(members["package/info.json"])
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{archive} is damaged ({error}). Delete it and run again") from error
+    names = ("package/icons.json", "package/info.json")
+    members = read_members(archive, set(names))
+    return json.loads(members[names[0]]), json.loads(members[names[1]])
 
 
 def _readme(licenses: dict[str, str]) -> str:

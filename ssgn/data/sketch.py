@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from .dataset import as_rgb
+from .dataset import as_rgb, cropped
 from .quickdraw import SIDE
 
 _WORK = 512  # pixels: larger sketches are reduced to this size first
@@ -29,11 +29,8 @@ def rastered(picture: Image.Image) -> np.ndarray:
     Raises:
         ValueError: the sketch is blank. See also :func:`as_rgb`.
     """
-    ink = _ink(as_rgb(picture))
-    rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    ink = ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    longer = max(ink.shape)
-    ink = _thick_enough(ink, longer / SIDE)
+    ink = cropped(_ink(as_rgb(picture)))
+    ink = cropped(_thick_enough(ink, max(ink.shape) / SIDE))
     scale = SIDE / max(ink.shape)
     high, wide = (max(1, round(side * scale)) for side in ink.shape)
     small = Image.fromarray(ink).resize((wide, high), Image.Resampling.BOX)
@@ -49,12 +46,15 @@ def _ink(image: Image.Image) -> np.ndarray:
     gray = np.asarray(gray, np.float32)
     paper = float(np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])))
     if (np.abs(gray - paper) <= 3).mean() >= _PLAIN:
-        darker, lighter = (paper - gray).clip(0), (gray - paper).clip(0)
+        darker, lighter = paper - gray, gray - paper
     else:
         # Uneven light: closing or opening the image removes narrow lines and leaves the paper.
         reach = max(3, min(gray.shape) // 8)
-        darker = _smooth(ndimage.grey_closing(gray, size=reach), reach) - gray
-        lighter = gray - _smooth(ndimage.grey_opening(gray, size=reach), reach)
+        closed, opened = (
+            ndimage.gaussian_filter(without_lines(gray, size=reach), reach / 2)
+            for without_lines in (ndimage.grey_closing, ndimage.grey_opening)
+        )
+        darker, lighter = closed - gray, gray - opened
     # Pencil on paper or chalk on a board: whichever stands out. If both do, the one with less area
     # is the lines, the other one the paper between them.
     both = [darker.clip(0), lighter.clip(0)]
@@ -70,10 +70,6 @@ def _ink(image: Image.Image) -> np.ndarray:
     return np.where(ink < _FAINT, 0, ink.clip(0, 1)).astype(np.float32)
 
 
-def _smooth(x: np.ndarray, reach: int) -> np.ndarray:
-    return ndimage.gaussian_filter(x, reach / 2)
-
-
 def _thick_enough(ink: np.ndarray, thickness: float) -> np.ndarray:
     """Thicken ink ``[h, w]`` whose lines are on average thinner than ``thickness`` pixels."""
     reach = int(np.ceil(thickness))
@@ -85,5 +81,4 @@ def _thick_enough(ink: np.ndarray, thickness: float) -> np.ndarray:
     if grow > 0:
         away = ndimage.distance_transform_edt(~lines)
         ink = np.maximum(ink, (grow + 0.5 - away).clip(0, 1)).astype(np.float32)
-    rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return ink
