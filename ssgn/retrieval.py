@@ -252,7 +252,7 @@ def evaluate_unseen(
     feats: Features,
     ks: Sequence[int] = (5, 10),
     *,
-    semantics: Tensor | None = None,
+    semantics: ArrayLike | None = None,
     leaked: bool = True,
     stage: str = "fine",
     per_query: bool = False,
@@ -286,7 +286,8 @@ def evaluate_unseen(
         raise ValueError(
             f"split {feats.split.name} has no unseen class to evaluate on; choose another split"
         )
-    semantics = None if semantics is None else semantics[classes]
+    if semantics is not None:
+        semantics = as_rows(semantics, "word vectors")[classes]
     options = dict(semantics=semantics, stage=stage, per_query=per_query)
     return evaluate_all(model, feats.keep(classes), ks, **options)
 
@@ -296,7 +297,7 @@ def evaluate_all(
     feats: Features,
     ks: Sequence[int] = (5, 10),
     *,
-    semantics: Tensor | None = None,
+    semantics: ArrayLike | None = None,
     stage: str = "fine",
     per_query: bool = False,
 ) -> dict:
@@ -317,7 +318,7 @@ def evaluate_all(
         ValueError: an option that :func:`synthesize` or :func:`~ssgn.metrics.evaluate` refuses.
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
-    oracle = semantics[feats.sketch_labels] if leaks else None
+    oracle = as_rows(semantics, "word vectors")[feats.sketch_labels] if leaks else None
     q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
     return evaluate(q, g, feats.sketch_labels, feats.photo_labels, ks, per_query=per_query)
 

@@ -5,7 +5,10 @@ after every run, and a recorded run is not repeated. The chapters *Ablations* an
 the ledger of claims* explain the numbers.
 """
 
+import inspect
 import json
+import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,10 +23,11 @@ from tqdm import tqdm
 from . import machine
 from .config import SSGNConfig
 from .data.dataset import Split
-from .features import Features
+from .features import ArrayLike, Features
 from .leaks import leaked_unseen
+from .metrics import cutoffs
 from .retrieval import evaluate_all, evaluate_unseen
-from .train import data_key, fit
+from .train import data_key, fit, word_vectors
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
@@ -36,7 +40,7 @@ class LedgerError(ValueError):
 
 def study(
     feats: Features,
-    sem: Tensor,
+    sem: ArrayLike,
     variants: Mapping[str, Any],
     seeds: Iterable[int] = (0, 1, 2),
     *,
@@ -57,6 +61,8 @@ def study(
         sem: ``[C, S]`` word vectors of ``feats.classes``.
         variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
             ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
+            A run of your own method is done again after any change of the module that defines it;
+            from a notebook or a prompt it is not kept.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
@@ -74,13 +80,15 @@ def study(
         classes, each metric also without those, under its name and :data:`WITHOUT_LEAKS`.
 
     Raises:
-        ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`; ValueError also for a
+            variant that is not a dataclass of values.
         FileExistsError: ``ledger`` is about other data, damaged, or not a ledger of this version;
             or it has a run of the same names with other data or settings.
         LedgerError: the ledger in the cache folder is damaged or of another version.
         OSError: the ledger cannot be written.
     """
-    jobs, seeds, ks = [], [int(seed) for seed in seeds], tuple(ks)
+    jobs, seeds, ks = [], [int(seed) for seed in seeds], cutoffs(ks)
+    sem = word_vectors(feats, sem)
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
@@ -173,6 +181,7 @@ def select(
         LedgerError, FileExistsError, OSError: see :func:`study`.
     """
     jobs, seeds = [], [int(seed) for seed in seeds]
+    variants = {name: (word_vectors(feats, sem), c) for name, (sem, c) in variants.items()}
     splits = folds(feats.split, feats.classes, n)
     for seed in seeds:
         for fold, split in enumerate(splits):
@@ -197,14 +206,31 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str:
-    """Hash all that the result of a run depends on.
+def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str | None:
+    """Hash all that the result of a run depends on; return None if that cannot be known.
 
-    In the cache that includes the library's source; in a named ledger, the names of the run.
+    In the cache that includes the library's source; in a named ledger, the names of the run. A
+    method of the user's counts with the source of the module that defines it.
     """
-    last = machine.package_digest() if ledger is None else names
-    made_from = [type(variant).__name__, asdict(variant), seed, *more, last]
-    return machine.digest(data, json.dumps(made_from))[:16]
+    try:
+        made_from = json.dumps([type(variant).__name__, asdict(variant), seed, *more])
+    except TypeError as error:
+        raise ValueError(
+            f"a variant must be a dataclass whose fields are numbers, text or lists of them, so "
+            f"that its runs can be told from others, got {variant!r} ({error})"
+        ) from error
+    code, module = "", type(variant).__module__
+    if module.split(".")[0] != __package__:
+        if module == "__main__" or not getattr(sys.modules.get(module), "__file__", None):
+            warnings.warn(
+                f"runs of {type(variant).__qualname__} are not kept, because it is defined in a "
+                "notebook, a script or a prompt; define it in a module of its own to keep them",
+                stacklevel=3,
+            )
+            return None
+        code = inspect.getsource(sys.modules[module]) + f"{module}.{type(variant).__qualname__}"
+    last = machine.package_digest() if ledger is None else json.dumps(names)
+    return machine.digest(data, made_from, code, last)[:16]
 
 
 def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) -> list[dict]:
@@ -221,7 +247,10 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
         open_ledger(path, describe_data(feats))
         _check_names(path, jobs)
     commit, done = machine.commit(), {}
-    for key, names, run in tqdm(jobs, desc="study", unit="run", disable=not progress):
+    for i, (key, names, run) in enumerate(tqdm(jobs, "study", unit="run", disable=not progress)):
+        if key is None:
+            done[i] = {**run(), "commit": commit}
+            continue
         there = _content(path)["runs"]  # another process may have written meanwhile
         done |= {r["key"]: r for r in there if _current(r)}
         if key in done:
@@ -234,7 +263,7 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
             kept = [r for r in content["runs"] if _current(r) or not names.items() <= r.items()]
             machine.write_json(path, {**content, "runs": [*kept, done[key]]})
     # Names do not change a result: return it under those of this call.
-    return [{**done[key], **names} for key, names, _ in jobs]
+    return [{**done[i if key is None else key], **names} for i, (key, names, _) in enumerate(jobs)]
 
 
 def _current(run: dict) -> bool:
@@ -244,8 +273,8 @@ def _current(run: dict) -> bool:
 def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
     keys = {}
-    planned = ({**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs)
-    for run in (*_content(path)["runs"], *planned):
+    planned = [{**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs if key]
+    for run in (*_content(path)["runs"], *planned) if planned else ():
         names = tuple(run.get(name) for name in jobs[0][1])
         if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(

@@ -92,7 +92,8 @@ def fit(
         DivergedError: a loss or a weight became NaN or infinite; it says which, and when.
     """
     config, device, started = config or SSGNConfig(), pick_device(device), time.perf_counter()
-    sem = check_trainable(feats, sem)
+    sem = word_vectors(feats, sem)
+    check_trainable(feats)
     train, held_out = feats.part("train"), feats.part("validation")
     words, held_out_words = sem[feats.mask("train")], sem[feats.mask("validation")]
     history, best = History(seed=seed, device=device_name(device)), -1.0
@@ -244,29 +245,33 @@ def check_varies(x: Tensor, domain: str) -> None:
         )
 
 
-def check_trainable(feats: Features, sem: ArrayLike | None) -> Tensor | None:
-    """Check that a model can be trained on features and word vectors.
+def word_vectors(feats: Features, sem: ArrayLike) -> Tensor:
+    """Return the word vectors of all C classes as float32 ``[C, S]``.
 
     Args:
         feats: features of C classes.
-        sem: ``[C, S]``; None for a method that uses no word vectors.
-
-    Returns:
-        The word vectors as float32.
+        sem: their word vectors, whatever :func:`torch.as_tensor` takes.
 
     Raises:
-        ValueError: word vectors that do not fit the classes, no class to train on, or a training
-            class without sketches or photos.
-        FeatureError: NaN or infinity in word vectors.
+        ValueError: another number of classes.
+        FeatureError: other values than numbers, NaN or infinity.
     """
-    if sem is not None:
-        sem = as_rows(sem, "word vectors").cpu().float()
-        if len(sem) != len(feats.classes):
-            raise ValueError(
-                f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one "
-                "row per class, from class_vectors(feats.classes)"
-            )
-        check_finite(sem, "word vectors", "Map the classes to other words.")
+    sem = as_rows(sem, "word vectors").cpu().float()
+    if len(sem) != len(feats.classes):
+        raise ValueError(
+            f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one row "
+            "per class, from class_vectors(feats.classes)"
+        )
+    check_finite(sem, "word vectors", "Map the classes to other words.")
+    return sem
+
+
+def check_trainable(feats: Features) -> None:
+    """Check that there are classes to train on, with sketches and photos.
+
+    Raises:
+        ValueError: no class to train on, or a training class without sketches or photos.
+    """
     train = feats.mask("train")
     if not train.any():
         raise ValueError(f"split {feats.split.name} has no class to train on; choose another split")
@@ -278,7 +283,6 @@ def check_trainable(feats: Features, sem: ArrayLike | None) -> Tensor | None:
                 f"training classes with no {domain} features: {empty}; add images, or remove the "
                 "classes"
             )
-    return sem
 
 
 def can_select(held_out: Features) -> bool:
@@ -334,7 +338,7 @@ def fit_cached(
         FeatureError, ValueError, DivergedError: see :func:`fit`.
         OSError: the cache cannot be written, for example because the disk is full.
     """
-    config, sem = config or SSGNConfig(), check_trainable(feats, sem)
+    config, sem = config or SSGNConfig(), word_vectors(feats, sem)
     key = digest(data_key(feats, sem), json.dumps([asdict(config), seed]), package_digest())
     folder = cache_dir() / "models" / key[:16]
     with lock(folder):  # another process may be training the same model

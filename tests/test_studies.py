@@ -1,6 +1,8 @@
 """Studies: what a method is given, ledgers that go on, and what follows from the runs."""
 
+import importlib
 import os
+import sys
 from dataclasses import dataclass, replace
 
 import pytest
@@ -178,6 +180,73 @@ def test_a_ledger_is_written_after_every_run_and_goes_on_after_a_stop(run, calls
     assert calls() == ["a", "b", "c", "a", "b"] and [c[3]["seed"] for c in CALLS[3:]] == [1, 1]
     assert read_ledger(ledger_of(ledger, cache))["runs"] == whole
     assert run(TWO, (0, 1), **ledger) == whole and len(CALLS) == 5  # all are done
+
+
+def test_a_method_of_the_users_is_run_again_after_a_change_of_its_module(
+    run, tmp_path, monkeypatch
+):
+    """The key of a run has the source of the module, so also that of a function beside the class;
+    and a class of the same name and fields in another module is another method."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = """
+from dataclasses import dataclass
+
+from ssgn import baselines
+
+RAN = []
+
+
+def scale():
+    return 1
+
+
+@dataclass(frozen=True)
+class Mine:
+    strength: int = 1
+
+    def fit(self, feats, sem, **options):
+        RAN.append(self)
+        columns = feats.columns("fusion") * scale()
+        model = baselines.Baseline(lambda x: x[:, columns], lambda v: v[:, columns])
+        return model, baselines.nearest_neighbor(feats)[1]
+"""
+
+    def map_and_trainings(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        module = importlib.import_module(name)
+        (row,) = run({"mine": module.Mine()})
+        return row["mAP@all"], len(module.RAN)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or an edit within a second is not seen
+    first, ran = map_and_trainings("one_method", source)
+    assert ran == 1 and map_and_trainings("one_method", source) == (first, 0)
+    second, ran = map_and_trainings("one_method", source.replace("return 1", "return 0"))
+    assert ran == 1 and second != first
+    assert map_and_trainings("another_method", source) == (first, 1)
+
+
+def test_a_method_from_a_notebook_is_not_kept_and_says_so(run, calls, tmp_path, monkeypatch):
+    monkeypatch.setattr(Spy, "__module__", "__main__")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="runs of Spy are not kept.*module of its own"):
+            (row,) = run({"spy": Spy()}, ledger=tmp_path / "l.json")
+        assert row["variant"] == "spy" and 0 < row["mAP@all"] < 1
+    assert len(calls()) == 2 and read_ledger(tmp_path / "l.json")["runs"] == []
+
+
+@pytest.mark.parametrize("name", [object(), torch.ones(2), len])
+def test_a_variant_that_is_not_a_dataclass_of_values_is_named(run, name):
+    with pytest.raises(ValueError, match="variant must be a dataclass whose fields.*got"):
+        run({"spy": Spy(name)})
+    with pytest.raises(ValueError, match="variant must be a dataclass"):
+        run({"spy": name})
+
+
+def test_a_study_of_no_seeds_has_no_runs(run, tmp_path):
+    run({"spy": Spy()}, ledger=tmp_path / "l.json")
+    assert run({"spy": Spy()}, seeds=(), ledger=tmp_path / "l.json") == []
 
 
 def test_runs_of_another_process_are_kept(run, calls, tmp_path):

@@ -18,9 +18,7 @@ A closed form has no epochs: its history holds one record per trial, with the tr
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from ..features import Features
+from ..features import ArrayLike, Features
 from ..moved import moved
 from ..train import History
 from .closed_form import eszsl, eszsl_solver, nearest_neighbor, ridge, sae, sae_solver
@@ -59,7 +57,7 @@ class Method:
         if self.name not in METHODS:
             raise ValueError(f"unknown baseline {self.name!r}; available: {', '.join(METHODS)}")
 
-    def fit(self, feats: Features, sem: Tensor, **options) -> tuple[Baseline, History]:
+    def fit(self, feats: Features, sem: ArrayLike, **options) -> tuple[Baseline, History]:
         """Fit the baseline.
 
         Args:

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features import Features
+from ..features import ArrayLike, Features
 from ..model import Standardize
-from ..train import History, class_means
+from ..train import History, class_means, word_vectors
 from .protocol import Baseline, Inputs, choose
 
 
 def nearest_neighbor(
     feats: Features,
-    sem: Tensor | None = None,
+    sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -44,15 +44,15 @@ def nearest_neighbor(
     """
 
     def prepare(part: str):
-        inputs = Inputs(feats.part(part), taps, standardized, device)
+        inputs = Inputs(feats, part, taps, standardized, device)
         return lambda: Baseline(inputs.sketch, inputs.photo)
 
-    return choose("nearest neighbor", feats, sem, prepare, [{}], seed, device)
+    return choose("nearest neighbor", feats, prepare, [{}], seed, device)
 
 
 def ridge(
     feats: Features,
-    sem: Tensor | None = None,
+    sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -81,7 +81,7 @@ def ridge(
     """
 
     def prepare(part: str):
-        inputs = Inputs(feats.part(part), taps, True, device)
+        inputs = Inputs(feats, part, taps, True, device)
         x, target = inputs.x, class_means(inputs.v, inputs.count)[inputs.x_labels]
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
 
@@ -92,12 +92,12 @@ def ridge(
         return at
 
     trials = [{"strength": s} for s in strengths]
-    return choose("ridge", feats, sem, prepare, trials, seed, device, refit)
+    return choose("ridge", feats, prepare, trials, seed, device, refit)
 
 
 def eszsl(
     feats: Features,
-    sem: Tensor,
+    sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -136,7 +136,7 @@ def eszsl(
     """
 
     def prepare(part: str):
-        inputs = Inputs(feats.part(part), taps, True, device)
+        inputs = Inputs(feats, part, taps, True, device)
         s = _class_vectors(feats, sem, part, inputs.device)
 
         def solver(x: Tensor, labels: Tensor):
@@ -152,7 +152,7 @@ def eszsl(
         return at
 
     trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
-    return choose("eszsl", feats, sem, prepare, trials, seed, device, refit)
+    return choose("eszsl", feats, prepare, trials, seed, device, refit)
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
@@ -189,7 +189,7 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
 def sae(
     feats: Features,
-    sem: Tensor,
+    sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -226,7 +226,7 @@ def sae(
     """
 
     def prepare(part: str):
-        inputs = Inputs(feats.part(part), taps, True, device)
+        inputs = Inputs(feats, part, taps, True, device)
         s = _class_vectors(feats, sem, part, inputs.device)
         of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
         of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
@@ -238,7 +238,7 @@ def sae(
         return at
 
     trials = [{"lambda_": k} for k in lambdas]
-    return choose("sae", feats, sem, prepare, trials, seed, device, refit)
+    return choose("sae", feats, prepare, trials, seed, device, refit)
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
@@ -269,7 +269,7 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
     return at
 
 
-def _class_vectors(feats: Features, sem: Tensor, part: str, device: torch.device) -> Tensor:
+def _class_vectors(feats: Features, sem: ArrayLike, part: str, device: torch.device) -> Tensor:
     """Return the word vectors of a part's classes, standardized over these classes."""
-    words = sem[feats.mask(part)]
+    words = word_vectors(feats, sem)[feats.mask(part)]
     return Standardize(words)(words).to(device)

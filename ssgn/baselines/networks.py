@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ..features import Features
+from ..features import ArrayLike, Features
 from ..model import mlp
 from ..train import History
 from .protocol import Baseline, Inputs, descend
@@ -19,7 +19,7 @@ from .protocol import Baseline, Inputs, descend
 
 def direct_regression(
     feats: Features,
-    sem: Tensor | None = None,
+    sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -53,14 +53,14 @@ def direct_regression(
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats.part("train"), taps, True, device)
+    inputs = Inputs(feats, "train", taps, True, device)
     d = inputs.x.shape[1]
 
     def build():
         return Regression(mlp(d, hidden, d, dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress)
+    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress)
 
 
 class Regression(nn.Module):
@@ -89,7 +89,7 @@ class Regression(nn.Module):
 
 def cvae(
     feats: Features,
-    sem: Tensor | None = None,
+    sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -129,12 +129,17 @@ def cvae(
         epochs, batch_size, learning_rate: of the training.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, or fewer
-            than one draw.
+        ValueError: unknown taps, no class to train on, a training class without images, fewer than
+            one draw, or fewer than two sketches per batch or in all.
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats.part("train"), taps, standardized, device)
+    inputs = Inputs(feats, "train", taps, standardized, device)
+    if min(batch_size, len(inputs.x)) < 2:
+        raise ValueError(
+            f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
+            "batch normalization needs at least 2"
+        )
 
     def build():
         return CVAE(inputs.x, inputs.v, widths, latent, min(draws, 10), standardized)
@@ -143,7 +148,7 @@ def cvae(
         net.draw(draws)
 
     optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
-    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress, finish)
+    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress, finish)
 
 
 class CVAE(nn.Module):
@@ -256,7 +261,7 @@ class CVAE(nn.Module):
 
 def two_tower(
     feats: Features,
-    sem: Tensor | None = None,
+    sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
@@ -293,14 +298,14 @@ def two_tower(
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats.part("train"), taps, True, device)
+    inputs = Inputs(feats, "train", taps, True, device)
     d = inputs.x.shape[1]
 
     def build():
         return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, sem, inputs, build, optimizer, epochs, batch_size, seed, progress)
+    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress)
 
 
 class TwoTower(nn.Module):

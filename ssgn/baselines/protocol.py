@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..features import FeatureError, Features, check_finite
+from ..features import ArrayLike, FeatureError, Features, as_rows, check_finite
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
-from ..train import History, check_diverged, check_trainable
+from ..train import History, can_select, check_diverged, check_trainable, check_varies
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Inputs:
     """The chosen columns of both domains, on a device, standardized over the training classes.
 
     Args:
-        train: features of the C classes to fit to.
+        feats: features of all classes.
+        part: ``"train"`` or ``"seen"``, the C classes to fit to.
         taps: the columns to use: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         standardized: bring each column to zero mean and unit variance over these classes.
         device: by default a GPU if one is available.
@@ -52,11 +53,13 @@ class Inputs:
         count: int64 ``[C]``, how many photos each class has.
 
     Raises:
-        ValueError: unknown taps or an unknown device.
-        FeatureError: NaN or infinity.
+        ValueError: unknown taps, an unknown device, or see :func:`~ssgn.train.check_trainable`.
+        FeatureError: NaN or infinity, or features that are the same for all images.
     """
 
-    def __init__(self, train: Features, taps, standardized: bool, device):
+    def __init__(self, feats: Features, part: str, taps, standardized: bool, device):
+        check_trainable(feats)
+        train = feats.part(part)
         self.device, self.width = pick_device(device), train.sketch.shape[1]
         self.columns = train.columns(taps)
         self.x_scale, self.v_scale = (
@@ -66,10 +69,12 @@ class Inputs:
         self.x, self.x_labels = self.sketch(train.sketch), train.sketch_labels.to(self.device)
         self.v_labels, order = train.photo_labels.to(self.device).sort(stable=True)
         self.v = self.photo(train.photo)[order]
+        check_varies(self.x, "sketch")
+        check_varies(self.v, "photo")
         self.count = torch.bincount(self.v_labels, minlength=len(train.classes))
         self.first = self.count.cumsum(0) - self.count
 
-    def sketch(self, sketch: Tensor) -> Tensor:
+    def sketch(self, sketch: ArrayLike) -> Tensor:
         """Select and standardize the columns of full sketch features, ``[N, D]`` to ``[N, d]``.
 
         Raises:
@@ -77,7 +82,7 @@ class Inputs:
         """
         return self.x_scale(self._select(sketch, "sketch"))
 
-    def photo(self, photo: Tensor) -> Tensor:
+    def photo(self, photo: ArrayLike) -> Tensor:
         """Select and standardize the columns of full photo features, ``[M, D]`` to ``[M, d]``.
 
         Raises:
@@ -85,8 +90,9 @@ class Inputs:
         """
         return self.v_scale(self._select(photo, "photo"))
 
-    def _select(self, features: Tensor, domain: str) -> Tensor:
-        if features.ndim != 2 or features.shape[1] != self.width:
+    def _select(self, features: ArrayLike, domain: str) -> Tensor:
+        features = as_rows(features, f"{domain} features")
+        if features.shape[1] != self.width:
             raise FeatureError(
                 f"this baseline was fitted to features of {self.width} columns, got {domain} "
                 f"features {tuple(features.shape)}. Extract them with the same backbone and give "
@@ -100,6 +106,8 @@ class Inputs:
     def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
         """Yield one epoch: every sketch once, each with a random photo of its class [O].
 
+        A last batch of one pair joins the one before it: batch normalization needs two.
+
         Args:
             size: pairs per batch, B.
             generator: on the device of the features.
@@ -108,21 +116,23 @@ class Inputs:
             x ``[B, d]``, v ``[B, d]`` and their labels, int64 ``[B]``.
         """
         random = {"generator": generator, "device": self.x.device}
-        for rows in torch.randperm(len(self.x), **random).split(size):
+        batches = list(torch.randperm(len(self.x), **random).split(size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for rows in batches:
             y = self.x_labels[rows]
             pick = (torch.rand(len(y), **random) * self.count[y]).long()
             yield self.x[rows], self.v[self.first[y] + pick], y
 
 
 def validation(model: Baseline, held_out: Features) -> float | None:
-    """Compute ``mAP@all`` on the pseudo-unseen classes; return None without such classes."""
-    return evaluate_all(model, held_out, ())["mAP@all"] if len(held_out.sketch) else None
+    """Compute ``mAP@all`` on the pseudo-unseen classes; None if there are fewer than two."""
+    return evaluate_all(model, held_out, ())["mAP@all"] if len(held_out.classes) > 1 else None
 
 
 def choose(
     name: str,
     feats: Features,
-    sem: Tensor | None,
     prepare: Callable[[str], Callable[..., Baseline]],
     trials: Sequence[Mapping],
     seed: int,
@@ -132,7 +142,7 @@ def choose(
     """Fit a closed form with several options, and return the best on the pseudo-unseen classes [O].
 
     Args:
-        feats, sem, seed, device: see the method.
+        feats, seed, device: see the method.
         name: of the method, for messages.
         prepare: takes the part to fit to, ``"train"`` or ``"seen"``, computes all that the trials
             share, and returns a function from options to a baseline.
@@ -145,8 +155,8 @@ def choose(
         FeatureError: NaN or infinity.
     """
     started = time.perf_counter()
-    check_trainable(feats, sem)
     held_out = feats.part("validation")
+    can_select(held_out)  # warns of a single class
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
         at = prepare("train")
@@ -168,7 +178,6 @@ def choose(
 
 def descend(
     feats: Features,
-    sem: Tensor | None,
     inputs: Inputs,
     build: Callable[[], nn.Module],
     optimizer: Callable[..., torch.optim.Optimizer],
@@ -181,7 +190,7 @@ def descend(
     """Train a network and keep the epoch that retrieves the pseudo-unseen classes best [O].
 
     Args:
-        feats, sem, epochs, batch_size, seed, progress: see the method.
+        feats, epochs, batch_size, seed, progress: see the method.
         inputs: of the training classes.
         build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)`` and ``embed(v)``.
         optimizer: makes the optimizer from the network's parameters.
@@ -192,8 +201,8 @@ def descend(
         DivergedError: the loss or a weight became NaN or infinite.
     """
     started = time.perf_counter()
-    check_trainable(feats, sem)
     held_out = feats.part("validation")
+    can_select(held_out)  # warns of a single class
     history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
     generator = torch.Generator(device=inputs.device).manual_seed(seed)
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
