@@ -69,7 +69,7 @@ def test_the_archive_can_be_installed(notebook, tmp_path):
 
 
 def test_setup_comes_after_the_title_and_does_nothing_where_the_library_is(notebook):
-    content = downloads.with_setup(json.loads(notebook.read_text()), downloads.BESIDE)
+    content = json.loads(downloads.with_setup(notebook, downloads.BESIDE))
     assert content["cells"][0]["source"] == ["# A chapter"]
     source = "".join(content["cells"][1]["source"])
     assert source.index("import ssgn") < source.index("except ModuleNotFoundError")

@@ -242,30 +242,11 @@ class Draw(Directive):
             return []
         depth = "../" * env.docname.count("/")
         panel = (SOURCES / "panel.html").read_text(encoding="utf-8")
-        chosen = ({"fusion", "coarse-to-fine"}, {"single", "single-stage"})
-        panels = [
-            panel.format(
-                n=n,
-                title=title,
-                **{
-                    value.replace("-", "_"): " checked" if value in checked else ""
-                    for value in ("fusion", "single", "coarse-to-fine", "single-stage")
-                },
-            )
-            for n, (title, checked) in enumerate(zip(("One model", "Another"), chosen, strict=True))
-        ]
+        panels = panel.format(n=0, title="One model", full=" checked", plain="")
+        panels += panel.format(n=1, title="Another", full="", plain=" checked")
         page = (SOURCES / "draw.html").read_text(encoding="utf-8")
-        return [
-            nodes.raw(
-                "",
-                page.format(
-                    folder=depth + FOLDER,
-                    version=version(folder),
-                    panels="".join(panels),
-                ),
-                format="html",
-            )
-        ]
+        page = page.format(folder=depth + FOLDER, version=version(folder), panels=panels)
+        return [nodes.raw("", page, format="html")]
 
 
 def version(folder: Path) -> str:

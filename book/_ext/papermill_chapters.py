@@ -112,14 +112,10 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
     return {k: v for k, v in common.items() if k in declared} | own
 
 
-def read_notebook(chapter: Path) -> dict:
+def read_notebook(chapter: Path, ending: str = ".ipynb") -> dict:
     """The executed notebook as plain JSON; {} where there is none, or half of one."""
-    return read_json(chapter.with_suffix(".ipynb"))
-
-
-def read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -216,7 +212,7 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
                 kernel_manager_class=kernel_manager(profile),
             )
         except Exception as exc:
-            message = _explain(exc, chapter, running, profile)
+            message = _explain(exc, chapter, profile)
             if running.exists():  # another build of the same checkout may have taken it away
                 os.replace(running, failed)
             raise ChapterError(message) from exc
@@ -242,12 +238,12 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
     return seconds
 
 
-def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
+def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     """Chapter, cell, exception, and how to see it again."""
     if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
         number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
     else:  # The kernel died or never came up: the last cell that papermill began is the one.
-        cells = read_json(running).get("cells", [])
+        cells = read_notebook(chapter, ".running.ipynb").get("cells", [])
         begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
         code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
         number, source = len(code), code[-1] if code else ""
