@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,20 +21,8 @@ from .search import search
 from .timing import rounded
 from .training import training
 
-BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
-    f.__name__: f
-    for f in (
-        machine,
-        evaluation,
-        extraction,
-        memory,
-        training,
-        growth,
-        search,
-    )
-}
-
-
+ALL = (machine, evaluation, extraction, memory, training, growth, search)
+BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {f.__name__: f for f in ALL}
 ORDER = list(BENCHMARKS)
 
 
@@ -99,9 +88,8 @@ def main(
             traceback.print_exc()
             failed.append(name)
     if left_out:
-        typer.echo(
-            f"no time was left for {', '.join(left_out)}: the same command goes on", err=True
-        )
+        message = f"no time was left for {', '.join(left_out)}: the same command goes on"
+        typer.echo(message, err=True)
     if out:
         typer.echo(f"{len(records)} records are in {out}", err=True)
     if failed:
@@ -128,10 +116,10 @@ def _kept(out: Path | None, about: dict) -> tuple[list[dict], list[str]]:
 
 
 def _differs(out: Path) -> str | None:
-    try:
-        return None if read_json(out).get("what") == "speed" else "it is not a ledger of benchmarks"
-    except ValueError:
-        return "it is not a ledger of benchmarks"
+    with suppress(ValueError):
+        if read_json(out).get("what") == "speed":
+            return None
+    return "it is not a ledger of benchmarks"
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:

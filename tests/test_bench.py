@@ -22,7 +22,8 @@ from ssgn.machine import provenance  # noqa: E402
 def run_bench(*options):
     app = typer.Typer()
     app.command()(main)
-    return CliRunner().invoke(app, ["--device", "cpu", *map(str, options)])
+    words = ["--device", "cpu", *map(str, options)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "500"})  # messages in one line
 
 
 @pytest.fixture(scope="module")
