@@ -110,17 +110,21 @@ def test_half_a_notebook_counts_as_none(book):
     assert book.stale() == "never run"
 
 
-def test_source_changed(book):
+@pytest.mark.parametrize(
+    "name, text, reason",
+    [
+        ("chapters/01_one.py", CHAPTER + "\nprint(1)\n", "source changed"),
+        ("pkg/__init__.py", "y = 2\n", "package changed"),
+        ("pkg/names.json", "[]\n", "package changed"),
+        ("pkg/new.py", "y = 2\n", "package changed"),
+        ("profiles/quick.yaml", "common: {epochs: 4}\n", "parameters changed"),
+        ("profiles/quick.yaml", "common: {epochs: 3, unheard_of: 2}\n", None),  # not declared
+    ],
+)
+def test_what_changed_is_named(book, name, text, reason):
     book.run()
-    book.write("chapters/01_one.py", CHAPTER + "\nprint(1)\n")
-    assert book.stale() == "source changed"
-
-
-@pytest.mark.parametrize("name", ["pkg/__init__.py", "pkg/names.json", "pkg/new.py"])
-def test_package_changed_whether_code_or_data(book, name):
-    book.run()
-    book.write(name, "y = 2\n")
-    assert book.stale() == "package changed"
+    book.write(name, text)
+    assert book.stale() == reason
 
 
 def test_package_file_renamed(book):
@@ -138,31 +142,15 @@ def test_dates_and_caches_of_the_package_do_not_matter(book):
     assert book.stale() is None
 
 
-def test_parameters_changed_only_where_they_are_declared(book):
-    book.run()
-    book.write("profiles/quick.yaml", "common: {epochs: 3, unheard_of: 2}\n")
-    assert book.stale() is None
-    book.write("profiles/quick.yaml", "common: {epochs: 4}\n")
-    assert book.stale() == "parameters changed"
-
-
 def test_a_full_run_survives_a_quick_build_unless_quick_was_asked_for(book):
     book.run("full")
     assert book.stale() is None
     assert book.stale("full") is None
     assert book.stale("quick") == "run with the profile full, not quick"
-
-
-def test_a_full_run_is_judged_by_the_full_profile(book):
-    book.run("full")
     book.write("profiles/quick.yaml", "common: {epochs: 4}\n")
     assert book.stale() is None
     book.write("profiles/full.yaml", "common: {epochs: 60}\n")
     assert book.stale() == "parameters changed"
-
-
-def test_a_profile_that_was_deleted(book):
-    book.run("full")
     (book.root / "profiles/full.yaml").unlink()
     assert book.stale() == "its profile full is gone"
 
@@ -170,18 +158,11 @@ def test_a_profile_that_was_deleted(book):
 # Staleness of a notebook that plain papermill wrote.
 
 
-def test_run_by_hand_is_not_stale(book):
-    book.run_by_hand()
-    assert book.stale() is None
-
-
-def test_run_by_hand_from_another_source(book):
+def test_run_by_hand_is_stale_only_after_a_change(book):
     book.run_by_hand(CHAPTER.replace("A chapter", "Another title"))
     assert book.stale() == "source changed since it was run by hand"
-
-
-def test_run_by_hand_before_the_package_changed(book):
     book.run_by_hand()
+    assert book.stale() is None
     later = book.notebook.stat().st_mtime + 10
     os.utime(book.package / "names.json", (later, later))
     assert book.stale() == "package changed since it was run by hand"
