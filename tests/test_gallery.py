@@ -377,7 +377,7 @@ def test_a_model_of_another_backbone_is_refused(images, model, sketch):
         Gallery.open(folder, other).search(sketch)
     with pytest.raises(FeatureError, match="Give another name"):
         build(images, other)
-    with pytest.raises(ssgn.CheckpointError, match="no model .*ssgn train FOLDER"):
+    with pytest.raises(ssgn.CheckpointError, match="nowhere is not a checkpoint.*`ssgn train`"):
         Gallery.open(folder, "nowhere").search(sketch)
     with pytest.raises(ssgn.CheckpointError, match="is not a checkpoint"):
         build(images, images)
@@ -450,7 +450,7 @@ def test_an_index_is_searched_by_the_model_it_was_made_for(images, checkpoint, s
     assert opened.model.provenance["dataset"] == "doodle-emoji"
     assert opened.changes is None and len(opened.search(sketch)) == 7
     checkpoint.rename(checkpoint.with_name("away"))
-    with pytest.raises(ssgn.CheckpointError, match="no model"):
+    with pytest.raises(ssgn.CheckpointError, match="model is not a checkpoint"):
         Gallery.open(folder).search(sketch)
     assert len(Gallery.open(folder, checkpoint.with_name("away")).search(sketch)) == 7
 
@@ -576,7 +576,7 @@ def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeyp
     [
         (("index", "nowhere"), "nowhere is not a folder"),
         (("search", "nowhere", "s.png"), "nowhere is not an index"),
-        (("index", ".", "--model", "nowhere"), "no model"),
+        (("index", ".", "--model", "nowhere"), "nowhere is not a checkpoint"),
     ],
 )
 def test_mistakes_end_in_a_message(tmp_path, monkeypatch, command, words, message):

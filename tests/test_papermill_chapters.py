@@ -74,12 +74,14 @@ class Book:
         self.save(None, {"end_time": END} | run, source)
 
     def stale(self, profile: str | None = None) -> str | None:
-        return pc.stale_reason(self.one, profile, self.package)
+        return pc.stale_reason(self.one, profile)
 
 
 @pytest.fixture
-def book(tmp_path):
-    return Book(tmp_path)
+def book(tmp_path, monkeypatch):
+    made = Book(tmp_path)
+    monkeypatch.setattr(pc, "find_package", lambda: made.package)
+    return made
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def no_kernel(monkeypatch):
     """Record which chapters would run; returns the list of (chapter, profile)."""
     ran = []
 
-    def record(chapter, profile, package=None):
+    def record(chapter, profile):
         ran.append((chapter.stem, profile))
         return 0.0
 
@@ -201,7 +203,7 @@ def test_a_section_overrides_common_and_undeclared_common_keys_are_left_out(book
 
 def test_unknown_profile_lists_the_known_ones(book):
     with pytest.raises(pc.ChapterError, match="unknown profile 'fast'.*full, quick"):
-        pc.update([book.one], "fast", package=book.package)
+        pc.update([book.one], "fast")
 
 
 def test_undeclared_key_in_a_chapters_own_section(book):
@@ -232,20 +234,20 @@ def test_the_books_own_profiles_and_chapters_agree():
 
 def test_update_runs_the_stale_ones_in_order_of_name(book, no_kernel):
     chapters = pc.find_chapters(book.root / "chapters")
-    assert pc.update(chapters, None, "quick", book.package) == ["01_one", "02_two"]
+    assert pc.update(chapters, None, "quick") == ["01_one", "02_two"]
     book.run("full")
     no_kernel.clear()
-    pc.update(chapters, None, "quick", book.package)
+    pc.update(chapters, None, "quick")
     assert no_kernel == [("02_two", "quick")]
     no_kernel.clear()
-    pc.update(chapters, "full", "quick", book.package, force=True)
+    pc.update(chapters, "full", "quick", force=True)
     assert no_kernel == [("01_one", "full"), ("02_two", "full")]
 
 
 def test_a_mistake_in_the_last_chapters_profile_shows_before_the_first_runs(book, no_kernel):
     book.write("profiles/quick.yaml", "02_two: {epoch: 3}\n")
     with pytest.raises(pc.ChapterError):
-        pc.update([book.one, book.two], None, "quick", book.package)
+        pc.update([book.one, book.two], None, "quick")
     assert no_kernel == []
 
 
@@ -256,7 +258,6 @@ def test_sphinx_takes_the_profile_from_the_environment_else_from_its_configurati
     monkeypatch.delenv("SSGN_PROFILE", raising=False)
     if variable:
         monkeypatch.setenv("SSGN_PROFILE", variable)
-    monkeypatch.setattr(pc, "find_package", lambda: book.package)
     app = type("App", (), {"srcdir": str(book.root)})
     pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
     assert no_kernel == [("01_one", expected), ("02_two", expected)]
@@ -264,7 +265,6 @@ def test_sphinx_takes_the_profile_from_the_environment_else_from_its_configurati
 
 def test_sphinx_stops_with_our_message(book, monkeypatch):
     monkeypatch.setenv("SSGN_PROFILE", "fast")
-    monkeypatch.setattr(pc, "find_package", lambda: book.package)
     app = type("App", (), {"srcdir": str(book.root)})
     with pytest.raises(ExtensionError, match="unknown profile 'fast'"):
         pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
@@ -272,7 +272,6 @@ def test_sphinx_stops_with_our_message(book, monkeypatch):
 
 def test_command_line(book, no_kernel, monkeypatch, capsys):
     monkeypatch.setattr(pc, "__file__", str(book.root / "_ext" / "papermill_chapters.py"))
-    monkeypatch.setattr(pc, "find_package", lambda: book.package)
     monkeypatch.setenv("SSGN_PROFILE", "full")
     book.run("full")
     pc.main(["status"])
@@ -312,7 +311,7 @@ def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkey
     )
     book.write("chapters/01_one.py", CHAPTER + f"\n# %%\n{code}\n")
 
-    pc.run_chapter(book.one, "quick", book.package)
+    pc.run_chapter(book.one, "quick")
 
     nb = nbformat.read(book.notebook, as_version=4)
     printed = [o.text for c in nb.cells if c.cell_type == "code" for o in c.outputs]
@@ -340,7 +339,7 @@ def test_a_failing_chapter_says_where_and_leaves_the_previous_notebook(book):
     line = text.splitlines().index("kept = 1") + 1
 
     with pytest.raises(pc.ChapterError) as caught:
-        pc.run_chapter(book.one, "quick", book.package)
+        pc.run_chapter(book.one, "quick")
 
     message = str(caught.value)
     assert f"chapter 01_one failed in cell [4] (01_one.py, line {line})" in message
@@ -366,7 +365,7 @@ def test_the_notebook_takes_its_name_only_when_complete(book, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", killed)
     with pytest.raises(KeyboardInterrupt):
-        pc.run_chapter(book.one, "quick", book.package)
+        pc.run_chapter(book.one, "quick")
     assert seen[0].parent == book.notebook.parent and seen[0] != book.notebook
     assert book.notebook.read_bytes() == before
     assert not seen[0].exists()
@@ -382,7 +381,7 @@ def test_a_kernel_that_dies_names_the_last_cell_begun(book, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", dies)
     with pytest.raises(pc.ChapterError, match=r"cell \[1\] \(01_one.py, line 5\)\n.*Kernel died"):
-        pc.run_chapter(book.one, "quick", book.package)
+        pc.run_chapter(book.one, "quick")
     assert book.one.with_suffix(".failed.ipynb").exists() and not book.notebook.exists()
 
 
@@ -393,7 +392,7 @@ def test_a_kernel_that_dies_while_another_build_takes_its_notebook_away(book, mo
 
     monkeypatch.setattr(papermill, "execute_notebook", dies)
     with pytest.raises(pc.ChapterError, match=r"01_one failed in cell \[0\]\n.*Kernel died"):
-        pc.run_chapter(book.one, "quick", book.package)
+        pc.run_chapter(book.one, "quick")
 
 
 def test_an_edit_during_the_run_makes_the_chapter_stale_again(book, monkeypatch):
@@ -404,5 +403,5 @@ def test_an_edit_during_the_run_makes_the_chapter_stale_again(book, monkeypatch)
         return nb
 
     monkeypatch.setattr(papermill, "execute_notebook", edited_meanwhile)
-    pc.run_chapter(book.one, "quick", book.package)
+    pc.run_chapter(book.one, "quick")
     assert book.stale() == "package changed"

@@ -205,31 +205,29 @@ def prepared(profile: str, say=print) -> Path:
 
     given = parameters(profile)
     target = cache_dir() / "draw" / key_of(given)
-    if not target.is_dir():
-        with lock(target):
-            if not target.is_dir():  # no other build was faster
-                say("[draw] making the files of the page Draw and search")
-                with atomic(target) as made:
-                    made.mkdir()
-                    make(made, given, say)
+    with lock(target):
+        if not target.is_dir():
+            say("[draw] making the files of the page Draw and search")
+            with atomic(target) as made:
+                made.mkdir()
+                make(made, given, say)
     return target
 
 
-def figures(folder: Path) -> dict[str, str]:
+def figures(folder: Path) -> dict[str, int]:
     """What the page's text says in figures."""
     about = json.loads((folder / "about.json").read_text())
     compared = json.loads((folder / "compared.json").read_text())
-    leaked = sum(c["leaked"] for c in about["classes"])
     return {
-        "classes": str(len(about["classes"])),
-        "trained": str(about["trained"]),
-        "leaked": str(leaked),
-        "pictures": str(len(about["items"])),
-        "megabytes": f"{sum(file['bytes'] for file in about['files']) / 1e6:.0f}",
-        "drawings": str(compared["of"]),
-        "least": str(min(compared["same"])),
-        "most": str(max(compared["same"])),
-        "seed": str(about["seed"]),
+        "classes": len(about["classes"]),
+        "trained": about["trained"],
+        "leaked": sum(c["leaked"] for c in about["classes"]),
+        "pictures": len(about["items"]),
+        "megabytes": round(sum(file["bytes"] for file in about["files"]) / 1e6),
+        "drawings": compared["of"],
+        "least": min(compared["same"]),
+        "most": max(compared["same"]),
+        "seed": about["seed"],
     }
 
 
@@ -262,7 +260,7 @@ def figure_role(name, rawtext, text, lineno, inliner, options=None, content=None
     if text not in known:
         said = f"{{draw-figure}} has no {text!r}; there are: {', '.join(known)}"
         return [], [inliner.reporter.error(said, line=lineno)]
-    return [nodes.Text(known[text])], []
+    return [nodes.Text(str(known[text]))], []
 
 
 def prepare(app) -> None:
@@ -280,11 +278,8 @@ def prepare(app) -> None:
         raise ExtensionError(f"the page Draw and search could not be made: {error}") from error
     compared = json.loads((app.draw_folder / "compared.json").read_text())
     if min(compared["same"]) < SAME * compared["of"] / DRAWINGS:
-        logger.warning(
-            "the page Draw and search ranks as PyTorch does for only %s of %s drawings",
-            compared["same"],
-            compared["of"],
-        )
+        said = "the page Draw and search ranks as PyTorch does for only %s of %s drawings"
+        logger.warning(said, compared["same"], compared["of"])
 
 
 def copy(app, error) -> None:
