@@ -59,12 +59,11 @@ def main(
         **provenance(device),
         "threads": torch.get_num_threads(),
     }
-    records, finished = _kept(out, about)
-    if only:
-        finished = [name for name in finished if name not in chosen]
+    records = _kept(out, about)
+    done = {r["benchmark"] for r in records if r.get("source") == about["source"] and not only}
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
     left_out, failed = [], []
-    for name in [name for name in chosen if name not in finished]:
+    for name in [name for name in chosen if name not in done]:
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
             left_out.append(name)
@@ -81,9 +80,8 @@ def main(
                 new.append(record)
             records = [r for r in records if r["benchmark"] != name] + new
             records.sort(key=lambda r: ORDER.index(r["benchmark"]))
-            finished.append(name)
             if out:  # at once: what was measured outlives an interruption
-                write_json(out, {**about, "finished": finished, "records": records})
+                write_json(out, {**about, "records": records})
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
@@ -97,22 +95,21 @@ def main(
         raise typer.Exit(1)
 
 
-def _kept(out: Path | None, about: dict) -> tuple[list[dict], list[str]]:
-    """The ledger's records on this machine, and the benchmarks that are done with this source."""
+def _kept(out: Path | None, about: dict) -> list[dict]:
+    """The ledger's records on this machine."""
     if out is None:
-        return [], []
+        return []
     try:
         check_free(out, _differs, overwrite=None)
     except OSError as error:
         raise typer.BadParameter(str(error)) from error
     if not (out.is_file() and out.stat().st_size):
-        return [], []
+        return []
     ledger = read_json(out)
     same = ("small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
         raise typer.BadParameter(f"{out} was recorded elsewhere or otherwise: give another name")
-    here = {r["benchmark"] for r in ledger["records"] if r.get("source") == about["source"]}
-    return ledger["records"], [name for name in ledger.get("finished", ()) if name in here]
+    return ledger["records"]
 
 
 def _differs(out: Path) -> str | None:

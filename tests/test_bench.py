@@ -50,7 +50,6 @@ def test_the_file_holds_the_records_and_their_provenance(done):
     records, ledger = done
     assert ledger["records"] == records
     assert {"what", "command", "repeats", *provenance("cpu")} <= set(ledger) and ledger["small"]
-    assert ledger["finished"] == list(BENCHMARKS)
 
 
 def test_a_comparison_records_times_ratio_and_target(done):
@@ -123,7 +122,8 @@ def test_a_second_call_goes_on_and_keeps_finished_records(tmp_path):
     run_bench(*options, "--only", "machine,growth")  # asked for by name: once more
     after = json.loads(out.read_text())
     assert [r["name"] for r in after["records"]][:2] == [r["name"] for r in before]
-    assert after["records"][0] != before[0] and after["finished"] == ["machine", "growth"]
+    assert after["records"][0] != before[0]
+    assert {r["benchmark"] for r in after["records"]} == {"machine", "growth"}
 
 
 def test_records_of_an_earlier_source_stay_until_there_are_new_ones(tmp_path, monkeypatch):
