@@ -19,7 +19,7 @@ from ssgn.data import Drawings, rastered
 from ssgn.extraction import fused
 from ssgn.features import FeatureError
 from ssgn.gallery import Found, Gallery, Hit, index, models
-from ssgn.machine import printable, write_json
+from ssgn.machine import write_json
 from ssgn.model import SSGN
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -61,10 +61,10 @@ def checkpoint(model, tmp_path):
     return tmp_path / "model"
 
 
-def paint(path, seed, size=(40, 30)):
+def paint(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+    Image.fromarray(pixels).resize((40, 30), Image.Resampling.NEAREST).save(path)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_only_what_changed_is_read_again(images, model, read):
     changed = build(images, model)
     assert sorted(read) == ["a.png", "new.png"]
     assert changed.changes == {"new": 1, "changed": 1, "unchanged": 5, "removed": 1}
-    rows = {p: x for p, x in zip(changed.paths, changed.photo, strict=True)}
+    rows = dict(zip(changed.paths, changed.photo, strict=True))
     before = dict(zip(again.paths, first, strict=True))
     assert changed.paths == sorted({*ALL, "new.png"} - {"sub/d.png"})
     assert not torch.equal(rows["a.png"], before["a.png"])
@@ -205,19 +205,16 @@ def test_unreadable_images_are_left_out_and_reported(images, model, read):
     (images / "self.png").symlink_to("self.png")
     made = build(images, model)
     assert made.paths == sorted(ALL)
-    assert list(made.unreadable) == sorted(made.unreadable)
+    assert list(made.unreadable) == ["cut.png", "empty.png", "nowhere.png", "self.png", "text.jpg"]
     assert made.unreadable["text.jpg"] == "not an image that Pillow knows"
     assert "No such file" in made.unreadable["nowhere.png"]
-    assert set(made.unreadable) == {"cut.png", "text.jpg", "empty.png", "nowhere.png", "self.png"}
     assert all(made.unreadable.values()) and str(images) not in str(made.unreadable)
 
     read.clear()
     assert build(images, model).unreadable == made.unreadable  # remembered, and not tried again
     assert read == []
     paint(images / "cut.png", 9)
-    fixed = build(images, model)
-    assert set(read) == {"cut.png"} and "cut.png" in fixed.paths
-    assert "cut.png" not in fixed.unreadable
+    assert build(images, model).paths == sorted([*ALL, "cut.png"]) and set(read) == {"cut.png"}
     (images / "a.png").write_bytes(b"broken now")
     broken = build(images, model)
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable
@@ -526,13 +523,11 @@ def test_an_image_that_is_gone_is_reported_on_the_page(images, model, sketch):
     assert page.count("No such file or directory") == 1 and page.count("data:image/jpeg") == 6
 
 
-def test_names_cannot_move_the_cursor_or_break_the_page(tmp_path):
+def test_names_cannot_move_the_cursor_and_can_always_be_written(tmp_path):
     name = os.fsdecode(b"a\x1b[31m\n\xff.png")
-    assert printable(name) == r"a\x1b[31m\n\udcff.png"
-    found = Found([Hit(tmp_path / name, 0.5)], Image.new("RGB", (4, 4)), tmp_path, "note <b>")
+    found = Found([Hit(tmp_path / name, 0.5)], Image.new("RGB", (4, 4)), tmp_path, "\udcff")
     assert "\x1b" not in repr(found) and len(repr(found).splitlines()) == 1
     found.save(tmp_path / "page.html")
-    assert "<b>" not in (tmp_path / "page.html").read_text()
 
 
 # The command line ----------------------------------------------------------------------------
@@ -560,6 +555,9 @@ def test_index_and_search(images, checkpoint, sketch, tmp_path, monkeypatch, com
     assert code == 1 and "p.html is in the way" in err and "--overwrite" in err
     assert (tmp_path / "p.html").read_text() == "precious"
     assert command(*words, "--overwrite")[0] == 0
+    for mistake in (("index", "nowhere"), ("index", images, "--model", "nowhere"), words[:1] * 3):
+        code, _, err = command(*mistake)
+        assert code == 1 and "is not a" in err and "Traceback" not in err
 
 
 def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeypatch, command):
@@ -569,17 +567,3 @@ def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeyp
     _, out, err = command("index", images, "--model", checkpoint, "--out", "my index")
     assert err.count("not readable:") == 20 and "25 files not readable in all" in err
     assert "ssgn search 'my index' SKETCH.png" in out
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("index", "nowhere"), "nowhere is not a folder"),
-        (("search", "nowhere", "s.png"), "nowhere is not an index"),
-        (("index", ".", "--model", "nowhere"), "nowhere is not a checkpoint"),
-    ],
-)
-def test_mistakes_end_in_a_message(tmp_path, monkeypatch, command, words, message):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = command(*words)
-    assert code == 1 and message in err and "Traceback" not in err
