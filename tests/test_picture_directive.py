@@ -25,12 +25,7 @@ def chapters(tmp_path, monkeypatch):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_a.ipynb")
     plain = nbformat.v4.new_code_cell("draw()", outputs=[figure])
     nbformat.write(nbformat.v4.new_notebook(cells=[plain]), tmp_path / "02_b.ipynb")
-    monkeypatch.setattr(picture_directive, "tagged_outputs", _of(tmp_path))
-    return tmp_path
-
-
-def _of(folder, whole=picture_directive.tagged_outputs):
-    return lambda: whole(folder)
+    monkeypatch.setattr(picture_directive, "CHAPTERS", tmp_path)
 
 
 def shown(name):
