@@ -18,7 +18,7 @@ from PIL import Image
 import ssgn
 from ssgn import backbones, export
 from ssgn.data import Drawings
-from ssgn.data.packages import Package, fetch, npm_command, read_members
+from ssgn.data.packages import npm_command
 from ssgn.extraction import fused
 from ssgn.model import SSGN
 
@@ -134,16 +134,8 @@ def test_the_sheet_has_a_cell_for_every_picture():
         assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) < 12
 
 
-@pytest.fixture(scope="module")
-def runtime(doodle_emoji):  # for its cache
-    archive = fetch(Package(*draw_page.RUNTIME))
-    names = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
-    found = read_members(archive, {f"package/dist/{name}" for name in names})
-    return [found[f"package/dist/{name}"] for name in names]
-
-
 @pytest.fixture
-def page(tmp_path, runtime):
+def page(tmp_path, doodle_emoji):  # for its cache
     """A folder as the page's, with a small network of random weights, and its PyTorch ranks."""
     torch.manual_seed(0)
     backbone = backbones.load_backbone("efficientnet-lite0", size=64, pretrained=False)
@@ -156,9 +148,8 @@ def page(tmp_path, runtime):
     words, names = torch.randn(3, 6), ("a", "b", "c")
     model = SSGN(config, columns, sketch.shape[1], sketch, photo, words, names).eval()
     export.to_onnx(export.Pipeline(backbone, [model], photo), tmp_path / "network.onnx")
-    network = (tmp_path / "network.onnx").read_bytes()
-    contents = zip(("ort", "wasm", "network"), (*runtime, network), strict=True)
-    parts = [part for name, data in contents for part in draw_page.cut(name, data)]
+    contents = {**draw_page.runtime(), "network": (tmp_path / "network.onnx").read_bytes()}
+    parts = [part for name, data in contents.items() for part in draw_page.cut(name, data)]
     for i, part in enumerate(parts):
         (tmp_path / f"part-{i:02}.js").write_text(part)
     _, items = ssgn.rank(ssgn.synthesize(model, sketch), ssgn.embed(model, photo), k=10)

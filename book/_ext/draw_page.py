@@ -87,6 +87,16 @@ def sheet(images) -> bytes:
     return out.getvalue()
 
 
+def runtime() -> dict[str, bytes]:
+    """The two files of ONNX Runtime Web that the page needs."""
+    from ssgn.data.packages import Package, fetch, read_members
+
+    names = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+    members = {kind: f"package/dist/{name}" for kind, name in names.items()}
+    found = read_members(fetch(Package(*RUNTIME)), set(members.values()))
+    return {kind: found[member] for kind, member in members.items()}
+
+
 def make(target: Path, given: dict, say=print) -> None:
     """Train what is not trained yet, and write the page's files into a new folder."""
     import warnings
@@ -96,10 +106,9 @@ def make(target: Path, given: dict, say=print) -> None:
     import ssgn
     from ssgn import export
     from ssgn.config import ablations
-    from ssgn.data.packages import Package, fetch, read_members
     from ssgn.extraction import fused
 
-    runtime = fetch(Package(*RUNTIME))
+    contents = runtime()  # first: without a network, this fails before anything is trained
     ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=given["sketches_per_class"])
     feats, sem = ssgn.extract(ds), ssgn.class_vectors(ds.classes)
     configs = dict(list(ablations(ssgn.SSGNConfig(epochs=given["epochs"])).items())[:4])
@@ -113,10 +122,6 @@ def make(target: Path, given: dict, say=print) -> None:
     network = target / "network.onnx"
     export.to_onnx(export.Pipeline(backbone, models, photo, k=BEST), network)
 
-    dist = "package/dist/"
-    names = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
-    members = read_members(runtime, {dist + name for name in names.values()})
-    contents = {kind: members[dist + name] for kind, name in names.items()}
     contents["network"] = network.read_bytes()
     network.unlink()
     parts = [part for kind, data in contents.items() for part in cut(kind, data)]
