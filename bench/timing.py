@@ -73,7 +73,6 @@ def compare(
                 "reference_seconds": rounded(statistics.median(times[key])),
                 "ratio": rounded(ratio),
                 "target": target or None,
-                "met": ratio >= target if target else None,
                 "peak_memory_mib": None if None in peaks else round(max(peaks), 1),
                 "device": device_name(torch.device(device)),
                 "times": [rounded(t) for t in times["product"]],
