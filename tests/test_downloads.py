@@ -1,6 +1,5 @@
 """A downloaded chapter runs where there is no repository."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,9 +12,9 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("downloads", ROOT / "book/_ext/downloads.py")
-downloads = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(downloads)
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+import downloads  # noqa: E402
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The files of the page Draw and search: made right, and run by the runtime that the page runs."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from ssgn.model import SSGN
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book/_draw"
-spec = importlib.util.spec_from_file_location("draw_page", ROOT / "book/_ext/draw_page.py")
-draw_page = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(draw_page)
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+import draw_page  # noqa: E402
 
 
 def node(*arguments):

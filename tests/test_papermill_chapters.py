@@ -3,7 +3,6 @@
 Most tests write the executed notebook themselves and start no kernel.
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -17,9 +16,9 @@ import pytest
 from sphinx.errors import ExtensionError
 
 SOURCE = Path(__file__).parents[1] / "book" / "_ext" / "papermill_chapters.py"
-spec = importlib.util.spec_from_file_location("papermill_chapters", SOURCE)
-pc = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pc)
+sys.path.insert(0, str(SOURCE.parent))
+
+import papermill_chapters as pc  # noqa: E402
 
 CHAPTER = """# %% [markdown]
 # # A chapter
