@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,20 +21,8 @@ from .search import search
 from .timing import rounded
 from .training import training
 
-BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {
-    f.__name__: f
-    for f in (
-        machine,
-        evaluation,
-        extraction,
-        memory,
-        training,
-        growth,
-        search,
-    )
-}
-
-
+ALL = (machine, evaluation, extraction, memory, training, growth, search)
+BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {f.__name__: f for f in ALL}
 ORDER = list(BENCHMARKS)
 
 
@@ -70,12 +59,11 @@ def main(
         **provenance(device),
         "threads": torch.get_num_threads(),
     }
-    records, finished = _kept(out, about)
-    if only:
-        finished = [name for name in finished if name not in chosen]
+    records = _kept(out, about)
+    done = {r["benchmark"] for r in records if r.get("source") == about["source"] and not only}
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
     left_out, failed = [], []
-    for name in [name for name in chosen if name not in finished]:
+    for name in [name for name in chosen if name not in done]:
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
             left_out.append(name)
@@ -92,16 +80,14 @@ def main(
                 new.append(record)
             records = [r for r in records if r["benchmark"] != name] + new
             records.sort(key=lambda r: ORDER.index(r["benchmark"]))
-            finished.append(name)
             if out:  # at once: what was measured outlives an interruption
-                write_json(out, {**about, "finished": finished, "records": records})
+                write_json(out, {**about, "records": records})
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
     if left_out:
-        typer.echo(
-            f"no time was left for {', '.join(left_out)}: the same command goes on", err=True
-        )
+        message = f"no time was left for {', '.join(left_out)}: the same command goes on"
+        typer.echo(message, err=True)
     if out:
         typer.echo(f"{len(records)} records are in {out}", err=True)
     if failed:
@@ -109,29 +95,28 @@ def main(
         raise typer.Exit(1)
 
 
-def _kept(out: Path | None, about: dict) -> tuple[list[dict], list[str]]:
-    """The ledger's records on this machine, and the benchmarks that are done with this source."""
+def _kept(out: Path | None, about: dict) -> list[dict]:
+    """The ledger's records on this machine."""
     if out is None:
-        return [], []
+        return []
     try:
         check_free(out, _differs, overwrite=None)
     except OSError as error:
         raise typer.BadParameter(str(error)) from error
     if not (out.is_file() and out.stat().st_size):
-        return [], []
+        return []
     ledger = read_json(out)
     same = ("small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
         raise typer.BadParameter(f"{out} was recorded elsewhere or otherwise: give another name")
-    here = {r["benchmark"] for r in ledger["records"] if r.get("source") == about["source"]}
-    return ledger["records"], [name for name in ledger.get("finished", ()) if name in here]
+    return ledger["records"]
 
 
 def _differs(out: Path) -> str | None:
-    try:
-        return None if read_json(out).get("what") == "speed" else "it is not a ledger of benchmarks"
-    except ValueError:
-        return "it is not a ledger of benchmarks"
+    with suppress(ValueError):
+        if read_json(out).get("what") == "speed":
+            return None
+    return "it is not a ledger of benchmarks"
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:

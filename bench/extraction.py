@@ -9,7 +9,6 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 import ssgn
 from ssgn import backbones
@@ -17,7 +16,7 @@ from ssgn import extraction as extracting
 from ssgn.data import Dataset, Drawings, ImageFiles, ImageList, Split
 from ssgn.machine import device_name
 
-from .timing import Peak, compare, rounded
+from .timing import Peak, compare, gflop, rounded
 
 BATCH = 64
 
@@ -41,17 +40,10 @@ def drawings(n: int) -> Drawings:
     return Drawings(ink.astype(np.uint8) * 255, [str(i) for i in range(n)])
 
 
-def dataset(images: ImageList, half: int) -> Dataset:
-    """The same images as sketches and as photos, half of them each."""
-    parts = [_part(images, slice(0, half)), _part(images, slice(half, None))]
-    labels = [torch.arange(len(part)) % 2 for part in parts]
-    return Dataset("bench", ("a", "b"), *parts, *labels, Split(("b",), ()), "bench")
-
-
-def _part(images: ImageList, rows: slice) -> ImageList:
-    if isinstance(images, Drawings):
-        return Drawings(images.ink[rows], images.names[rows])
-    return ImageFiles(images.paths[rows], images.names[rows])
+def dataset(images: ImageList) -> Dataset:
+    """The same images as sketches and as photos."""
+    labels = torch.arange(len(images)) % 2
+    return Dataset("bench", ("a", "b"), images, images, labels, labels, Split(("b",), ()), "bench")
 
 
 @torch.no_grad()
@@ -72,8 +64,8 @@ def extraction(small: bool, repeats: int, device: str) -> Iterator[dict]:
     names = ("efficientnet-lite0", "vgg16") if gpu else ("efficientnet-lite0",)
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
-            "JPEG files, 256 pixels": jpegs(Path(folder), n),
-            "QuickDraw's rasters": drawings(n),
+            "JPEG files, 256 pixels": jpegs(Path(folder), n // 2),
+            "QuickDraw's rasters": drawings(n // 2),
         }
         for name in names:
             for kind, images in kinds.items():
@@ -81,15 +73,15 @@ def extraction(small: bool, repeats: int, device: str) -> Iterator[dict]:
 
 
 def _contest(kind, name: str, images: ImageList, small: bool, repeats: int, device: str):
-    gpu, n = device == "cuda", len(images)
+    gpu, n = device == "cuda", 2 * len(images)
     precision = "float16" if gpu else "float32"
     net = backbones.load_backbone(name, pretrained=False, size=32 if small else None)
-    gflop = _gflop(net)
+    an_image = gflop(lambda: net.forward(torch.zeros(1, 3, net.size, net.size)))
     net.network.to(device, memory_format=torch.channels_last)
     # One batch, again and again: a forward pass takes as long for any pixels.
     x = torch.randn(BATCH, 3, net.size, net.size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    ds = dataset(images, n // 2)
+    ds = dataset(images)
     # Building the network takes as long for ten images as for a million.
     with mock.patch.object(extracting, "load_backbone", lambda *a, **k: net):
         for record in compare(
@@ -104,7 +96,7 @@ def _contest(kind, name: str, images: ImageList, small: bool, repeats: int, devi
             },
             repeats=repeats,
             device=device,
-            gflop=rounded(gflop * n),
+            gflop=rounded(an_image * n),
             gbyte=0.0,
             precision=precision,
         ):
@@ -124,7 +116,7 @@ def memory(small: bool, repeats: int, device: str) -> Iterator[dict]:
     made_up = backbones.Backbone(
         "made-up", net, lambda x: [net(x)], taps, presets, (0.5,) * 3, (0.5,) * 3, 32, "random"
     )
-    ds = dataset(drawings(n), n // 2)
+    ds = dataset(drawings(n // 2))
     with mock.patch.object(extracting, "load_backbone", lambda *a, **k: made_up), Peak() as peak:
         started = time.perf_counter()
         feats = ssgn.extract(ds, "made-up", pretrained=False, device=device, progress=False)
@@ -137,10 +129,3 @@ def memory(small: bool, repeats: int, device: str) -> Iterator[dict]:
         "features_mib": round((feats.sketch.nbytes + feats.photo.nbytes) / 2**20),
         "device": device_name(torch.device(device)),
     }
-
-
-def _gflop(net: backbones.Backbone) -> float:
-    """The arithmetic of one image, as PyTorch counts it."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.forward(torch.zeros(1, 3, net.size, net.size))
-    return counter.get_total_flops() / 1e9

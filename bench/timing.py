@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssgn.machine import device_name
+
+STATUS = Path("/proc/self/status")  # on Linux
 
 
 def compare(
@@ -70,7 +73,6 @@ def compare(
                 "reference_seconds": rounded(statistics.median(times[key])),
                 "ratio": rounded(ratio),
                 "target": target or None,
-                "met": ratio >= target if target else None,
                 "peak_memory_mib": None if None in peaks else round(max(peaks), 1),
                 "device": device_name(torch.device(device)),
                 "times": [rounded(t) for t in times["product"]],
@@ -84,6 +86,13 @@ def compare(
 def rounded(x: float, digits: int = 4) -> float:
     """To significant digits: a ledger is read by people too."""
     return float(f"{x:.{digits}g}")
+
+
+def gflop(run: Callable[[], object]) -> float:
+    """The arithmetic of a call's matrix products, as PyTorch counts it."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 1e9
 
 
 def synchronize(device: str) -> None:
@@ -108,7 +117,7 @@ class Peak:
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
-        elif Path("/proc/self/status").exists():
+        elif STATUS.exists():
             _give_back()
             self.before = self.most = self._resident()
             self.done = threading.Event()
@@ -119,15 +128,14 @@ class Peak:
     def __exit__(self, *_) -> None:
         if self.cuda:
             self.mib = (torch.cuda.max_memory_allocated() - self.before) / 2**20
-        elif Path("/proc/self/status").exists():
+        elif STATUS.exists():
             self.done.set()
             self.watch.join()
             self.mib = (max(self.most, self._resident()) - self.before) / 2**10
 
     @staticmethod
     def _resident() -> int:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+        return int(re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())[1])
 
     def _watch(self) -> None:
         while not self.done.wait(0.02):

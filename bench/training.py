@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.flop_counter import FlopCounterMode
 
 import ssgn
 from ssgn import Features, Split, SSGNConfig, baselines
@@ -14,7 +13,7 @@ from ssgn.baselines.protocol import Inputs
 from ssgn.config import LOSSES
 from ssgn.train import Batches
 
-from .timing import compare, rounded
+from .timing import compare, gflop, rounded
 
 BATCH = 128
 CLASSES = tuple(f"class {i}" for i in range(20))
@@ -94,16 +93,13 @@ def plain_loop(feats: Features, objective, optimizer, epochs: int, device: str) 
     """Training as it is usually published: an eager loop that copies each batch and looks at each
     loss."""
     total = 0.0
-    for batch in (
-        batch
-        for _ in range(epochs)
-        for batch in DataLoader(Pairs(feats.part("train")), batch_size=BATCH, shuffle=True)
-    ):
-        loss = objective(*(part.to(device) for part in batch))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
+    for _ in range(epochs):
+        for batch in DataLoader(Pairs(feats.part("train")), batch_size=BATCH, shuffle=True):
+            loss = objective(*(part.to(device) for part in batch))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
 
 
 def training(small: bool, repeats: int, device: str) -> Iterator[dict]:
@@ -125,6 +121,7 @@ def training(small: bool, repeats: int, device: str) -> Iterator[dict]:
                     0,
                     lambda f=feats, o=objective, z=optimizer: plain_loop(f, o, z, epochs, device),
                 )
+            step = gflop(lambda o=objective, batch=prepared[0]: o(*batch).backward())
             for record in compare(
                 f"training: {name}, D = {d}",
                 {"d": d, "batch": BATCH, "steps": epochs * steps, "weights": weights},
@@ -132,16 +129,9 @@ def training(small: bool, repeats: int, device: str) -> Iterator[dict]:
                 references,
                 repeats=repeats,
                 device=device,
-                gflop=rounded(epochs * steps * _gflop(objective, prepared[0])),
+                gflop=rounded(epochs * steps * step),
                 # Weights are read by both passes and by the optimizer, with gradients and two
                 # moments; all but the first two are written: ten times four bytes.
                 gbyte=rounded(epochs * steps * 40 * weights / 1e9),
             ):
                 yield {**record, "steps_per_second": rounded(epochs * steps / record["seconds"])}
-
-
-def _gflop(objective: Callable, batch: tuple[torch.Tensor, ...]) -> float:
-    """The arithmetic of one step's matrix products, as PyTorch counts it."""
-    with FlopCounterMode(display=False) as counter:
-        objective(*batch).backward()
-    return counter.get_total_flops() / 1e9

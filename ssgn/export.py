@@ -133,11 +133,10 @@ class Pipeline(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
         self.models = nn.ModuleList(model.eval().cpu() for model in models)
         for m, model in enumerate(models):
+            model.photo_input(photo[:1])  # raises if widths differ
             generator = torch.Generator().manual_seed(seed)
             z = torch.randn(model.config.draws, model.config.latent, generator=generator)
             self.register_buffer(f"z{m}", z)
-        for model in models:
-            model.photo_input(photo[:1])  # raises if widths differ
         # Transposed, so that each feature column has its own scale when the tensor is compacted.
         # All models share it, and each embeds it.
         self.register_buffer("gallery", photo.float().cpu().T.contiguous())
@@ -275,16 +274,14 @@ def _compact(model) -> None:
             kept.append(tensor)
             continue
         name = tensor.name
+        whole, scale, number = f"{name}.whole", f"{name}.scale", f"{name}.float"
         largest = np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True)
-        scale = np.where(largest > 0, largest / 32767, 1).astype(np.float32)
-        whole = np.rint(x / scale).astype(np.int16)
-        kept += [numpy_helper.from_array(whole, f"{name}.whole")]
-        kept += [numpy_helper.from_array(scale, f"{name}.scale")]
-        nodes += [
-            helper.make_node("Cast", [f"{name}.whole"], [f"{name}.float"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]),
-        ]
-    rest = list(model.graph.node)
+        step = np.where(largest > 0, largest / 32767, 1).astype(np.float32)
+        kept += [numpy_helper.from_array(np.rint(x / step).astype(np.int16), whole)]
+        kept += [numpy_helper.from_array(step, scale)]
+        nodes += [helper.make_node("Cast", [whole], [number], to=TensorProto.FLOAT)]
+        nodes += [helper.make_node("Mul", [number, scale], [name])]
+    nodes += model.graph.node
     del model.graph.initializer[:], model.graph.node[:]
     model.graph.initializer.extend(kept)
-    model.graph.node.extend(nodes + rest)
+    model.graph.node.extend(nodes)

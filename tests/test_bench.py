@@ -22,7 +22,8 @@ from ssgn.machine import provenance  # noqa: E402
 def run_bench(*options):
     app = typer.Typer()
     app.command()(main)
-    return CliRunner().invoke(app, ["--device", "cpu", *map(str, options)])
+    words = ["--device", "cpu", *map(str, options)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "500"})  # messages in one line
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +49,7 @@ def test_every_benchmark_prints_one_json_object_per_line(done):
 def test_the_file_holds_the_records_and_their_provenance(done):
     records, ledger = done
     assert ledger["records"] == records
-    known = {
-        "what",
-        "command",
-        "date",
-        "device",
-        "commit",
-        "source",
-        "torch",
-        "repeats",
-        "finished",
-    }
-    assert known <= set(ledger) and ledger["small"]
-    assert ledger["finished"] == list(BENCHMARKS)
+    assert {"what", "command", "repeats", *provenance("cpu")} <= set(ledger) and ledger["small"]
 
 
 def test_a_comparison_records_times_ratio_and_target(done):
@@ -69,7 +58,6 @@ def test_a_comparison_records_times_ratio_and_target(done):
     for r in compared:
         assert len(r["times"]) == len(r["reference_times"]) == 1
         assert r["ratio"] > 0 and r["peak_memory_mib"] is not None
-        assert r["met"] == (r["ratio"] >= r["target"] if r["target"] else None)
 
 
 def test_contenders_take_turns_and_ratios_compare_runs_side_by_side(monkeypatch):
@@ -85,7 +73,8 @@ def test_contenders_take_turns_and_ratios_compare_runs_side_by_side(monkeypatch)
     )
     assert seen == ["product", "plain"] * 2
     assert record["times"] == [1, 2] and record["reference_times"] == [3, 8]
-    assert record["seconds"] == 1.5 and record["ratio"] == 3.5 and record["met"]
+    assert record["seconds"] == 1.5 and record["ratio"] == 3.5
+    assert record["target"] == 2.5
 
 
 def test_peak_memory_counts_memory_that_is_freed_again():
@@ -101,13 +90,8 @@ def test_peak_memory_counts_memory_that_is_freed_again():
             del x
         print(peak.mib)"""
     heap = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
-    out = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | heap,
-        text=True,
-        capture_output=True,
-    )
+    command, env = [sys.executable, "-c", program], os.environ | heap
+    out = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.strip() == "None" or 45 < float(out.stdout) < 60
 
@@ -138,7 +122,8 @@ def test_a_second_call_goes_on_and_keeps_finished_records(tmp_path):
     run_bench(*options, "--only", "machine,growth")  # asked for by name: once more
     after = json.loads(out.read_text())
     assert [r["name"] for r in after["records"]][:2] == [r["name"] for r in before]
-    assert after["records"][0] != before[0] and after["finished"] == ["machine", "growth"]
+    assert after["records"][0] != before[0]
+    assert {r["benchmark"] for r in after["records"]} == {"machine", "growth"}
 
 
 def test_records_of_an_earlier_source_stay_until_there_are_new_ones(tmp_path, monkeypatch):
@@ -182,9 +167,8 @@ def test_a_benchmark_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
 
 
 def test_bench_gpu_begins_with_the_study_and_ends_by_itself():
-    done = subprocess.run(
-        ["make", "-n", "bench-gpu", "VENV=/nowhere"], cwd=ROOT, capture_output=True, text=True
-    )
+    command = ["make", "-n", "bench-gpu", "VENV=/nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     study = done.stdout.index("ssgn study book/results/doodle-emoji-gpu.json --seeds 5")
     bench = done.stdout.index("-m bench --device cuda --minutes 9")
     assert study < bench and "book/results/speed/gpu.json" in done.stdout

@@ -19,7 +19,7 @@ from ssgn.data import Drawings, rastered
 from ssgn.extraction import fused
 from ssgn.features import FeatureError
 from ssgn.gallery import Found, Gallery, Hit, index, models
-from ssgn.machine import printable, read_json, write_json
+from ssgn.machine import write_json
 from ssgn.model import SSGN
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -37,20 +37,17 @@ def quick_backbone(monkeypatch):
 
 def model_like(dataset, size=SIZE):
     """An untrained model of the real backbone, which says that it was trained on a dataset."""
-    net = load_backbone("efficientnet-lite0", size=size)
+    name = "efficientnet-lite0"
+    net = load_backbone(name, size=size)
     rng = np.random.default_rng(0)
     drawings = Drawings((rng.random((20, 28, 28)) > 0.9).astype(np.uint8) * 255, [""] * 20)
     x = fused(net, drawings, device="cpu", progress=False)
     torch.manual_seed(0)
     columns = torch.arange(net.columns["stage3"].start, x.shape[1])
     config = ssgn.SSGNConfig(decoder="single-stage", hidden=16)
-    classes = ("a", "b", "c")
-    name = "efficientnet-lite0"
-    model = SSGN(config, columns, x.shape[1], x, x, torch.randn(3, 5), classes, name).eval()
-    model.provenance = {
-        "dataset": dataset, "backbone": name, "weights": net.weights, "size": size, "seed": 0
-    }  # fmt: skip
-    return model
+    model = SSGN(config, columns, x.shape[1], x, x, torch.randn(3, 5), ("a", "b", "c"), name)
+    model.provenance = dict(dataset=dataset, backbone=name, weights=net.weights, size=size)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +61,10 @@ def checkpoint(model, tmp_path):
     return tmp_path / "model"
 
 
-def paint(path, seed, size=(40, 30)):
+def paint(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+    Image.fromarray(pixels).resize((40, 30), Image.Resampling.NEAREST).save(path)
 
 
 @pytest.fixture
@@ -149,7 +146,7 @@ def test_only_what_changed_is_read_again(images, model, read):
     changed = build(images, model)
     assert sorted(read) == ["a.png", "new.png"]
     assert changed.changes == {"new": 1, "changed": 1, "unchanged": 5, "removed": 1}
-    rows = {p: x for p, x in zip(changed.paths, changed.photo, strict=True)}
+    rows = dict(zip(changed.paths, changed.photo, strict=True))
     before = dict(zip(again.paths, first, strict=True))
     assert changed.paths == sorted({*ALL, "new.png"} - {"sub/d.png"})
     assert not torch.equal(rows["a.png"], before["a.png"])
@@ -172,12 +169,11 @@ def test_interrupted_indexing_goes_on(images, model, read, monkeypatch, batches)
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(extraction, "_computed", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extraction, "_computed", interrupted)
         build(images, model)
     with pytest.raises(ssgn.DataError, match="not complete: run the same `ssgn index` again"):
         Gallery.open(images.parent / "index")
-    monkeypatch.setattr(extraction, "_computed", compute)
     made = build(images, model)
     assert len(read) <= 7 + 2  # only the batch that was interrupted is read again
     torch.testing.assert_close(made.photo, whole, atol=1e-4, rtol=1e-4)
@@ -193,10 +189,9 @@ def test_an_index_is_whole_at_every_moment_of_an_update(images, model, monkeypat
             raise KeyboardInterrupt
         write_json(path, content)
 
-    monkeypatch.setattr(index.machine, "write_json", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(index.machine, "write_json", interrupted)
         build(images, model)
-    monkeypatch.setattr(index.machine, "write_json", write_json)
     assert Gallery.open(images.parent / "index").paths == sorted(ALL)
     made = build(images, model)
     assert made.paths == sorted([*ALL, "new.png"]) and files(made.index) == COMPLETE
@@ -210,19 +205,16 @@ def test_unreadable_images_are_left_out_and_reported(images, model, read):
     (images / "self.png").symlink_to("self.png")
     made = build(images, model)
     assert made.paths == sorted(ALL)
-    assert list(made.unreadable) == sorted(made.unreadable)
+    assert list(made.unreadable) == ["cut.png", "empty.png", "nowhere.png", "self.png", "text.jpg"]
     assert made.unreadable["text.jpg"] == "not an image that Pillow knows"
     assert "No such file" in made.unreadable["nowhere.png"]
-    assert set(made.unreadable) == {"cut.png", "text.jpg", "empty.png", "nowhere.png", "self.png"}
     assert all(made.unreadable.values()) and str(images) not in str(made.unreadable)
 
     read.clear()
     assert build(images, model).unreadable == made.unreadable  # remembered, and not tried again
     assert read == []
     paint(images / "cut.png", 9)
-    fixed = build(images, model)
-    assert set(read) == {"cut.png"} and "cut.png" in fixed.paths
-    assert "cut.png" not in fixed.unreadable
+    assert build(images, model).paths == sorted([*ALL, "cut.png"]) and set(read) == {"cut.png"}
     (images / "a.png").write_bytes(b"broken now")
     broken = build(images, model)
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable
@@ -230,69 +222,45 @@ def test_unreadable_images_are_left_out_and_reported(images, model, read):
 
 def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(images, model, monkeypatch):
     build(images, model)
-    scandir = os.scandir
+    shut, scandir = {images / "sub"}, os.scandir
 
-    def shut(name):
-        def scan(path):
-            if str(path).endswith(f"/{name}"):
-                raise PermissionError(13, "Permission denied", str(path))
-            return scandir(path)
+    def scan(path):
+        if Path(path) in shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
 
-        return scan
-
-    monkeypatch.setattr(os, "scandir", shut("sub"))
+    monkeypatch.setattr(os, "scandir", scan)
     made = build(images, model)
     assert made.unreadable == {"sub": "Permission denied"} and made.paths == sorted(ALL)
     assert made.changes["removed"] == 0
-    monkeypatch.setattr(os, "scandir", scandir)
+    shut.clear()
     (images / "sub/d.png").unlink()
     opened = build(images, model)
     assert not opened.unreadable and opened.paths == sorted(set(ALL) - {"sub/d.png"})
 
-    monkeypatch.setattr(os, "scandir", shut("images"))
+    shut.add(images)
     with pytest.raises(ssgn.DataError, match="cannot be opened: Permission denied"):
         build(images, model)
 
 
-def test_an_image_of_too_many_pixels_is_left_out(images, model, monkeypatch):
-    monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
-    paint(images / "huge.png", 1, (60, 50))
-    made = build(images, model)
-    assert set(made.unreadable) == {"huge.png"} and "60 x 50 pixels" in made.unreadable["huge.png"]
-
-
-def test_links_to_folders_are_not_followed(images, model):
+def test_links_to_folders_are_not_followed_and_an_index_may_be_among_the_images(images, model):
     (images / "sub/loop").symlink_to(images)
     (images / "link.png").symlink_to(images / "a.png")
-    assert build(images, model).paths == sorted([*ALL, "link.png"])
-
-
-def test_an_index_may_be_in_the_folder_of_its_images(images, model):
     for _ in range(2):
         made = Gallery.build(images, images / "index", model=model, progress=False)
-        assert made.paths == sorted(ALL)
+        assert made.paths == sorted([*ALL, "link.png"])
 
 
-def test_a_turned_photo_is_read_upright(tmp_path, model):
-    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    (tmp_path / "p").mkdir()
-    upright.save(tmp_path / "p/a.png")
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "p/b.png", exif=exif)
-    made = build(tmp_path / "p", model)
-    torch.testing.assert_close(made.photo[0], made.photo[1], atol=1e-4, rtol=1e-4)
-
-
-def test_decoding_a_jpeg_smaller_changes_little(tmp_path, model):
+def test_decoding_a_jpeg_smaller_changes_little_and_keeps_it_upright(tmp_path):
     """It is decoded smaller: a shortcut that must not be seen."""
     y, x = np.mgrid[:1500, :2000]
     pixels = np.stack([x / 8, y / 6, 128 + 100 * np.sin(x / 90) * np.cos(y / 70)], 2)
-    photo = Image.fromarray(pixels.astype(np.uint8))
-    (tmp_path / "p").mkdir()
-    photo.save(tmp_path / "p/a.jpg", quality=95)
-    small = index._Images(tmp_path / "p", [index.File("a.jpg", 0, 0)]).load(0, 128)
-    whole = ssgn.data.ImageFiles([tmp_path / "p/a.jpg"], ["a"]).load(0, 128)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    path = tmp_path / "a.jpg"
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95, exif=exif)
+    small = index._Images(tmp_path, [index.File("a.jpg", 0, 0)]).load(0, 128)
+    whole = ssgn.data.ImageFiles([path], ["a"]).load(0, 128)
     assert np.abs(small.astype(int) - whole).mean() < 2
 
 
@@ -402,7 +370,7 @@ def test_a_model_of_another_backbone_is_refused(images, model, sketch):
         Gallery.open(folder, other).search(sketch)
     with pytest.raises(FeatureError, match="Give another name"):
         build(images, other)
-    with pytest.raises(ssgn.CheckpointError, match="no model .*ssgn train FOLDER"):
+    with pytest.raises(ssgn.CheckpointError, match="nowhere is not a checkpoint.*`ssgn train`"):
         Gallery.open(folder, "nowhere").search(sketch)
     with pytest.raises(ssgn.CheckpointError, match="is not a checkpoint"):
         build(images, images)
@@ -440,7 +408,7 @@ def test_a_blank_sketch_is_refused_whatever_the_model(images, dataset):
         made.search(np.full((50, 50), 255, np.uint8))
 
 
-def test_a_missing_sketch_is_named(images, model, tmp_path):
+def test_a_missing_sketch_and_a_wrong_k_are_named(images, model, tmp_path):
     made = build(images, model)
     with pytest.raises(ssgn.DataError, match="the sketch .*gone.png cannot be read: No such file"):
         made.search(tmp_path / "gone.png")
@@ -465,9 +433,8 @@ def test_a_model_of_other_data_searches_too_and_says_what_it_was_trained_on(
 def test_a_model_that_does_not_say_what_it_was_trained_on(images, model, sketch):
     silent = model_like("doodle-emoji")
     silent.provenance = {}
-    folder = build(images, model).index
-    note = Gallery.open(folder, silent).search(sketch).note
-    assert "data that it does not name" in note
+    found = Gallery.open(build(images, model).index, silent).search(sketch)
+    assert "data that it does not name" in found.note
 
 
 def test_an_index_is_searched_by_the_model_it_was_made_for(images, checkpoint, sketch):
@@ -476,7 +443,7 @@ def test_an_index_is_searched_by_the_model_it_was_made_for(images, checkpoint, s
     assert opened.model.provenance["dataset"] == "doodle-emoji"
     assert opened.changes is None and len(opened.search(sketch)) == 7
     checkpoint.rename(checkpoint.with_name("away"))
-    with pytest.raises(ssgn.CheckpointError, match="no model"):
+    with pytest.raises(ssgn.CheckpointError, match="model is not a checkpoint"):
         Gallery.open(folder).search(sketch)
     assert len(Gallery.open(folder, checkpoint.with_name("away")).search(sketch)) == 7
 
@@ -519,17 +486,6 @@ def test_indexing_for_the_books_model_does_not_train_it(images, monkeypatch, mod
     assert len(made.search(sketch)) == len(Gallery.open(made.index).search(sketch)) == 7
 
 
-def test_a_checkpoint_keeps_what_the_model_was_trained_on(fit, world, tmp_path):
-    model = fit(seed=3)[0]
-    assert model.provenance["dataset"] == "world" and model.provenance["seed"] == 3
-    model.save(tmp_path / "m")
-    assert SSGN.load(tmp_path / "m").provenance == model.provenance
-    about = read_json(tmp_path / "m/config.json")
-    write_json(tmp_path / "m/config.json", {**about, "provenance": ["x"]})
-    with pytest.raises(ssgn.CheckpointError, match="is damaged"):
-        SSGN.load(tmp_path / "m")
-
-
 # The contact sheet ---------------------------------------------------------------------------
 
 
@@ -541,11 +497,13 @@ def test_the_sheet_is_self_contained_and_escapes_names(images, model, sketch, tm
     sources = re.findall(r'src="([^"]*)', page)
     assert len(sources) == 8 and all(s.startswith("data:image/") for s in sources)
     assert "<script" not in page and "http" not in page and "<i>" not in page
-    assert "sub/ü &amp; &lt;i&gt;.png" in page
     assert page.count(" alt=") == 8 and 'alt=""' not in page
-    for hit in found:
-        assert f"{hit.score:.3f}" in page
-    assert found.note.split("(")[0] in page
+    told = [
+        "sub/ü &amp; &lt;i&gt;.png",
+        found.note.split("(")[0],
+        *(f"{h.score:.3f}" for h in found),
+    ]
+    assert all(text in page for text in told)
 
 
 def test_a_notebook_shows_the_sheet_without_touching_the_page(images, model, sketch):
@@ -563,13 +521,11 @@ def test_an_image_that_is_gone_is_reported_on_the_page(images, model, sketch):
     assert page.count("No such file or directory") == 1 and page.count("data:image/jpeg") == 6
 
 
-def test_names_cannot_move_the_cursor_or_break_the_page(tmp_path):
+def test_names_cannot_move_the_cursor_and_can_always_be_written(tmp_path):
     name = os.fsdecode(b"a\x1b[31m\n\xff.png")
-    assert printable(name) == r"a\x1b[31m\n\udcff.png"
-    found = Found([Hit(tmp_path / name, 0.5)], Image.new("RGB", (4, 4)), tmp_path, "note <b>")
+    found = Found([Hit(tmp_path / name, 0.5)], Image.new("RGB", (4, 4)), tmp_path, "\udcff")
     assert "\x1b" not in repr(found) and len(repr(found).splitlines()) == 1
     found.save(tmp_path / "page.html")
-    assert "<b>" not in (tmp_path / "page.html").read_text()
 
 
 # The command line ----------------------------------------------------------------------------
@@ -597,6 +553,9 @@ def test_index_and_search(images, checkpoint, sketch, tmp_path, monkeypatch, com
     assert code == 1 and "p.html is in the way" in err and "--overwrite" in err
     assert (tmp_path / "p.html").read_text() == "precious"
     assert command(*words, "--overwrite")[0] == 0
+    for mistake in (("index", "nowhere"), ("index", images, "--model", "nowhere"), words[:1] * 3):
+        code, _, err = command(*mistake)
+        assert code == 1 and "is not a" in err and "Traceback" not in err
 
 
 def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeypatch, command):
@@ -606,17 +565,3 @@ def test_many_unreadable_files_are_counted(images, checkpoint, tmp_path, monkeyp
     _, out, err = command("index", images, "--model", checkpoint, "--out", "my index")
     assert err.count("not readable:") == 20 and "25 files not readable in all" in err
     assert "ssgn search 'my index' SKETCH.png" in out
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("index", "nowhere"), "nowhere is not a folder"),
-        (("search", "nowhere", "s.png"), "nowhere is not an index"),
-        (("index", ".", "--model", "nowhere"), "no model"),
-    ],
-)
-def test_mistakes_end_in_a_message(tmp_path, monkeypatch, command, words, message):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = command(*words)
-    assert code == 1 and message in err and "Traceback" not in err

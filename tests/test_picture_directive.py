@@ -1,6 +1,6 @@
 """A page shows a chapter's figure, or the build says what is missing."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import nbformat
@@ -9,9 +9,9 @@ from docutils.core import publish_doctree
 from docutils.parsers.rst import directives
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("picture", ROOT / "book/_ext/picture_directive.py")
-picture_directive = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(picture_directive)
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+import picture_directive  # noqa: E402
 
 
 @pytest.fixture
@@ -25,12 +25,7 @@ def chapters(tmp_path, monkeypatch):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_a.ipynb")
     plain = nbformat.v4.new_code_cell("draw()", outputs=[figure])
     nbformat.write(nbformat.v4.new_notebook(cells=[plain]), tmp_path / "02_b.ipynb")
-    monkeypatch.setattr(picture_directive, "tagged_outputs", _of(tmp_path))
-    return tmp_path
-
-
-def _of(folder, whole=picture_directive.tagged_outputs):
-    return lambda: whole(folder)
+    monkeypatch.setattr(picture_directive, "CHAPTERS", tmp_path)
 
 
 def shown(name):

@@ -16,9 +16,14 @@ knows it, so there is one only where ``_config.yml`` sets both of these:
 
 from __future__ import annotations
 
-import json
+import sys
 import zipfile
 from pathlib import Path
+
+import nbformat
+
+sys.path.insert(0, str(Path(__file__).parent))
+import papermill_chapters as chapters  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "ssgn-book"  # in the archive
@@ -46,33 +51,24 @@ except ModuleNotFoundError:
 
 def files_beside() -> list[Path]:
     """What a chapter needs beside its notebook: the package, what installs it, ledger, profiles."""
-    package = (
-        p for p in (ROOT / "ssgn").rglob("*") if p.is_file() and "__pycache__" not in p.parts
-    )
+    package = chapters.package_files(ROOT / "ssgn")
     book = [*(ROOT / "book/results").rglob("*.json"), *(ROOT / "book/profiles").glob("*.yaml")]
     about = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     return sorted([*package, *book, *about])
 
 
-def with_setup(notebook: dict, setup: str) -> dict:
-    """The notebook with a cell after its title that installs the library."""
-    cell = {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": "setup",
-        "metadata": {},
-        "outputs": [],
-        "source": setup.rstrip().splitlines(keepends=True),
-    }
-    return notebook | {"cells": [*notebook["cells"][:1], cell, *notebook["cells"][1:]]}
+def with_setup(notebook: Path, setup: str) -> str:
+    """The text of a notebook with a cell after its title that installs the library."""
+    nb = nbformat.read(notebook, as_version=4)
+    nb.cells.insert(1, nbformat.v4.new_code_cell(setup.rstrip(), id="setup"))
+    return nbformat.writes(nb)
 
 
 def pack(notebook: Path, target: Path) -> None:
     """Write the archive of one executed chapter."""
-    content = with_setup(json.loads(notebook.read_text(encoding="utf-8")), BESIDE)
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{FOLDER}/chapters/{notebook.name}", json.dumps(content, indent=1))
+        archive.writestr(f"{FOLDER}/chapters/{notebook.name}", with_setup(notebook, BESIDE))
         for path in files_beside():
             inside = path.relative_to(ROOT).as_posix().removeprefix("book/")
             archive.write(path, f"{FOLDER}/{inside}")
@@ -126,10 +122,9 @@ def write_archives(app, error) -> None:
         pack(notebook, out / archive_of(docname))
         if url:
             setup = FROM_URL.format(url=f"{url}/{archive_of(docname)}", folder=FOLDER)
-            content = with_setup(json.loads(notebook.read_text(encoding="utf-8")), setup)
             target = out / "_notebooks" / notebook.name
             target.parent.mkdir(exist_ok=True)
-            target.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            target.write_text(with_setup(notebook, setup), encoding="utf-8")
 
 
 def setup(app):

@@ -87,6 +87,16 @@ def sheet(images) -> bytes:
     return out.getvalue()
 
 
+def runtime() -> dict[str, bytes]:
+    """The two files of ONNX Runtime Web that the page needs."""
+    from ssgn.data.packages import Package, fetch, read_members
+
+    names = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+    members = {kind: f"package/dist/{name}" for kind, name in names.items()}
+    found = read_members(fetch(Package(*RUNTIME)), set(members.values()))
+    return {kind: found[member] for kind, member in members.items()}
+
+
 def make(target: Path, given: dict, say=print) -> None:
     """Train what is not trained yet, and write the page's files into a new folder."""
     import warnings
@@ -96,10 +106,9 @@ def make(target: Path, given: dict, say=print) -> None:
     import ssgn
     from ssgn import export
     from ssgn.config import ablations
-    from ssgn.data.packages import Package, fetch, read_members
     from ssgn.extraction import fused
 
-    runtime = fetch(Package(*RUNTIME))
+    contents = runtime()  # first: without a network, this fails before anything is trained
     ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=given["sketches_per_class"])
     feats, sem = ssgn.extract(ds), ssgn.class_vectors(ds.classes)
     configs = dict(list(ablations(ssgn.SSGNConfig(epochs=given["epochs"])).items())[:4])
@@ -113,10 +122,6 @@ def make(target: Path, given: dict, say=print) -> None:
     network = target / "network.onnx"
     export.to_onnx(export.Pipeline(backbone, models, photo, k=BEST), network)
 
-    dist = "package/dist/"
-    names = {"ort": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
-    members = read_members(runtime, {dist + name for name in names.values()})
-    contents = {kind: members[dist + name] for kind, name in names.items()}
     contents["network"] = network.read_bytes()
     network.unlink()
     parts = [part for kind, data in contents.items() for part in cut(kind, data)]
@@ -205,31 +210,29 @@ def prepared(profile: str, say=print) -> Path:
 
     given = parameters(profile)
     target = cache_dir() / "draw" / key_of(given)
-    if not target.is_dir():
-        with lock(target):
-            if not target.is_dir():  # no other build was faster
-                say("[draw] making the files of the page Draw and search")
-                with atomic(target) as made:
-                    made.mkdir()
-                    make(made, given, say)
+    with lock(target):
+        if not target.is_dir():
+            say("[draw] making the files of the page Draw and search")
+            with atomic(target) as made:
+                made.mkdir()
+                make(made, given, say)
     return target
 
 
-def figures(folder: Path) -> dict[str, str]:
+def figures(folder: Path) -> dict[str, int]:
     """What the page's text says in figures."""
     about = json.loads((folder / "about.json").read_text())
     compared = json.loads((folder / "compared.json").read_text())
-    leaked = sum(c["leaked"] for c in about["classes"])
     return {
-        "classes": str(len(about["classes"])),
-        "trained": str(about["trained"]),
-        "leaked": str(leaked),
-        "pictures": str(len(about["items"])),
-        "megabytes": f"{sum(file['bytes'] for file in about['files']) / 1e6:.0f}",
-        "drawings": str(compared["of"]),
-        "least": str(min(compared["same"])),
-        "most": str(max(compared["same"])),
-        "seed": str(about["seed"]),
+        "classes": len(about["classes"]),
+        "trained": about["trained"],
+        "leaked": sum(c["leaked"] for c in about["classes"]),
+        "pictures": len(about["items"]),
+        "megabytes": round(sum(file["bytes"] for file in about["files"]) / 1e6),
+        "drawings": compared["of"],
+        "least": min(compared["same"]),
+        "most": max(compared["same"]),
+        "seed": about["seed"],
     }
 
 
@@ -242,30 +245,11 @@ class Draw(Directive):
             return []
         depth = "../" * env.docname.count("/")
         panel = (SOURCES / "panel.html").read_text(encoding="utf-8")
-        chosen = ({"fusion", "coarse-to-fine"}, {"single", "single-stage"})
-        panels = [
-            panel.format(
-                n=n,
-                title=title,
-                **{
-                    value.replace("-", "_"): " checked" if value in checked else ""
-                    for value in ("fusion", "single", "coarse-to-fine", "single-stage")
-                },
-            )
-            for n, (title, checked) in enumerate(zip(("One model", "Another"), chosen, strict=True))
-        ]
+        panels = panel.format(n=0, title="One model", full=" checked", plain="")
+        panels += panel.format(n=1, title="Another", full="", plain=" checked")
         page = (SOURCES / "draw.html").read_text(encoding="utf-8")
-        return [
-            nodes.raw(
-                "",
-                page.format(
-                    folder=depth + FOLDER,
-                    version=version(folder),
-                    panels="".join(panels),
-                ),
-                format="html",
-            )
-        ]
+        page = page.format(folder=depth + FOLDER, version=version(folder), panels=panels)
+        return [nodes.raw("", page, format="html")]
 
 
 def version(folder: Path) -> str:
@@ -281,7 +265,7 @@ def figure_role(name, rawtext, text, lineno, inliner, options=None, content=None
     if text not in known:
         said = f"{{draw-figure}} has no {text!r}; there are: {', '.join(known)}"
         return [], [inliner.reporter.error(said, line=lineno)]
-    return [nodes.Text(known[text])], []
+    return [nodes.Text(str(known[text]))], []
 
 
 def prepare(app) -> None:
@@ -299,11 +283,8 @@ def prepare(app) -> None:
         raise ExtensionError(f"the page Draw and search could not be made: {error}") from error
     compared = json.loads((app.draw_folder / "compared.json").read_text())
     if min(compared["same"]) < SAME * compared["of"] / DRAWINGS:
-        logger.warning(
-            "the page Draw and search ranks as PyTorch does for only %s of %s drawings",
-            compared["same"],
-            compared["of"],
-        )
+        said = "the page Draw and search ranks as PyTorch does for only %s of %s drawings"
+        logger.warning(said, compared["same"], compared["of"])
 
 
 def copy(app, error) -> None:

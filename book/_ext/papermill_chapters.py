@@ -112,14 +112,10 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
     return {k: v for k, v in common.items() if k in declared} | own
 
 
-def read_notebook(chapter: Path) -> dict:
+def read_notebook(chapter: Path, ending: str = ".ipynb") -> dict:
     """The executed notebook as plain JSON; {} where there is none, or half of one."""
-    return read_json(chapter.with_suffix(".ipynb"))
-
-
-def read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -131,27 +127,26 @@ def stamp_of(notebook: dict) -> dict | None:
     return stamp if stamp and stamp["executed_at"] == run.get("end_time") else None
 
 
-def stale_reason(chapter: Path, profile=None, package=None) -> str | None:
+def stale_reason(chapter: Path, profile: str | None = None) -> str | None:
     """Why the chapter must run again, in words, or None.
 
     Without a ``profile`` any will do: a full run from a workstation survives a quick build.
     """
-    package = package or find_package()
     if not (notebook := read_notebook(chapter)):
         return "never run"
     if not (stamp := stamp_of(notebook)):
-        return _stale_by_hand(chapter, notebook, profile, package)
+        return _stale_by_hand(chapter, notebook, profile)
     made_with = stamp["profile"]
     if profile and profile != made_with:
         return f"run with the profile {made_with}, not {profile}"
     if not (chapter.parents[1] / "profiles" / f"{made_with}.yaml").is_file():
         return f"its profile {made_with} is gone"
-    now = ingredients(chapter, made_with, package)
+    now = ingredients(chapter, made_with, find_package())
     changed = [name for name in now if now[name] != stamp.get(name)]
     return f"{' and '.join(changed)} changed" if changed else None
 
 
-def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None, package: Path) -> str | None:
+def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None) -> str | None:
     """Staleness of a notebook that plain papermill wrote, which recorded no hashes."""
     run = notebook["metadata"].get("papermill", {})
     if not run.get("end_time") or run.get("exception"):
@@ -161,7 +156,7 @@ def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None, package: 
     if ours != [(c["cell_type"], "".join(c["source"])) for c in cells]:
         return "source changed since it was run by hand"
     written = chapter.with_suffix(".ipynb").stat().st_mtime
-    if any(path.stat().st_mtime > written for path in package_files(package)):
+    if any(path.stat().st_mtime > written for path in package_files(find_package())):
         return "package changed since it was run by hand"
     if profile and run.get("parameters", {}) != chapter_parameters(chapter, profile):
         return f"run by hand with other parameters than {profile}'s"
@@ -189,7 +184,7 @@ def kernel_manager(profile: str):
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
-def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> float:
+def run_chapter(chapter: Path, profile: str) -> float:
     """Execute one chapter and put its notebook beside it; returns seconds.
 
     The notebook takes its name only when complete: no failed or killed run harms the previous one.
@@ -200,7 +195,7 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
     ends = (".ipynb", ".running.ipynb", ".failed.ipynb")
     notebook, running, failed = map(chapter.with_suffix, ends)
     # Taken before the run: an edit made while a long chapter runs must make it stale again.
-    stamp = ingredients(chapter, profile, package or find_package()) | {"profile": profile}
+    stamp = ingredients(chapter, profile, find_package()) | {"profile": profile}
     nb = jupytext.read(chapter)
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     start = time.perf_counter()
@@ -216,7 +211,7 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
                 kernel_manager_class=kernel_manager(profile),
             )
         except Exception as exc:
-            message = _explain(exc, chapter, running, profile)
+            message = _explain(exc, chapter, profile)
             if running.exists():  # another build of the same checkout may have taken it away
                 os.replace(running, failed)
             raise ChapterError(message) from exc
@@ -242,12 +237,12 @@ def run_chapter(chapter: Path, profile: str, package: Path | None = None) -> flo
     return seconds
 
 
-def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
+def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     """Chapter, cell, exception, and how to see it again."""
     if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
         number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
     else:  # The kernel died or never came up: the last cell that papermill began is the one.
-        cells = read_json(running).get("cells", [])
+        cells = read_notebook(chapter, ".running.ipynb").get("cells", [])
         begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
         code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
         number, source = len(code), code[-1] if code else ""
@@ -261,17 +256,17 @@ def _explain(exc: Exception, chapter: Path, running: Path, profile: str) -> str:
     )
 
 
-def update(chapters, asked=None, default=DEFAULT_PROFILE, package=None, force=False, say=print):
+def update(chapters, asked=None, default=DEFAULT_PROFILE, force=False, say=print):
     """Run the stale ones, with the profile ``asked`` for or else ``default``; returns names."""
-    package, profile = package or find_package(), asked or default
+    profile = asked or default
     for chapter in chapters:  # All mistakes in profiles first: the last chapter runs after an hour.
         chapter_parameters(chapter, profile)
-    reasons = {c: "forced" if force else stale_reason(c, asked, package) for c in chapters}
+    reasons = {c: "forced" if force else stale_reason(c, asked) for c in chapters}
     stale = [chapter for chapter in chapters if reasons[chapter]]
     for i, chapter in enumerate(stale, 1):
         line = f"[papermill] {i}/{len(stale)} {chapter.stem}: profile {profile}"
         say(f"{line} ({reasons[chapter]}) ...")
-        say(f"{line}, {run_chapter(chapter, profile, package):.1f} s")
+        say(f"{line}, {run_chapter(chapter, profile):.1f} s")
     if not stale:
         say(f"[papermill] {len(chapters)} chapters, none stale")
     return [chapter.stem for chapter in stale]

@@ -17,9 +17,9 @@ from docutils.parsers.rst import Directive
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 
 
-def tagged_outputs(chapters: Path = CHAPTERS) -> Iterator[tuple[str, dict]]:
+def tagged_outputs() -> Iterator[tuple[str, dict]]:
     """Name and MIME bundle of every picture that an executed chapter marks."""
-    for path in sorted(chapters.glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             tags = [t for t in cell["metadata"].get("tags", []) if t.startswith("picture:")]
             bundles = [o.get("data", {}) for o in cell.get("outputs", [])]

@@ -147,7 +147,7 @@ def library() -> dict[str, str]:
         for owner, node in owners:
             functions = (f for f in node.body if isinstance(f, ast.FunctionDef))
             found |= {f"{owner}.{f.name}": ast.get_source_segment(source, f) for f in functions}
-    return {name: source for name, source in found.items() if not name.startswith("plots.")}
+    return found
 
 
 def minutes(chapter: Path) -> float:

@@ -2,8 +2,8 @@
 
 import os
 import re
-import stat
 import uuid
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -56,21 +56,14 @@ def scan(root: Path) -> dict[str, File]:
         found[path] = File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
-        folders[:] = sorted(
-            n for n in folders if not n.startswith(".") and not os.path.islink(f"{folder}/{n}")
-        )
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
-            inside = os.path.relpath(path, root)
-            try:
-                about = os.stat(path)
-            except OSError as error:  # for example a broken or circular link
-                found[inside] = File(inside, 0, 0, reason(error))
-                continue
-            why = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
-            found[inside] = File(inside, about.st_size, about.st_mtime_ns, why)
+        folders[:] = sorted(n for n in folders if not n.startswith("."))
+        for name in sorted(n for n in names if not n.startswith(".")):
+            if name.lower().endswith(SUFFIXES):
+                path = os.path.relpath(os.path.join(folder, name), root)
+                found[path] = File(path, 0, 0)
+                with suppress(OSError):  # of a broken link, for example: reading it says why
+                    about = os.stat(root / path)
+                    found[path] = File(path, about.st_size, about.st_mtime_ns)
     return found
 
 
@@ -99,7 +92,7 @@ class _Sketch(ImageList):
 class _Stored(NamedTuple):
     """The content of an index: what it is about, its files in order, and their features."""
 
-    about: dict  # format, root, backbone, model
+    about: dict  # format, root, backbone, model; empty for an index that is not there yet
     files: list[File]
     unreadable: list[File]
     x: torch.Tensor  # float32 [N, D], mapped
@@ -227,11 +220,11 @@ class Gallery:
             raise DataError(f"{folder} is not a folder; give one with images")
         index = Path(index).expanduser() if index else Path(f"{root.name or 'root'}.ssgn")
         machine.check_free(index, _differs, folder=True, overwrite=overwrite)
-        stored = None
+        stored = _Stored({}, [], [], torch.empty(0))
         if (index / "index.json").exists() and not overwrite:
             stored = _Stored.read(index)
         if model is None:
-            model = (stored and stored.about["model"]) or BOOK
+            model = stored.about.get("model") or BOOK
         backbone, size, name = BACKBONE, None, BOOK
         if isinstance(model, SSGN) or str(model) != BOOK:
             name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
@@ -245,7 +238,7 @@ class Gallery:
             "model": name,
         }
         there = scan(root)
-        if stored:
+        if stored.about:
             _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
         with machine.lock(index):
@@ -400,19 +393,17 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
         )
 
 
-def _update(index: Path, root: Path, there, stored: _Stored | None, about, net, options) -> dict:
+def _update(index: Path, root: Path, there, stored: _Stored, about, net, options) -> dict:
     """Update an index to the images that are there, and count what has changed."""
-    before = {}
-    if stored:
-        before = {f.path: f for f in (*stored.files, *stored.unreadable)}
+    before = {f.path: f for f in (*stored.files, *stored.unreadable)}
     # Files in a folder that cannot be opened now are not gone: keep them as they were.
     locked = tuple(path + os.sep for path, f in there.items() if f.reason)
     there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
-    known = {f.path: row for row, f in enumerate(stored.files) if f.path in same} if stored else {}
+    features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
-    failed |= {p: before[p] for p in same if p not in known}
-    todo = [f for path, f in there.items() if path not in known and path not in failed]
+    failed |= {path: before[path] for path in same - features.keys()}
+    todo = [f for path, f in there.items() if path not in features and path not in failed]
     changed = sum(f.path in before for f in todo)
     changes = {
         "new": len(there.keys() - before),
@@ -420,25 +411,25 @@ def _update(index: Path, root: Path, there, stored: _Stored | None, about, net, 
         "unchanged": len(there.keys() & before) - changed,
         "removed": len(before.keys() - there),
     }
-    fresh = {}
     if todo:
         x, bad = _read(index / NEW, root, todo, net, options)
         failed |= bad
-        fresh = {f.path: row for row, f in enumerate(todo) if f.path not in bad}
+        features |= {f.path: (x, i) for i, f in enumerate(todo) if f.path not in bad}
     unreadable = [failed[path] for path in sorted(failed)]
-    files = [there[path] for path in sorted({*known, *fresh})]
+    files = [there[path] for path in sorted(features)]
     if not files:
         reasons = "; ".join(f"{printable(f.path)}: {f.reason}" for f in unreadable[:5])
         raise DataError(
             f"{root} has no image that can be read"
             + (f": {reasons}" if reasons else f"; image files end in {', '.join(SUFFIXES)}")
         )
-    if not stored or (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
+    if (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
         # Write a new file; it becomes part of the index when index.json names it.
         name = f"features-{uuid.uuid4().hex[:12]}.npy"
         rows = mapped(index / name, (len(files), max(c.stop for c in net.columns.values())), "f4")
-        for at, f in enumerate(files):
-            rows[at] = x[fresh[f.path]] if f.path in fresh else stored.x[known[f.path]]
+        for row, f in zip(rows, files, strict=True):
+            x, i = features[f.path]
+            row[:] = x[i]
         rows.flush()
         machine.write_json(
             index / "index.json",

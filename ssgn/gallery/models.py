@@ -61,11 +61,6 @@ def model_of(model: SSGN | Path | str, progress: bool = True) -> SSGN:
         return model
     if str(model) == BOOK:
         return book_model(progress)
-    if not Path(model).expanduser().is_dir():
-        raise CheckpointError(
-            f"no model {str(model)!r}: it is not a folder. Give one that `ssgn train FOLDER` "
-            f"wrote, or {BOOK!r} for the book's model"
-        )
     return SSGN.load(Path(model).expanduser())
 
 

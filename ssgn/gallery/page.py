@@ -136,7 +136,7 @@ def _style(scope: str) -> str:
 
 def _data_uri(image: Image.Image, kind: str) -> str:
     out = io.BytesIO()
-    image.save(out, kind, **({"quality": 82} if kind == "JPEG" else {}))
+    image.save(out, kind, quality=82)  # of a JPEG
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 

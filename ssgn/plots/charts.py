@@ -1,15 +1,19 @@
 """Charts of numbers: over epochs, over runs, by name, over ranks and over cut-offs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..metrics import interval
 from ..train import History
 from .style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PALETTE, PAPER, RED, bare, describe
+
+# Where a text stands: at a value of x and a fraction of the height, or the other way around.
+AT_X, AT_Y = ("data", "axes fraction"), ("axes fraction", "data")
 
 
 def training_curves(history: History, terms: Sequence[str] = ("total", "reconstruction")) -> Figure:
@@ -33,12 +37,8 @@ def training_curves(history: History, terms: Sequence[str] = ("total", "reconstr
     left.set_xlim(right=epochs[-1] + 0.28 * max(1, epochs[-1] - 1))
     right.plot(epochs, validation, marker="o", markersize=4, color=GREEN)
     right.axvline(best, color=INK, linestyle="--", linewidth=1)
-    right.annotate(
-        f" kept: epoch {best} ",
-        (best, 0.04),
-        xycoords=("data", "axes fraction"),
-        ha="right" if best > len(epochs) / 2 else "left",
-    )
+    side = "right" if best > len(epochs) / 2 else "left"
+    right.annotate(f" kept: epoch {best} ", (best, 0.04), xycoords=AT_X, ha=side)
     right.set(title="mAP@all on pseudo-unseen classes", xlabel="epoch")
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -90,20 +90,24 @@ def dots(
             values, [y] * len(values), "o", color=color, markersize=5.5, markeredgecolor=edge,
             markerfacecolor=inside, zorder=4,
         )  # fmt: skip
-        ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
+        ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=AT_Y, va="center")
         parts.append(f"{name} {mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else ""))
     if reference is not None:
         ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
-        ax.annotate(
-            reference_label, (reference, 1.01), xycoords=("data", "axes fraction"), ha="center"
-        )
+        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
         parts.append(f"for comparison, {reference_label}: {reference:.3f}")
-    ax.set_yticks(range(len(rows)), list(rows))
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _name_rows(ax, rows)
     ax.set_xlabel(xlabel)
     ax.set_title(title, pad=20 if reference is not None else 6)
-    ax.grid(axis="y", visible=False)
     return describe(fig, f"{title or 'Dots'}. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
+
+
+def _name_rows(ax: Axes, names: Iterable[str]) -> None:
+    """Name the rows of a chart, from top to bottom."""
+    names = list(names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
 
 
 def bars(
@@ -162,12 +166,10 @@ def pairs(
         second, y, "s", color=ORANGE, markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
         label=names[1],
     )  # fmt: skip
-    ax.set_yticks(list(y), list(rows))
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _name_rows(ax, rows)
     ax.set_xlabel(xlabel)
     ax.set_title(title, pad=26)  # leaves room for the legend, between title and rows
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
-    ax.grid(axis="y", visible=False)
     text = "; ".join(f"{row} {a:.{digits}f} and {b:.{digits}f}" for row, (a, b) in rows.items())
     return describe(fig, f"{title}. {xlabel}, {names[0]} and {names[1]}: {text}.")
 
@@ -203,7 +205,7 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     for part in (strip, ax):
         part.axvspan(min(k, len(rel)) + 0.5, len(rel) + 0.5, color=PAPER, alpha=0.65, zorder=4)
         part.axvline(k, color=INK, linestyle=":", linewidth=1.2, zorder=5)
-    ax.annotate(f" k = {k}", (k, 0.05), xycoords=("data", "axes fraction"), zorder=6)
+    ax.annotate(f" k = {k}", (k, 0.05), xycoords=AT_X, zorder=6)
     ax.set_xscale("log")
     ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
     ax.legend(loc="upper right", frameon=True).set_zorder(7)
@@ -240,13 +242,10 @@ def curves(
     gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
     for name, y in sorted(lines.items(), key=lambda line: float(line[1][-1])):
         low = max(float(y[-1]), low + gap)
-        ax.annotate(
-            f"  {name}", (1, low), xycoords=("axes fraction", "data"), va="center",
-            annotation_clip=False,
-        )  # fmt: skip
+        ax.annotate(f"  {name}", (1, low), xycoords=AT_Y, va="center", annotation_clip=False)
     for text, at in (marks or {}).items():
         ax.axvline(at, color=INK, linestyle=":", linewidth=1.2)
-        ax.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top")
+        ax.annotate(f" {text}", (at, 1), xycoords=AT_X, va="top")
     half = len(x) // 2
     text = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
     return describe(

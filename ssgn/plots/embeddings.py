@@ -138,11 +138,10 @@ def hover_embedding(
     )  # fmt: skip
     plot.add_layout(plot.legend[0], "below")
     places = _places(points, groups, kinds == kinds[0])
-    names = {"name": list(places), "x": [x for x, _ in places.values()]}
-    names["y"] = [y for _, y in places.values()]
+    x, y = map(list, zip(*places.values(), strict=True))
     labels = LabelSet(
-        source=ColumnDataSource(names), text="name", name="names", text_align="center",
-        text_font_size="14px", text_font_style="bold",
+        source=ColumnDataSource({"name": list(places), "x": x, "y": y}), text="name", name="names",
+        text_align="center", text_font_size="14px", text_font_style="bold",
     )  # fmt: skip
     plot.add_layout(labels)
     return HTML(_framed(file_html(plot, INLINE, title), title, height))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -28,17 +29,9 @@ def class_rows(
         ValueError: an unknown class.
         OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
-    columns = sketches + 1 + photos
-    fig, axes = plt.subplots(
-        len(names),
-        columns,
-        figsize=(cell * (columns - 1) + 2.2, cell * len(names) + 0.4),
-        gridspec_kw={"width_ratios": [1] * sketches + [0.4] + [1] * photos},
-        squeeze=False,
-    )
+    size = cell * (sketches + photos) + 2.2, cell * len(names) + 0.4
+    fig, axes = _grid(len(names), [1] * sketches + [0.4] + [1] * photos, size)
     for row, name in zip(axes, names, strict=True):
-        for ax in row:
-            bare(ax)
         for ax, image in zip(row[:sketches], ds.of_class(name, "sketch"), strict=False):
             ax.imshow(image)
         for ax, image in zip(row[sketches + 1 :], ds.of_class(name), strict=False):
@@ -82,17 +75,10 @@ def retrieval_panel(
         OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
     k = ranked.shape[1]
-    fig, axes = plt.subplots(
-        len(queries),
-        k + 2,
-        figsize=(cell * (k + 1) + 1.8, (cell + 0.26) * len(queries) + 0.2),
-        gridspec_kw={"width_ratios": [1, 0.25] + [1] * k},
-        squeeze=False,
-    )
+    size = cell * (k + 1) + 1.8, (cell + 0.26) * len(queries) + 0.2
+    fig, axes = _grid(len(queries), [1, 0.25] + [1] * k, size)
     rows, classes = [], list(map(printable, classes))
     for r, (query, row) in enumerate(zip(queries, axes, strict=True)):
-        for ax in row:
-            bare(ax)
         label = int(sketch_labels[query])
         names = [classes[label], *([captions[r]] if captions else [])]
         row[0].imshow(sketches[query])
@@ -101,10 +87,9 @@ def retrieval_panel(
         for ax, item in zip(row[2:], ranked[r].tolist(), strict=True):
             other = classes[int(photo_labels[item])]
             correct = int(photo_labels[item]) == label
-            look = (GREEN, 2.5, "-") if correct else (RED, 1.5, (0, (3, 2)))
+            color, width, style = (GREEN, 2.5, "-") if correct else (RED, 1.5, (0, (3, 2)))
             ax.imshow(photos[item])
-            for spine in ax.spines.values():
-                spine.set(visible=True, **dict(zip(("color", "lw", "ls"), look, strict=True)))
+            ax.spines[:].set(visible=True, color=color, lw=width, ls=style)
             # Smaller than all other text, because a name has to fit below its image.
             ax.set_xlabel("✓" if correct else f"✗ {_short(other)}", fontsize=8, labelpad=2)
             found.append("correct" if correct else other)
@@ -114,6 +99,17 @@ def retrieval_panel(
         f"One row per query: a sketch and the {k} images ranked first, of its class (correct) or "
         f"of another. {'; '.join(rows)}.",
     )
+
+
+def _grid(
+    rows: int, widths: Sequence[float], size: tuple[float, float]
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure with a grid of bare axes ``[rows, columns]``, given the columns' widths."""
+    ratios = {"width_ratios": widths}
+    fig, axes = plt.subplots(rows, len(widths), figsize=size, gridspec_kw=ratios, squeeze=False)
+    for ax in axes.flat:
+        bare(ax)
+    return fig, axes
 
 
 def _short(text: str, limit: int = 8) -> str:
