@@ -88,7 +88,7 @@ def no_kernel(monkeypatch):
     """Record which chapters would run; returns the list of (chapter, profile)."""
     ran = []
 
-    def record(chapter, profile):
+    def record(chapter, profile, say):
         ran.append((chapter.stem, profile))
         return 0.0
 
@@ -294,6 +294,100 @@ def test_the_package_is_found_but_not_imported(monkeypatch, tmp_path):
     assert pc.find_package("not_to_be_imported") == tmp_path / "not_to_be_imported"
     with pytest.raises(pc.ChapterError, match="pip install"):
         pc.find_package("no_such_package_here")
+
+
+# Nothing of the user's is published as computed, or lost.
+
+
+@pytest.fixture
+def papermill_runs(monkeypatch):
+    """Papermill without a kernel: the notebook comes back with one output."""
+
+    def execute(input_path, output_path, **kwargs):
+        nb = nbformat.read(input_path, as_version=4)
+        nb.metadata.papermill = {"end_time": END}
+        nb.cells[-1].outputs = [nbformat.v4.new_output("stream", text="epochs\n2\n")]
+        return nb
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+
+
+def edit(book, change):
+    """Change the notebook as Jupyter would: read, change, save."""
+    nb = nbformat.read(book.notebook, as_version=4)
+    change(nb)
+    nbformat.write(nb, book.notebook)
+
+
+EDITS = {
+    "a source": lambda nb: nb.cells[-1].update(source="print(1)"),
+    "a text": lambda nb: nb.cells[0].update(source="# Mine"),
+    "an output": lambda nb: nb.cells[-1].outputs[0].update(text="epochs\n3\n"),
+    "an output less": lambda nb: nb.cells[-1].update(outputs=[]),
+    "a new cell": lambda nb: nb.cells.append(nbformat.v4.new_code_cell("1 + 1")),
+    "a cell less": lambda nb: nb.cells.pop(),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_notebook_is_run_again_and_kept_beside(book, papermill_runs, capsys, name):
+    pc.run_chapter(book.one, "quick")
+    assert book.stale() is None
+    computed = book.notebook.read_bytes()
+    edit(book, EDITS[name])
+    edited = book.notebook.read_bytes()
+    assert book.stale() == "its notebook was edited"
+    pc.run_chapter(book.one, "quick")
+    assert "kept as 01_one.edited.ipynb" in capsys.readouterr().out
+    assert book.notebook.read_bytes() == computed and book.stale() is None
+    edit(book, EDITS["a new cell"])
+    again = book.notebook.read_bytes()
+    pc.run_chapter(book.one, "quick")
+    kept = book.one.with_suffix(".edited.ipynb"), book.one.with_suffix(".edited2.ipynb")
+    assert [path.read_bytes() for path in kept] == [edited, again]
+
+
+def test_saving_a_notebook_in_jupyter_is_not_an_edit(book, papermill_runs):
+    pc.run_chapter(book.one, "quick")
+
+    def save(nb):
+        nb.metadata.language_info = {"name": "python"}
+        nb.cells[0].metadata.collapsed = True
+        nb.cells[-1].id = "another"
+
+    edit(book, save)
+    assert book.stale() is None
+    whole = json.loads(book.notebook.read_text())
+    whole["cells"][-1]["outputs"][0]["text"] = "epochs\n2\n"  # not broken into lines
+    book.notebook.write_text(json.dumps(whole))
+    assert book.stale() is None
+
+
+@pytest.mark.parametrize("kind", ["by hand", "half a notebook", "not run"])
+def test_a_notebook_that_the_build_did_not_write_is_kept(book, papermill_runs, kind):
+    if kind == "by hand":
+        book.run_by_hand(CHAPTER + "\n# %%\n1\n")
+    else:
+        text = '{"cells": [' if kind == "half a notebook" else '{"cells": [], "metadata": {}}'
+        book.notebook.write_text(text)
+    before = book.notebook.read_bytes()
+    assert book.stale()
+    pc.run_chapter(book.one, "quick")
+    assert book.one.with_suffix(".edited.ipynb").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "entry", ["chapters/extra", "chapters/16_none", "chapters/1_short.py", "'chapters/extra.ipynb'"]
+)
+def test_a_page_that_is_not_a_chapter_says_how_chapters_are_named(book, no_kernel, entry):
+    book.write("chapters/extra.py", CHAPTER)
+    book.write("chapters/notes.md", "# Notes")
+    good = "root: index\nchapters:\n- file: chapters/01_one\n- file: chapters/notes\n- file: draw\n"
+    book.write("_toc.yml", good)
+    pc.check_toc(book.root)
+    book.write("_toc.yml", f"{good}- file: {entry}\n")
+    with pytest.raises(pc.ChapterError, match=r"_toc.yml names chapters/\w+, .*NN_name.py"):
+        pc.check_toc(book.root)
 
 
 # Runs. The first two start a kernel.

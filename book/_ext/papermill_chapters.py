@@ -4,9 +4,10 @@ A chapter is a jupytext py:percent file, ``chapters/NN_name.py``. Sphinx reads t
 beside it, ``NN_name.ipynb``, which is never committed. As a Sphinx extension this module runs every
 *stale* chapter at the start of a build; as a command it does the same without Sphinx (``--help``).
 
-Stale means: the chapter's source, the ``ssgn`` package or the chapter's parameters changed since
-its notebook was written, which a stamp in the notebook's metadata tells. A notebook that somebody
-ran with plain papermill has no stamp and is judged by its cells and its date.
+Stale means: the chapter's source, the ``ssgn`` package, the chapter's parameters or the notebook
+itself changed since the notebook was written, which a stamp in its metadata tells. A notebook that
+somebody ran with plain papermill has no stamp and is judged by its cells and its date. A notebook
+that is not as this module wrote it is never replaced: it is kept as ``NN_name.edited.ipynb``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import jupytext
+import nbformat
 import yaml
+from nbformat.v4.rwbase import rejoin_lines
 
 STAMP = "ssgn_book"
 DEFAULT_PROFILE = "quick"
@@ -35,6 +39,21 @@ class ChapterError(Exception):
 
 def find_chapters(folder: Path) -> list[Path]:
     return sorted(folder.resolve().glob("[0-9][0-9]_*.py"))
+
+
+def check_toc(book: Path) -> None:
+    """Check that every page of ``_toc.yml`` below ``chapters`` is a chapter that is run."""
+    toc = book / "_toc.yml"
+    if not toc.is_file():  # Sphinx says so better
+        return
+    pages = re.findall(r"file: *[\"']?(chapters/[^\s\"']+)", toc.read_text("utf-8"))
+    known = {f"chapters/{chapter.stem}" for chapter in find_chapters(book / "chapters")}
+    for page in (re.sub(r"\.(py|ipynb)$", "", page) for page in pages):
+        if page not in known and not (book / page).with_suffix(".md").is_file():
+            raise ChapterError(
+                f"{toc} names {page}, which is not a chapter: chapters are jupytext files named "
+                "NN_name.py, such as chapters/16_mine.py. Rename the file, or remove the entry"
+            )
 
 
 def find_package(name: str = "ssgn") -> Path:
@@ -127,6 +146,19 @@ def stamp_of(notebook: dict) -> dict | None:
     return stamp if stamp and stamp["executed_at"] == run.get("end_time") else None
 
 
+def content_of(notebook: dict) -> str:
+    """A hash of all cells and their outputs, but not of what Jupyter adds when it saves."""
+    nb = rejoin_lines(nbformat.from_dict(notebook))
+    cells = [[c.cell_type, c.source, c.get("outputs")] for c in nb.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_edited(notebook: dict) -> bool:
+    """Whether the notebook is not as :func:`run_chapter` wrote it."""
+    stamp = stamp_of(notebook)
+    return not stamp or stamp.get("content", content := content_of(notebook)) != content
+
+
 def stale_reason(chapter: Path, profile: str | None = None) -> str | None:
     """Why the chapter must run again, in words, or None.
 
@@ -136,6 +168,8 @@ def stale_reason(chapter: Path, profile: str | None = None) -> str | None:
         return "never run"
     if not (stamp := stamp_of(notebook)):
         return _stale_by_hand(chapter, notebook, profile)
+    if is_edited(notebook):
+        return "its notebook was edited"
     made_with = stamp["profile"]
     if profile and profile != made_with:
         return f"run with the profile {made_with}, not {profile}"
@@ -184,12 +218,20 @@ def kernel_manager(profile: str):
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
-def run_chapter(chapter: Path, profile: str) -> float:
+def keep_edited(notebook: Path, say) -> None:
+    """Give a notebook that is about to be replaced another name, unless it is as we wrote it."""
+    if notebook.exists() and is_edited(read_notebook(notebook)):
+        names = (notebook.with_suffix(f".edited{n}.ipynb") for n in ("", *range(2, 10_000)))
+        kept = next(name for name in names if not name.exists())
+        os.replace(notebook, kept)
+        say(f"[papermill] {notebook.name} was edited or run by hand: kept as {kept.name}")
+
+
+def run_chapter(chapter: Path, profile: str, say=print) -> float:
     """Execute one chapter and put its notebook beside it; returns seconds.
 
     The notebook takes its name only when complete: no failed or killed run harms the previous one.
     """
-    import nbformat
     import papermill  # here, not above: a build with nothing stale need not wait for it
 
     ends = (".ipynb", ".running.ipynb", ".failed.ipynb")
@@ -217,7 +259,6 @@ def run_chapter(chapter: Path, profile: str) -> float:
             raise ChapterError(message) from exc
         stamp["seconds"] = seconds = round(time.perf_counter() - start, 1)
         stamp["executed_at"] = nb.metadata.papermill.end_time
-        nb.metadata[STAMP] = stamp
         # Readers download this notebook; the author's home folder is none of their business.
         nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
         for number, cell in enumerate(nb.cells):
@@ -229,7 +270,9 @@ def run_chapter(chapter: Path, profile: str) -> float:
             for tag in PROMPTS.keys() & set(cell.metadata.get("tags", [])):
                 cell.metadata.tags = sorted({*cell.metadata.tags, "hide-input"})
                 cell.metadata.mystnb = {"code_prompt_show": PROMPTS[tag].format(profile)}
+        nb.metadata[STAMP] = stamp | {"content": content_of(nb)}
         nbformat.write(nb, running)
+        keep_edited(notebook, say)
         os.replace(running, notebook)
     finally:
         running.unlink(missing_ok=True)
@@ -266,7 +309,7 @@ def update(chapters, asked=None, default=DEFAULT_PROFILE, force=False, say=print
     for i, chapter in enumerate(stale, 1):
         line = f"[papermill] {i}/{len(stale)} {chapter.stem}: profile {profile}"
         say(f"{line} ({reasons[chapter]}) ...")
-        say(f"{line}, {run_chapter(chapter, profile):.1f} s")
+        say(f"{line}, {run_chapter(chapter, profile, say):.1f} s")
     if not stale:
         say(f"[papermill] {len(chapters)} chapters, none stale")
     return [chapter.stem for chapter in stale]
@@ -278,6 +321,7 @@ def run_before_build(app, config) -> None:
 
     chapters, say = find_chapters(Path(app.srcdir) / "chapters"), getLogger(__name__).info
     try:
+        check_toc(Path(app.srcdir))
         update(chapters, os.environ.get("SSGN_PROFILE"), config.papermill_profile, say=say)
     except ChapterError as exc:
         raise ExtensionError(str(exc)) from exc
@@ -297,11 +341,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--profile", default=os.environ.get("SSGN_PROFILE"))
     parser.add_argument("--force", action="store_true", help="also chapters that are not stale")
     args = parser.parse_args(argv)
-    known = {c.stem: c for c in find_chapters(Path(__file__).parents[1] / "chapters")}
+    book = Path(__file__).parents[1]
+    known = {c.stem: c for c in find_chapters(book / "chapters")}
     if unknown := sorted(set(args.chapter) - set(known)):
         parser.error(f"no chapter {', '.join(unknown)}; the chapters are: {', '.join(known)}")
     chapters = [c for name, c in known.items() if name in (args.chapter or known)]
     try:
+        check_toc(book)
         if args.action == "run":
             update(chapters, args.profile, force=args.force)
         for chapter in chapters if args.action == "status" else ():

@@ -31,7 +31,8 @@
 #
 # `make run` executes a chapter with papermill under a profile and stamps the notebook with hashes
 # of its source, the library and its parameters. The next `make book` finds it fresh and publishes
-# its outputs as they are. Papermill by hand works too:
+# its outputs as they are. A notebook that you edit in Jupyter is not published: the build runs the
+# chapter again, and keeps yours as `08_ablations.edited.ipynb`. Papermill by hand works too:
 #
 # ```bash
 # cd book/chapters
