@@ -386,6 +386,27 @@ def as_rows(x: ArrayLike, what: str) -> Tensor:
     return x
 
 
+def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str) -> Tensor:
+    """Return the chosen columns of full features ``[N, D]``, on their own device.
+
+    Args:
+        columns: int64 ``[d]``.
+        width: D, the width of the features that the model was trained on.
+        domain, whose: ``"sketch"`` or ``"photo"``, and the backbone, for the message.
+
+    Raises:
+        FeatureError: features of another width, or not ``[N, D]``.
+    """
+    x = as_rows(features, f"{domain} features")
+    if x.shape[1] != width:
+        raise FeatureError(
+            f"this model was trained on {whose} features of {width} columns, got {domain} features "
+            f"{tuple(x.shape)}. Extract them with the same backbone and give all columns; the "
+            "model selects its own"
+        )
+    return x[:, columns.to(x.device)]
+
+
 def as_labels(labels: ArrayLike, n: int, what: str) -> Tensor:
     """Return n labels as int64 ``[n]``, from integers of any width or whole floats.
 

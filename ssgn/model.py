@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import losses, machine
 from .config import LOSSES, SSGNConfig
-from .features import ArrayLike, FeatureError, as_rows, check_finite
+from .features import ArrayLike, check_finite, selected
 from .moved import moved
 
 __getattr__ = moved(__name__)
@@ -172,14 +172,7 @@ class SSGN(nn.Module):
         return self.standardize_photo(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        features = as_rows(features, f"{domain} features")
-        if features.shape[1] != self.width:
-            raise FeatureError(
-                f"this model was trained on {self.backbone or 'a backbone'} features of "
-                f"{self.width} columns, got {domain} features {tuple(features.shape)}. Extract "
-                "them with the same backbone and give all columns; the model selects its own"
-            )
-        x = features[:, self.columns.to(features.device)]
+        x = selected(features, self.columns, self.width, domain, self.backbone or "a backbone's")
         x = x.to(self.standardize_sketch.mean)  # its device and type
         check_finite(x, f"{domain} features")
         return x

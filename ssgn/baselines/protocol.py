@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..features import ArrayLike, FeatureError, Features, as_rows, check_finite
+from ..features import ArrayLike, Features, check_finite, selected
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
@@ -91,15 +91,8 @@ class Inputs:
         return self.v_scale(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        features = as_rows(features, f"{domain} features")
-        if features.shape[1] != self.width:
-            raise FeatureError(
-                f"this baseline was fitted to features of {self.width} columns, got {domain} "
-                f"features {tuple(features.shape)}. Extract them with the same backbone and give "
-                "all columns; the baseline selects its own"
-            )
-        columns = self.columns.to(features.device)
-        x = features[:, columns].to(self.device, torch.float32)
+        x = selected(features, self.columns, self.width, domain, "a backbone's")
+        x = x.to(self.device, torch.float32)
         check_finite(x, f"{domain} features")
         return x
 
