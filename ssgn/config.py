@@ -1,8 +1,10 @@
 """The configuration of a model and its training, and the variants that the studies compare."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
+SIZES = ("latent", "embedding", "hidden", "epochs", "batch_size", "draws")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
 
 CHOICES = {
@@ -101,14 +103,15 @@ class SSGNConfig:
                 raise ValueError(
                     f"SSGNConfig.{name} is {getattr(self, name)!r}; available: {', '.join(known)}"
                 )
-        for name in ("latent", "embedding", "hidden", "epochs", "batch_size", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 1")
-        if not self.temperature > 0:
-            raise ValueError(f"SSGNConfig.temperature is {self.temperature}; it must be > 0")
-        for name in (*LOSSES, "condition_noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"SSGNConfig.{name} is {getattr(self, name)}; it must be >= 0")
+        for names, fits, range_ in (
+            (SIZES, lambda x: isinstance(x, Integral) and x >= 1, "an integer >= 1"),
+            (("temperature", "learning_rate"), lambda x: x > 0, "> 0"),
+            ((*LOSSES, "condition_noise", "weight_decay"), lambda x: x >= 0, ">= 0"),
+            (("dropout",), lambda x: 0 <= x < 1, ">= 0 and < 1"),
+        ):
+            for name in names:
+                if not fits(value := getattr(self, name)):
+                    raise ValueError(f"SSGNConfig.{name} is {value}; it must be {range_}")
         used = LOSSES if self.two_stage else ONE_STAGE_LOSSES
         if not any(getattr(self, name) for name in used):
             raise ValueError(f"every loss is switched off; set one of {', '.join(used)} above 0")

@@ -386,6 +386,27 @@ def as_rows(x: ArrayLike, what: str) -> Tensor:
     return x
 
 
+def word_vectors(feats: Features, sem: ArrayLike) -> Tensor:
+    """Return the word vectors of all C classes as float32 ``[C, S]``.
+
+    Args:
+        feats: features of C classes.
+        sem: their word vectors, whatever :func:`torch.as_tensor` takes.
+
+    Raises:
+        ValueError: another number of classes.
+        FeatureError: other values than numbers, NaN or infinity.
+    """
+    sem = as_rows(sem, "word vectors").cpu().float()
+    if len(sem) != len(feats.classes):
+        raise ValueError(
+            f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one row "
+            "per class, from class_vectors(feats.classes)"
+        )
+    check_finite(sem, "word vectors", "Map the classes to other words.")
+    return sem
+
+
 def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str) -> Tensor:
     """Return the chosen columns of full features ``[N, D]``, on their own device.
 
@@ -429,7 +450,7 @@ def as_labels(labels: ArrayLike, n: int, what: str) -> Tensor:
 
 def _tensor(x: ArrayLike, what: str) -> Tensor:
     try:
-        return torch.as_tensor(x)
+        return torch.as_tensor(x).to_dense()
     except (TypeError, ValueError, RuntimeError) as error:
         raise FeatureError(f"{what} must be numbers: {error}") from error
 

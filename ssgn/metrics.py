@@ -235,7 +235,7 @@ def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
     return out
 
 
-def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
+def from_ranks(ranks: ArrayLike, n: int, ks: Iterable[int] = (100, 200)) -> dict[str, Tensor]:
     """Compute the metrics of :func:`evaluate` from the ranks of all relevant items.
 
     The chapter *How fast, and how one knows* explains it.
@@ -248,11 +248,12 @@ def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[st
     Returns:
         float64 ``[Q]`` by key, in 0..1.
     """
+    ranks = torch.as_tensor(ranks)
     total = ranks.shape[1]
     position = torch.arange(1, total + 1, dtype=torch.float64, device=ranks.device)
     precision = position / ranks
     out = {"mAP@all": precision.mean(1)}
-    for k in ks:
+    for k in cutoffs(ks):
         top = min(k, n)
         # The i-th relevant item has rank i or worse, so the first k hold all ranks up to k.
         inside = torch.where(ranks[:, :top] <= top, precision[:, :top], 0.0)
@@ -266,7 +267,7 @@ def from_ranks(ranks: Tensor, n: int, ks: Sequence[int] = (100, 200)) -> dict[st
     return out
 
 
-def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tensor]:
+def measure(relevant: ArrayLike, ks: Iterable[int] = (100, 200)) -> dict[str, Tensor]:
     """Compute the metrics of :func:`evaluate` for given rankings of the whole gallery.
 
     The chapter *Four numbers called mAP@200* explains it.
@@ -278,14 +279,14 @@ def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tenso
     Returns:
         float64 ``[Q]`` by key, in 0..1.
     """
-    n = relevant.shape[1]
-    rel = relevant.double()
+    rel = torch.as_tensor(relevant).double()
+    n = rel.shape[1]
     hits = rel.cumsum(1)
     precision = hits / torch.arange(1, n + 1, device=rel.device)
     gain = (precision * rel).cumsum(1)
     total = hits[:, -1]
     out = {"mAP@all": gain[:, -1] / total.clamp_min(1)}
-    for k in ks:
+    for k in cutoffs(ks):
         top = min(k, n)
         found = hits[:, top - 1]
         best_from_here = precision[:, :top].flip(1).cummax(1).values.flip(1)
@@ -297,15 +298,15 @@ def measure(relevant: Tensor, ks: Sequence[int] = (100, 200)) -> dict[str, Tenso
     return out
 
 
-def cutoffs(ks: Iterable[int]) -> tuple[int, ...]:
-    """Return cut-offs as a tuple, from any iterable of integers.
+def cutoffs(ks: Iterable[int] | int) -> tuple[int, ...]:
+    """Return cut-offs k as a tuple, from one integer or any iterable of integers.
 
     Raises:
         ValueError: a cut-off that is not an integer, or is below 1.
     """
-    ks = tuple(ks)
+    ks = (ks,) if isinstance(ks, Integral | float) else tuple(ks)
     if not all(isinstance(k, Integral) and k >= 1 for k in ks):
-        raise ValueError(f"cut-offs must be integers of at least 1, got {list(ks)}")
+        raise ValueError(f"cut-offs k must be integers of at least 1, got {list(ks)}")
     return tuple(map(int, ks))
 
 

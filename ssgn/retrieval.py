@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .features import ArrayLike, FeatureError, Features, as_rows, check_finite
+from .features import ArrayLike, FeatureError, Features, as_rows, check_finite, word_vectors
 from .leaks import evaluated
-from .metrics import check_one_space, evaluate, magnitude, unit, wider
+from .metrics import check_one_space, cutoffs, evaluate, magnitude, unit, wider
 from .model import SSGN
 from .moved import moved
 
@@ -52,8 +52,8 @@ def synthesize(
     Raises:
         FeatureError: features of another width, NaN or infinity.
         ValueError: an oracle for a model without one, a missing oracle, or one of another shape;
-            fewer than one draw; a stage that the decoder does not have; or any of these options
-            for a baseline.
+            fewer than one draw, or sketch at a time; a stage that the decoder does not have; or any
+            of these options for a baseline.
     """
     if not isinstance(model, SSGN):
         if (draws, stage, oracle) != (None, "fine", None):
@@ -66,7 +66,7 @@ def synthesize(
     config, draws = model.config, model.config.draws if draws is None else draws
     model.eval()
     x = model.sketch_input(sketch)
-    _check_options(model, len(x), draws, stage, oracle)
+    _check_options(model, len(x), draws, stage, oracle, chunk)
     latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
     true = None if oracle is None else model.standardize_semantics(oracle.to(x))
     out = torch.empty_like(x)
@@ -79,7 +79,9 @@ def synthesize(
     return out
 
 
-def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None) -> None:
+def _check_options(
+    model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None, chunk: int
+) -> None:
     config = model.config
     if config.leaks != (oracle is not None):
         raise ValueError(
@@ -91,8 +93,8 @@ def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor |
         raise ValueError(
             f"unknown stage {stage!r} of the {config.decoder} decoder; available: {stages}"
         )
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it must be at least 1")
+    if min(draws, chunk) < 1:
+        raise ValueError(f"draws is {draws} and chunk {chunk}; both must be at least 1")
     width = len(model.standardize_semantics.mean)
     if oracle is not None and oracle.shape != (n, width):
         raise ValueError(
@@ -168,11 +170,10 @@ class Index:
             each.
 
         Raises:
-            ValueError: k below 1, or queries of another width than the gallery.
+            ValueError: k is not an integer or below 1, or queries of another width.
             FeatureError: NaN or infinity.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
+        (k,) = cutoffs(k)
         q = as_rows(q, "queries")
         check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
@@ -238,7 +239,7 @@ def rank(q: ArrayLike, g: ArrayLike | Index, k: int) -> tuple[Tensor, Tensor]:
         each.
 
     Raises:
-        ValueError: k below 1, an empty gallery, or shapes that do not fit.
+        ValueError: k is not an integer, or below 1, an empty gallery, or shapes that do not fit.
         FeatureError: NaN or infinity.
     """
     if not isinstance(g, Index):
@@ -287,7 +288,7 @@ def evaluate_unseen(
             f"split {feats.split.name} has no unseen class to evaluate on; choose another split"
         )
     if semantics is not None:
-        semantics = as_rows(semantics, "word vectors")[classes]
+        semantics = word_vectors(feats, semantics)[classes]
     options = dict(semantics=semantics, stage=stage, per_query=per_query)
     return evaluate_all(model, feats.keep(classes), ks, **options)
 
@@ -318,7 +319,7 @@ def evaluate_all(
         ValueError: an option that :func:`synthesize` or :func:`~ssgn.metrics.evaluate` refuses.
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
-    oracle = as_rows(semantics, "word vectors")[feats.sketch_labels] if leaks else None
+    oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
     q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
     return evaluate(q, g, feats.sketch_labels, feats.photo_labels, ks, per_query=per_query)
 

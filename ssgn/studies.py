@@ -23,11 +23,11 @@ from tqdm import tqdm
 from . import machine
 from .config import SSGNConfig
 from .data.dataset import Split
-from .features import ArrayLike, Features
+from .features import ArrayLike, Features, word_vectors
 from .leaks import leaked_unseen
 from .metrics import cutoffs
 from .retrieval import evaluate_all, evaluate_unseen
-from .train import data_key, fit, word_vectors
+from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced

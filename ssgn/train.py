@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config import SSGNConfig
-from .features import ArrayLike, FeatureError, Features, as_rows, check_finite
+from .features import ArrayLike, FeatureError, Features, word_vectors
 from .machine import cache_dir, device_name, digest, lock, package_digest, pick_device, read_json
 from .model import SSGN, CheckpointError, check_folder
 from .moved import moved
@@ -92,6 +92,7 @@ def fit(
         DivergedError: a loss or a weight became NaN or infinite; it says which, and when.
     """
     config, device, started = config or SSGNConfig(), pick_device(device), time.perf_counter()
+    seed = int(seed)
     sem = word_vectors(feats, sem)
     check_trainable(feats)
     train, held_out = feats.part("train"), feats.part("validation")
@@ -243,27 +244,6 @@ def check_varies(x: Tensor, domain: str) -> None:
             f"every column of the training classes' {domain} features is constant; check the "
             "images, or choose other taps"
         )
-
-
-def word_vectors(feats: Features, sem: ArrayLike) -> Tensor:
-    """Return the word vectors of all C classes as float32 ``[C, S]``.
-
-    Args:
-        feats: features of C classes.
-        sem: their word vectors, whatever :func:`torch.as_tensor` takes.
-
-    Raises:
-        ValueError: another number of classes.
-        FeatureError: other values than numbers, NaN or infinity.
-    """
-    sem = as_rows(sem, "word vectors").cpu().float()
-    if len(sem) != len(feats.classes):
-        raise ValueError(
-            f"word vectors are {tuple(sem.shape)} for {len(feats.classes)} classes; give one row "
-            "per class, from class_vectors(feats.classes)"
-        )
-    check_finite(sem, "word vectors", "Map the classes to other words.")
-    return sem
 
 
 def check_trainable(feats: Features) -> None:

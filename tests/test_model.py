@@ -97,6 +97,19 @@ def test_each_ablation_changes_one_or_two_values_of_its_base(config):
     assert list(ssgn.config.ablations().values())[0] == ssgn.SSGNConfig()
 
 
+@pytest.mark.parametrize(
+    "name, bad",
+    [
+        ("epochs", 1.5), ("hidden", "512"), ("batch_size", 0), ("draws", -1),
+        ("learning_rate", math.nan), ("learning_rate", 0), ("weight_decay", -1.0),
+        ("dropout", 1), ("dropout", -0.1), ("kl", math.nan), ("temperature", 0),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_named(name, bad):
+    with pytest.raises(ValueError, match=rf"SSGNConfig.{name} is {bad}; it must be .*\d"):
+        ssgn.SSGNConfig(**{name: bad})
+
+
 # Standardizing ----------------------------------------------------------------------------
 
 

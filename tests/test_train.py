@@ -4,6 +4,7 @@ import dataclasses
 import math
 import threading
 
+import numpy as np
 import pytest
 import torch
 from conftest import left_in, overwritten, same_weights, without_times
@@ -295,6 +296,11 @@ def test_word_vectors_of_any_kind_give_the_same_model(world, fit):
     model, _ = fit(epochs=1)
     for sem in (world.sem.double().numpy(), world.sem.tolist()):
         assert same_weights(fit(sem=sem, epochs=1)[0], model)
+
+
+def test_a_seed_may_be_any_integer(fit):
+    weights, _ = fit(seed=np.int64(3), epochs=1)
+    assert weights.provenance["seed"] == 3 and same_weights(weights, fit(seed=3, epochs=1)[0])
 
 
 def test_a_last_batch_of_one_row_trains(world, fit):

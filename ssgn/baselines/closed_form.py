@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features import ArrayLike, Features
+from ..features import ArrayLike, Features, word_vectors
 from ..model import Standardize
-from ..train import History, class_means, word_vectors
+from ..train import History, class_means
 from .protocol import Baseline, Inputs, choose
 
 

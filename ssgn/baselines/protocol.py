@@ -196,6 +196,7 @@ def descend(
     started = time.perf_counter()
     held_out = feats.part("validation")
     can_select(held_out)  # warns of a single class
+    seed = int(seed)
     history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
     generator = torch.Generator(device=inputs.device).manual_seed(seed)
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
