@@ -6,9 +6,7 @@ the book's page *The paper's own data* explain it.
 """
 
 import json
-import os
 from itertools import chain, zip_longest
-from pathlib import Path
 
 from ..machine import digest
 from . import folders
@@ -68,18 +66,13 @@ def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Sur
     """Survey the photos of :func:`load`."""
     table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
-
-    def places(root: Path) -> list[Path]:
-        return [root / "tiny-imagenet-200" / "train", root / "train"]
-
-    tried = places(survey.root)
-    train = next((where for where in tried if where.is_dir()), None)
+    places = "tiny-imagenet-200/train", "train"
+    train = next((path for path in map(survey.root.joinpath, places) if path.is_dir()), None)
     if train is None:
         wnid = next(chain.from_iterable(table.values()))
-        hint = folders.other_root(
-            survey, lambda root: any(os.path.isdir(train / wnid) for train in places(root))
-        )
-        survey.wrong(f"There is no folder {tried[0]}, nor {tried[1]}.{hint}")
+        hint = folders.other_root(survey, [[f"{place}/{wnid}" for place in places]])
+        tried = ", nor ".join(str(survey.root / place) for place in places)
+        survey.wrong(f"There is no folder {tried}.{hint}")
         return survey
     survey.notes.append(f"photo: {train}")
     for label, (name, categories) in enumerate(table.items()):

@@ -15,7 +15,7 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -250,7 +250,8 @@ def survey_published(name: str, root: Root = None, aliases: Aliases = None) -> S
     if survey.root.is_dir():
         survey.sketch, survey.photo = (scan(survey, half) for half in HALVES)
     else:
-        survey.wrong(f"There is no folder {survey.root}.{_published_root(survey)}")
+        needs = [_places(survey.layout, half) for half in survey.layout.places]
+        survey.wrong(f"There is no folder {survey.root}.{other_root(survey, needs)}")
     return survey
 
 
@@ -280,7 +281,7 @@ def survey_folder(root: Root = None) -> Survey:
     survey = Survey(LAYOUTS["folder"], data_root("folder", root), ())
     halves = [survey.root / half for half in HALVES]
     if missing := [where for where in halves if not where.is_dir()]:
-        hint = other_root(survey, lambda root: all(os.path.isdir(root / half) for half in HALVES))
+        hint = other_root(survey, [[half] for half in HALVES])
         if survey.root.is_dir():
             there = some(p.name for p in _inside(survey.root) if os.path.isdir(p))
             hint = hint or " Name the two halves sketch and photo."
@@ -325,12 +326,19 @@ def _class_name(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name)  # macOS takes names apart: e and an accent
 
 
-def other_root(survey: Survey, fits: Callable[[Path], bool]) -> str:
-    """A sentence that names the folders in or above the root that fit as a root; empty if none."""
+def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
+    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none.
+
+    Args:
+        needs: lists of folders below a root; one of each list must be there.
+    """
     root = Path(os.path.abspath(survey.root))
-    found = [path for path in (*_inside(root), *root.parents[:3]) if fits(path)]
-    roots = " or ".join(f"--root {shlex.quote(str(path))}" for path in found[:3])
-    return f" Did you mean {roots}?" if found else ""
+    found = [
+        f"--root {shlex.quote(str(path))}"
+        for path in (*_inside(root), *root.parents[:3])
+        if all(any(os.path.isdir(path / place) for place in places) for places in needs)
+    ]
+    return f" Did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -379,11 +387,11 @@ def scan(survey: Survey, half: str) -> list[File]:
     Args:
         half: ``"sketch"``, ``"photo"`` or ``"extension"``, in which classes may be missing.
     """
-    where = next((p for p in _places(survey.layout, half, survey.root) if p.is_dir()), None)
+    names = _places(survey.layout, half)
+    where = next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None)
     if where is None:
-        names = " or ".join(map(str, _places(survey.layout, half, Path())))
-        hint = _published_root(survey, needs_all=half == "extension")
-        survey.wrong(f"{survey.root} has no {half} folder; it would be {names}.{hint}")
+        hint = other_root(survey, [_places(survey.layout, half) for half in survey.layout.places])
+        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.{hint}")
         return []
     survey.notes.append(f"{half}: {where}")
     files, absent = [], []
@@ -409,22 +417,8 @@ def scan(survey: Survey, half: str) -> list[File]:
     return files
 
 
-def _places(layout: Layout, half: str, root: Path) -> list[Path]:
-    return [root / f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
-
-
-def _published_root(survey: Survey, needs_all: bool = False) -> str:
-    """Suggest another root: one with all folders, or else, unless all are needed, both halves."""
-
-    def suggest(halves: Iterable[str]) -> str:
-        return other_root(
-            survey,
-            lambda root: all(
-                any(map(os.path.isdir, _places(survey.layout, half, root))) for half in halves
-            ),
-        )
-
-    return suggest(survey.layout.places) or ("" if needs_all else suggest(HALVES))
+def _places(layout: Layout, half: str) -> list[str]:
+    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
 
 
 def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
