@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.dataset import Split
-from .machine import atomic, check_free, digest, read_json
+from .machine import atomic, check_free, digest, in_lines, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
 ArrayLike = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
@@ -146,6 +146,17 @@ class Features:
         check_finite(made.photo, "photo features")
         about = {"dataset": "arrays", "backbone": "", "fingerprint": made.content}
         return replace(made, provenance={**about, **(provenance or {})})
+
+    def __repr__(self) -> str:
+        about = {"backbone": "unknown", "dataset": "unknown", **self.provenance}
+        return in_lines(
+            f"Features of {about['dataset']}, backbone {about['backbone'] or 'unknown'}",
+            f"sketch {list(self.sketch.shape)}, photo {list(self.photo.shape)}, "
+            + f"{self.sketch.dtype}".removeprefix("torch."),
+            f"taps: {', '.join(f'{t} ({c.stop - c.start})' for t, c in self.taps.items())}",
+            f"{len(self.classes)} classes: {', '.join(map(str, self.classes))}",
+            f"split {self.split.name}: {self.split.counts(self.classes)}",
+        )
 
     # Classes ------------------------------------------------------------------------------
 

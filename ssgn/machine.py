@@ -219,6 +219,12 @@ def printable(text: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def in_lines(*lines: str, width: int = 100) -> str:
+    """Join lines of text, each escaped by :func:`printable` and cut to a width, for a repr."""
+    lines = map(printable, lines)
+    return "\n".join(t if len(t) <= width else f"{t[: width - 3]}..." for t in lines)
+
+
 def reason(error: Exception) -> str:
     """Return why a file cannot be read, in one line and without its path."""
     if isinstance(error, OSError) and error.strerror:

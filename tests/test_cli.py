@@ -126,7 +126,7 @@ def test_study_writes_every_run_with_its_provenance(run, tmp_path, cache, world)
 def test_prepare_prints_counts_under_a_split(run, own):
     code, out, _ = run("data", "prepare", "folder", "--root", str(own), "--split", "7")
     assert code == 0
-    assert "6 classes, 1 of them unseen" in out and "6 sketches, 6 photos; split seed-7" in out
+    assert "6 classes, 2 of them unseen" in out and "6 sketches, 6 photos; split seed-7" in out
 
 
 def test_check_exits_with_1_if_something_is_wrong(run, own):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -75,6 +76,36 @@ def test_a_drawn_split_has_the_given_fractions_and_follows_its_seed():
     unseen, validation = a.masks(names)
     assert not (unseen & validation).any()
     assert {n for n, u in zip(names, unseen.tolist(), strict=True) if u} == set(a.unseen)
+
+
+@pytest.mark.parametrize(
+    "total, unseen, validation",
+    [(2, 0, 0), (3, 1, 0), (4, 2, 0), (7, 2, 0), (8, 2, 2), (12, 2, 2), (14, 3, 2)],
+)
+def test_a_small_drawn_split_holds_out_two_classes_or_none_with_a_warning(
+    total, unseen, validation
+):
+    names = [f"c{i}" for i in range(total)]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        split = Split.drawn(names, 0)
+    assert (len(split.unseen), len(split.validation)) == (unseen, validation)
+    assert len(heard) == (not validation)
+    assert all(f"{total} classes are too few" in str(w.message) for w in heard)
+    explicit = Split.drawn(names, 0, validation=0)  # the user's own choice: no warning
+    assert (len(explicit.unseen), len(explicit.validation)) == (unseen, 0)
+
+
+@pytest.mark.parametrize("total", [15, 16, 69, 110, 125, 243, 250])
+@pytest.mark.parametrize("shares", [(0.2, 0.1), (0.6, 0.1), (15 / 69, 8 / 69), (0.5, 0.3)])
+def test_a_split_of_many_classes_is_a_permutation_cut_at_its_fractions(total, shares):
+    """Published results depend on these splits."""
+    names = [f"c{i:03}" for i in range(total)]
+    order = [names[i] for i in np.random.default_rng(3).permutation(total)]
+    n, m = (round(share * total) for share in shares)
+    split = Split.drawn(names, 3, *shares)
+    assert split.unseen == tuple(sorted(order[:n]))
+    assert split.validation == tuple(sorted(order[n : n + m]))
 
 
 def test_masks_follow_the_order_of_the_classes():
@@ -175,6 +206,32 @@ def test_another_split_keeps_the_images(tiny_dataset):
     assert other.sketch is tiny_dataset.sketch and other.fingerprint == tiny_dataset.fingerprint
     assert tiny_dataset.unseen.tolist() == [False, False, False, True]
     assert other.with_split(3).split == Split.drawn(CLASSES, 3)
+
+
+@pytest.mark.parametrize("name", ["c", "long " * 50, "line\nbreak \x1b[2J"])
+def test_a_repr_is_at_most_five_short_lines(tiny_dataset, name):
+    names = tuple(f"{name}{i:03}" for i in range(125))
+    images = Drawings(np.zeros((125, 2, 2), np.uint8), names)
+    split, each = Split(names[:21], names[21:34], name), torch.arange(125)
+    ds = dataclasses.replace(
+        tiny_dataset, name=name, classes=names, sketch=images, photo=images, sketch_labels=each,
+        photo_labels=each, pairs=each, split=split,
+    )  # fmt: skip
+    x = torch.zeros(125, 8)
+    taps = {f"{name}{i}": slice(i, i + 1) for i in range(8)}
+    feats = ssgn.Features.from_arrays(x, x, each, each, names, split=split, taps=taps)
+    for shown, most in ((ds, 5), (feats, 5), (images, 1), (tiny_dataset.photo, 1)):
+        lines = repr(shown).split("\n")
+        assert len(lines) <= most and all(len(t) <= 100 and t.isprintable() for t in lines)
+    for shown in (ds, feats):
+        assert "125 classes: " in repr(shown)
+    if name == "c":
+        assert "125 sketches and 125 photos, in pairs" in repr(ds)
+        assert "split c: 21 unseen, 13 pseudo-unseen, 91 to train on" in repr(ds)
+        assert repr(images) == "Drawings of 125 images: c000 to c124"
+        assert "sketch [125, 8], photo [125, 8], float32\ntaps: c0 (1), c1 (1)" in repr(feats)
+        assert repr(feats).endswith("split c: 21 unseen, 13 pseudo-unseen, 91 to train on")
+    assert repr(Drawings(images.ink[:0], [])) == "Drawings of 0 images: none"
 
 
 def test_images_of_a_class_come_in_order(tiny_dataset):

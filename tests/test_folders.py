@@ -6,7 +6,11 @@ not that the archives have that layout.
 
 import io
 import json
+import os
+import re
+import shutil
 import tarfile
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from ssgn.data import DataError, Split, check_dataset, data_root
 from ssgn.data.dataset import SPLITS
 from ssgn.data.folders import LAYOUTS, TABLES, plain, spellings
 from ssgn.data.quickdraw import SKETCHES
+from ssgn.machine import printable
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -100,6 +105,11 @@ def own(tmp_path):
             put(tmp_path / f"data/sketch/{name}/{k}.png")
             put(tmp_path / f"data/photo/{name}/{k}.jpg")
     return tmp_path / "data"
+
+
+def put_both(root, sketch, photo):
+    """A sketch and a photo in two class folders of the user's."""
+    return [put(root / "sketch" / sketch / "a.png"), put(root / "photo" / photo / "a.jpg")]
 
 
 def refusal(name, root, **options):
@@ -277,6 +287,87 @@ def test_other_files_than_images_are_passed_over(tuberlin):
     assert len(ssgn.load_dataset("tuberlin", root=tuberlin).photo) == 250
 
 
+@pytest.fixture(params=["folder", "tuberlin"])
+def photos(request):
+    """A dataset's name, its root, and the folder of its photos."""
+    root = request.getfixturevalue({"folder": "own"}.get(request.param, request.param))
+    return request.param, root, root / {"folder": "photo"}.get(request.param, "ImageResized")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("#recycle", "$RECYCLE.BIN", ".git", "@Recycle", "@eaDir", "System Volume Information"),
+        *("__MACOSX", "lost+found"),
+    ],
+)
+def test_folders_of_the_system_are_passed_over_and_named(photos, folder):
+    name, root, half = photos
+    before = ssgn.load_dataset(name, root=root)
+    inside = min(half.iterdir())
+    for where in (half, inside):
+        put(where / folder / "a.jpg")
+    ds = ssgn.load_dataset(name, root=root)
+    assert (ds.classes, ds.fingerprint) == (before.classes, before.fingerprint)
+    report = check_dataset(name, root, progress=False)
+    line = f"left out, because they are not classes: {half / folder}, {inside / folder}"
+    assert line in report.found and folder not in "".join(report.problems)
+
+
+def test_loose_and_nested_images_are_left_out_and_named(photos):
+    name, root, half = photos
+    before = ssgn.load_dataset(name, root=root).fingerprint
+    inside = min(half.iterdir())
+    put(inside / "notes/readme.txt", b"not an image")
+    put(inside / "more/deep/a.png")
+    loose = [put(half / f"loose {i}.jpg") for i in range(7)]
+    assert ssgn.load_dataset(name, root=root).fingerprint == before
+    problems = "\n".join(check_dataset(name, root, progress=False).problems)
+    assert f"are left out: {', '.join(map(str, loose[:5]))} and 2 more. Move each" in problems
+    assert f"are left out: {inside / 'more'}. Move their images up" in problems
+
+
+def test_a_class_with_nested_images_only_is_named_with_their_folder(own):
+    put(own / "photo/extra/images/a.jpg")
+    put(own / "sketch/extra/a.png")
+    message = refusal("folder", own)
+    assert f"{own / 'photo/extra'} has no images" in message
+    assert f"are left out: {own / 'photo/extra/images'}. Move their images up" in message
+
+
+@pytest.mark.parametrize(
+    "name, fixture, wrong",
+    [
+        ("doodle-photo", "tiny_imagenet", ("../..", "absent", "train", "train/n02099601")),
+        ("folder", "own", ("..", "absent", "photo", "photo/thing 1", "sketch")),
+        ("sketchy", "sketchy", ("..", "256x256", "256x256/photo", "EXTEND_image_sketchy")),
+        ("tuberlin", "tuberlin", ("..", "ImageResized/zebra", "absent", "png")),
+    ],
+)
+def test_the_right_root_is_suggested_for_one_too_high_or_too_low(request, name, fixture, wrong):
+    root = request.getfixturevalue(fixture)
+    for way in wrong:
+        suggested = re.search(r"Did you mean --root ([^\s?]+)", refusal(name, root / way))
+        assert suggested and suggested[1] == str(root.parent if way == "../.." else root)
+
+
+def test_every_root_that_fits_is_suggested_as_a_command_line_takes_it(own):
+    shutil.copytree(own, own.with_name("a b"))
+    roots = f"--root '{own.with_name('a b')}' or --root {own}"
+    assert f"Did you mean {roots}?" in refusal("folder", own.parent)
+
+
+@pytest.mark.parametrize("names", [("Sketch", "Photo"), ("drawings", "photo"), ("sketches", "x")])
+def test_halves_with_other_names_are_listed(own, names):
+    for half, name in zip(("sketch", "photo"), names, strict=True):
+        (own / half).rename(own / name)
+    message = refusal("folder", own)
+    assert f"There is no folder {own / 'sketch'}" in message
+    assert (
+        f"{own} holds {', '.join(sorted(names))}. Name the two halves sketch and photo" in message
+    )
+
+
 # QuickDraw-Extended and the user's own images -------------------------------------------------
 
 
@@ -302,10 +393,56 @@ def test_own_folders_get_a_drawn_split(own):
     assert ssgn.load_dataset("folder", root=own, split=mine).split is mine
 
 
-def test_own_class_names_are_taken_as_they_are(own):
-    for half, suffix in (("sketch", "png"), ("photo", "jpg")):
-        put(own / half / "Thing_1" / f"a.{suffix}")
-    assert {"thing 1", "Thing_1"} < set(ssgn.load_dataset("folder", root=own).classes)
+@pytest.mark.parametrize("name", ["1_1", "Other_1", "c#", "café", "thing 11", "thing1", "狗"])
+def test_own_class_names_are_taken_as_they_are(own, name):
+    put_both(own, name, name)
+    put_both(own, "c++", "c++")
+    assert {"thing 1", "c++", name} < set(ssgn.load_dataset("folder", root=own).classes)
+
+
+def test_an_own_class_may_have_two_unicode_forms_in_the_halves(own):
+    """macOS and its archives write é as e and an accent."""
+    put_both(own, "cafe\u0301", "caf\u00e9")
+    put_both(own, "nai\u0308ve", "nai\u0308ve")
+    ds = ssgn.load_dataset("folder", root=own)
+    assert {"caf\u00e9", "na\u00efve"} < set(ds.classes)
+    assert len(list(ds.of_class("caf\u00e9"))) == len(list(ds.of_class("caf\u00e9", "sketch"))) == 1
+    assert "caf\u00e9/a.png" in ds.sketch.names
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("Cat", "cat"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("caf\u00e9", "Cafe\u0301"),
+        ("cat", "\uff43\uff41\uff54"),  # full-width letters
+        ("hot air", "hot air "),
+        ("hot air", "hot  air"),
+        ("hot air", "hot-air"),
+        ("hot air", "hot\u00a0air"),  # a no-break space
+        ("hot air", "hot_air"),
+        ("hot\u2010air", "hot_air"),
+    ],
+)
+def test_own_classes_that_differ_by_accident_are_an_error(own, one, other):
+    """If one were seen and the other unseen, the class would leak."""
+    where = put_both(own, one, other)
+    message = refusal("folder", own)
+    assert (
+        all(printable(path.parent) in message for path in where) and "give them one name" in message
+    )
+    assert "has no images" not in message
+    where += put_both(own, other, one)  # now both halves have both
+    message = refusal("folder", own)
+    assert all(printable(path.parent) in message for path in where)
+    assert message.count("differ only in case, spaces, hyphens") == 1
+
+
+def test_two_unicode_forms_in_one_half_are_an_error(own):
+    put_both(own, "cafe\u0301", "cafe\u0301")
+    put(own / "photo/caf\u00e9/a.jpg")
+    assert "differ only in case, spaces, hyphens or Unicode form" in refusal("folder", own)
 
 
 @pytest.mark.parametrize("half, other", [("sketch", "photo"), ("photo", "sketch")])
@@ -378,23 +515,51 @@ def test_a_fingerprint_does_not_depend_on_where_the_files_are(tuberlin):
     first = ssgn.load_dataset("tuberlin", root=tuberlin).fingerprint
     (tuberlin / "ImageResized/griaffe").rename(tuberlin / "ImageResized/giraffe")
     (tuberlin / "png").rename(tuberlin / "png_ready")
+    os.utime(tuberlin / "png_ready/zebra/249.png", ns=(1, 1))
     moved = tuberlin.rename(tuberlin.with_name("moved"))
     assert ssgn.load_dataset("tuberlin", root=moved, split=5).fingerprint == first
 
 
 CHANGES = {
-    "size": lambda path: put(path, JPEG + b"0"),
+    "bytes": lambda path: put(path, JPEG[:-1] + b"0"),
+    "class": lambda path: path.rename(path.parents[1] / "thing 4/2.jpg"),
     "name": lambda path: path.rename(path.with_name("2.jpg")),
     "one more": lambda path: put(path.with_name("2.jpg")),
-    "class": lambda path: path.rename(path.parents[1] / "thing 4/2.jpg"),
+    "size": lambda path: put(path, JPEG + b"0"),
+    "time": lambda path: os.utime(path, ns=(2, 2)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_fingerprint_changes_with_any_file(own, change):
+    path = own / "photo/thing 3/1.jpg"
+    os.utime(path, ns=(1, 1))  # the clock may not tick during the test
     first = ssgn.load_dataset("folder", root=own).fingerprint
-    CHANGES[change](own / "photo/thing 3/1.jpg")
+    assert ssgn.load_dataset("folder", root=own).fingerprint == first
+    CHANGES[change](path)
     assert ssgn.load_dataset("folder", root=own).fingerprint != first
+
+
+@pytest.mark.parametrize(
+    "other", ["photo/thing 3/0.jpg", "photo/thing 5/0.jpg", "sketch/thing 3/1.png"]
+)
+@pytest.mark.parametrize("times", [(1, 1), (1, 2)])
+def test_a_fingerprint_changes_if_two_files_of_one_size_are_swapped(own, other, times):
+    """Files that were unpacked together often have one time, and bitmaps one size."""
+    pair, seen = [own / "photo/thing 3/1.jpg", own / other], set()
+    for paths in (pair, pair[::-1]):
+        for path, content, time in zip(paths, (JPEG + b"0", JPEG + b"1"), times, strict=True):
+            os.utime(put(path, content), ns=(time, time))
+        seen.add(ssgn.load_dataset("folder", root=own).fingerprint)
+    assert len(seen) == 2
+
+
+def test_pipes_are_not_read(own):
+    """Reading one waits forever."""
+    for name in ("a.jpg", "b.jpg"):
+        os.mkfifo(own / "photo/thing 3" / name)
+        os.utime(own / "photo/thing 3" / name, ns=(1, 1))
+    assert len(ssgn.load_dataset("folder", root=own).photo) == 22
 
 
 def test_own_folders_elsewhere_have_another_fingerprint(own):
@@ -411,6 +576,38 @@ def test_a_good_tree_has_no_problems(own):
     report = check_dataset("folder", own, progress=False)
     assert report.problems == []
     assert {"10 classes", "20 sketch images", "20 photo images"} <= set(report.found)
+
+
+@pytest.mark.parametrize(
+    "total, lines",
+    [
+        (2, ["0 unseen, 0 pseudo-unseen, 2 to train on", "fewer than 2 unseen", "keeps the last"]),
+        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "about 0.50", "keeps the last"]),
+        (
+            12,
+            [
+                "2 unseen, 2 pseudo-unseen, 8 to train on",
+                "about 0.50, and each unseen class is 50%",
+            ],
+        ),
+        (
+            40,
+            [
+                "8 unseen, 4 pseudo-unseen, 28 to train on",
+                "about 0.12, and each unseen class is 12%",
+            ],
+        ),
+    ],
+)
+def test_a_check_tells_what_a_split_of_this_size_can_tell(tmp_path, total, lines):
+    for i in range(total):
+        put_both(tmp_path / "data", f"thing {i}", f"thing {i}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = check_dataset("folder", tmp_path / "data", progress=False)
+    told = report.found[report.found.index(f"{total} photo images") + 1 :]
+    assert len(told) == len(lines) and told[0].startswith("split seed-0: ")
+    assert all(part in line for part, line in zip(lines, told, strict=True))
 
 
 def test_a_check_lists_all_problems(tuberlin):

@@ -75,8 +75,9 @@ def images(tmp_path):
         paint(root / name, i)
     paint(root / "sub/ü & <i>.png", 6)
     (root / "readme.txt").write_text("not an image")
-    (root / "sub/.hidden").mkdir()
-    paint(root / "sub/.hidden/g.png", 7)
+    for name in (".hidden", "@eaDir"):
+        (root / "sub" / name).mkdir()
+        paint(root / "sub" / name / "g.png", 7)
     paint(root / ".h.png", 8)
     return root
 
@@ -151,6 +152,31 @@ def test_only_what_changed_is_read_again(images, model, read):
     assert changed.paths == sorted({*ALL, "new.png"} - {"sub/d.png"})
     assert not torch.equal(rows["a.png"], before["a.png"])
     assert torch.equal(rows["b.jpg"], before["b.jpg"])
+
+
+def test_an_image_changed_in_place_is_read_again(images, model, read):
+    paint(images / "a.bmp", 50)
+    os.utime(images / "a.bmp", ns=(1, 1))
+    build(images, model)
+    read.clear()
+    paint(images / "a.bmp", 51)
+    assert build(images, model).changes["changed"] == 1 and read == ["a.bmp"]
+
+
+def test_two_swapped_images_of_one_size_and_time_are_read_again(images, model, read):
+    """Bitmaps that were unpacked together are such images."""
+    rows = []
+    for seeds in ((50, 51), (51, 50)):
+        for name, seed in zip(("a.bmp", "b.bmp"), seeds, strict=True):
+            paint(images / name, seed)
+            os.utime(images / name, ns=(1, 1))
+        read.clear()
+        made = build(images, model)
+        rows.append(made.photo[[made.paths.index("a.bmp"), made.paths.index("b.bmp")]].clone())
+    assert read == ["a.bmp", "b.bmp"] and made.changes["changed"] == 2
+    assert torch.equal(rows[0], rows[1].flip(0)) and not torch.equal(*rows)
+    read.clear()
+    assert build(images, model).changes["unchanged"] == 9 and read == []
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3])

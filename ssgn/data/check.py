@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from ..machine import reason
 from . import folders
+from .dataset import Split
 from .doodle_photo import survey_photos
-from .folders import HALVES, Survey
+from .folders import HALVES, Survey, some
 
 CHECKED: dict[str, Callable[..., Survey]] = {
     "doodle-photo": survey_photos,
@@ -72,6 +73,9 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
                 )
         elif n:
             report.found.append(counted)
+    report.problems += survey.left_out()
+    if survey.skipped:
+        report.found.append(f"left out, because they are not classes: {some(survey.skipped)}")
     images = folders.image_files(survey.sketch + survey.photo)
 
     def why(i: int) -> str | None:
@@ -80,6 +84,8 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
         except Exception as error:  # a decoder may raise anything for a damaged file
             return f"{images.where(i)} cannot be read: {reason(error)}"
 
+    if survey.classes:
+        report.found += what_a_split_tells(survey)
     # Not one thread per core: the largest image that is allowed takes a gigabyte while it is read.
     with warnings.catch_warnings(), ThreadPool(min(8, os.cpu_count() or 1)) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
@@ -87,3 +93,22 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
         bar = tqdm(told, "reading", total=len(images), unit="image", disable=not progress)
         report.problems += filter(None, bar)
     return report
+
+
+def what_a_split_tells(survey: Survey) -> list[str]:
+    """How many classes the default split holds out, and what a result on so many can tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the line says how many are held out
+        split = Split.of(survey.layout.split, survey.classes)
+    n = len(split.unseen)
+    lines = [f"split {split.name}: {split.counts(survey.classes)}"]
+    if n < 2:
+        lines.append("too few classes: retrieval among fewer than 2 unseen classes tells nothing")
+    else:
+        lines.append(
+            f"a random ranking has an mAP of about {1 / n:.2f}, and each unseen class is "
+            f"{1 / n:.0%} of the result: report several splits"
+        )
+    if len(split.validation) < 2:
+        lines.append("no pseudo-unseen classes: training cannot select an epoch and keeps the last")
+    return lines

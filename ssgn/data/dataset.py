@@ -6,6 +6,7 @@ The chapter *Data preparation* shows the datasets that the package knows.
 import json
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from ..machine import digest, printable, read_json
+from ..machine import digest, in_lines, printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
@@ -56,6 +57,10 @@ class ImageList(Sequence):
     def where(self, i: int) -> str:
         """Where image ``i`` is, for messages."""
         return printable(self.names[i])
+
+    def __repr__(self) -> str:
+        ends = " to ".join(dict.fromkeys(map(str, [*self.names[:1], *self.names[-1:]])))
+        return in_lines(f"{type(self).__name__} of {len(self):,} images: {ends or 'none'}")
 
     def _image(self, i: int) -> Image.Image:
         raise NotImplementedError
@@ -211,6 +216,10 @@ class Split:
     ) -> "Split":
         """Draw a split at random.
 
+        One class alone tells nothing, because every ranking of its own images is perfect. So at
+        least 2 classes are unseen if there are 4; and at least 2 are pseudo-unseen if that leaves
+        half of the classes to train on, else none, with a warning.
+
         Args:
             classes: C class names.
             seed: of the random permutation.
@@ -219,6 +228,17 @@ class Split:
         """
         order = np.random.default_rng(seed).permutation(len(classes))
         n, m = round(unseen * len(classes)), round(validation * len(classes))
+        if unseen and len(classes) >= 4:
+            n = max(n, 2)
+        if validation and m < 2:
+            m = 2 if 2 * (n + 2) <= len(classes) else 0
+            if not m:
+                warnings.warn(
+                    f"{len(classes)} classes are too few to hold some out for model selection: no "
+                    "class is pseudo-unseen, and training keeps the last epoch. Add classes, or "
+                    "give a Split of your own",
+                    stacklevel=2,
+                )
         pick = [sorted(classes[i] for i in part) for part in (order[:n], order[n : n + m])]
         return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}")
 
@@ -277,6 +297,11 @@ class Split:
             raise ValueError(f"split {self.name}: both unseen and validation: {both}")
         return masks[0], masks[1]
 
+    def counts(self, classes: Sequence[str]) -> str:
+        """How many of C classes have each role, for messages."""
+        n, m = (int(mask.sum()) for mask in self.masks(classes))
+        return f"{n} unseen, {m} pseudo-unseen, {len(classes) - n - m} to train on"
+
     def within(self, classes: Sequence[str]) -> "Split":
         """The same split restricted to some classes."""
         unseen, validation = (
@@ -328,7 +353,8 @@ class Dataset:
         unseen, validation = self.split.masks(self.classes)
         if not unseen.any() or (unseen | validation).all():
             raise ValueError(
-                f"split {self.split.name} must have at least one unseen and one training class"
+                f"split {self.split.name} must have at least one unseen and one training class, "
+                f"but it is {self.split.counts(self.classes)}"
             )
         every = range(len(self.classes))
         for domain in ("sketch", "photo"):
@@ -361,6 +387,15 @@ class Dataset:
             )
         object.__setattr__(self, name, given.long())  # the class is frozen
         return given.long()
+
+    def __repr__(self) -> str:
+        return in_lines(
+            f"Dataset {self.name}: {len(self.sketch):,} sketches and {len(self.photo):,} photos"
+            + (", in pairs" if self.pairs is not None else ""),
+            f"{len(self.classes)} classes: {', '.join(self.classes)}",
+            f"split {self.split.name}: {self.split.counts(self.classes)}",
+            f"fingerprint {self.fingerprint[:16]}",
+        )
 
     @property
     def unseen(self) -> torch.Tensor:

@@ -66,10 +66,13 @@ def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Sur
     """Survey the photos of :func:`load`."""
     table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
-    places = [survey.root / "tiny-imagenet-200" / "train", survey.root / "train"]
-    train = next((where for where in places if where.is_dir()), None)
+    places = "tiny-imagenet-200/train", "train"
+    train = next((path for path in map(survey.root.joinpath, places) if path.is_dir()), None)
     if train is None:
-        survey.wrong(f"There is no folder {places[0]}, nor {places[1]}.")
+        wnid = next(chain.from_iterable(table.values()))
+        hint = folders.other_root(survey, [[f"{place}/{wnid}" for place in places]])
+        tried = ", nor ".join(str(survey.root / place) for place in places)
+        survey.wrong(f"There is no folder {tried}.{hint}")
         return survey
     survey.notes.append(f"photo: {train}")
     for label, (name, categories) in enumerate(table.items()):

@@ -7,10 +7,15 @@ book's page *The paper's own data* explains the layouts.
 """
 
 import difflib
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +32,11 @@ __getattr__ = moved(__name__)
 TABLES = Path(__file__).parent / "tables"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
 HALVES = ("sketch", "photo")
+# How the names of hidden folders, and of those that systems and servers add, begin.
+SYSTEM = (
+    *(".", "@", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
+    *("lost+found", "system volume information"),
+)
 Root = Path | str | None
 Aliases = Mapping[str, str] | None
 
@@ -64,13 +74,15 @@ class File(NamedTuple):
     Attributes:
         name: class and file name, the same in every copy of a dataset.
         label: index of its class.
-        size: in bytes, or -1 if the file cannot be opened.
+        size: in bytes, or -1 if it is not a file that can be read.
+        time: of its last change, in nanoseconds since 1970.
     """
 
     path: Path
     name: str
     label: int
     size: int
+    time: int
 
 
 @dataclass
@@ -83,6 +95,9 @@ class Survey:
         sketch, photo: the image files of each half.
         problems: what is wrong, each with what to do about it. If empty, nothing is missing.
         notes: what else is worth knowing.
+        loose: images beside the class folders instead of in one.
+        nested: folders with images in a class folder.
+        skipped: folders that are not classes, see :data:`SYSTEM`.
     """
 
     layout: Layout
@@ -93,10 +108,28 @@ class Survey:
     photo: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    loose: list[Path] = field(default_factory=list)
+    nested: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
 
     def wrong(self, text: str) -> None:
         """Add a problem, in one line."""
         self.problems.append(printable(text))
+
+    def left_out(self) -> list[str]:
+        """What may have been meant to be in the dataset, and how to put it there."""
+        lines = []
+        if self.loose:
+            lines.append(
+                f"Images outside of the class folders are left out: {some(self.loose)}. Move each "
+                "into the folder of its class, or away."
+            )
+        if self.nested:
+            lines.append(
+                f"Folders inside of class folders are left out: {some(self.nested)}. Move their "
+                "images up into the class folder, or away."
+            )
+        return lines
 
 
 # Datasets -------------------------------------------------------------------------------------
@@ -162,6 +195,9 @@ def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases =
 def folder(split: SplitLike = None, root: Root = None) -> Dataset:
     """Your own images: ``sketch/<class>/*`` and ``photo/<class>/*``. Folder names are class names.
 
+    Names that differ only in case, spaces, hyphens or underscores are an error. The fingerprint
+    depends on where the files are, and on the name, size and time of each one.
+
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default drawn with seed 0.
         root: the folder with ``sketch`` and ``photo``, see :func:`data_root`.
@@ -172,8 +208,13 @@ def folder(split: SplitLike = None, root: Root = None) -> Dataset:
     """
     survey = survey_folder(root)
     dataset = _dataset(survey, split)
-    # Unlike published data, two folders may well hold files of the same names and sizes.
-    return replace(dataset, fingerprint=digest(str(survey.root.resolve()), dataset.fingerprint))
+    # Unlike published data, two folders may well hold files of the same names and sizes, and files
+    # are changed.
+    files = survey.sketch + survey.photo
+    each = contents([(file.path, file.size, file.time) for file in files])
+    stamps = (f"{file.time} {content}" for file, content in zip(files, each, strict=True))
+    root = str(survey.root.resolve())
+    return replace(dataset, fingerprint=digest(root, dataset.fingerprint, *stamps))
 
 
 def data_root(name: str, root: Root = None) -> Path:
@@ -209,7 +250,8 @@ def survey_published(name: str, root: Root = None, aliases: Aliases = None) -> S
     if survey.root.is_dir():
         survey.sketch, survey.photo = (scan(survey, half) for half in HALVES)
     else:
-        survey.wrong(f"There is no folder {survey.root}.")
+        needs = [_places(survey.layout, half) for half in survey.layout.places]
+        survey.wrong(f"There is no folder {survey.root}.{other_root(survey, needs)}")
     return survey
 
 
@@ -238,30 +280,85 @@ def survey_folder(root: Root = None) -> Survey:
     """Survey the files of :func:`folder`."""
     survey = Survey(LAYOUTS["folder"], data_root("folder", root), ())
     halves = [survey.root / half for half in HALVES]
-    for where in halves:
-        if not where.is_dir():
-            survey.wrong(f"There is no folder {where}.")
-    if survey.problems:
+    if missing := [where for where in halves if not where.is_dir()]:
+        hint = other_root(survey, [[half] for half in HALVES])
+        if survey.root.is_dir():
+            there = some(p.name for p in _inside(survey.root) if os.path.isdir(p))
+            hint = hint or " Name the two halves sketch and photo."
+            hint = f" {survey.root} holds {there or 'no folders'}.{hint}"
+        else:
+            missing = [survey.root]
+        survey.wrong(f"There is no folder {' and no folder '.join(map(str, missing))}.{hint}")
         return survey
-    # Spellings are not mapped: only the user knows which names mean the same class.
-    names = {path.name for where in halves for path in class_folders(survey, where)}
-    survey.classes = tuple(sorted(names))
+    groups: dict[str, list[Path]] = {}
+    for path in (path for where in halves for path in class_folders(survey, where)):
+        groups.setdefault(folded(path.name), []).append(path)
+    for paths in groups.values():
+        two_names = len({_class_name(path) for path in paths}) > 1
+        if two_names or len({path.parent for path in paths}) < len(paths):
+            survey.wrong(
+                f"{' and '.join(map(str, paths))} differ only in case, spaces, hyphens or Unicode "
+                "form. If they are one class, give them one name in both halves, or merge them; if "
+                "not, rename one"
+            )
+    classes = sorted((_class_name(paths[0]), paths) for paths in groups.values())
+    survey.classes = tuple(name for name, _ in classes)
     if not survey.classes:
         survey.wrong(f"{survey.root} has no class folders in sketch and photo.")
     for where, files in zip(halves, (survey.sketch, survey.photo), strict=True):
-        for label, name in enumerate(survey.classes):
-            found = images(survey, where / name, name, label)
-            files += found
-            if not found:
+        for label, (name, paths) in enumerate(classes):
+            found = [images(survey, path, name, label) for path in paths if path.parent == where]
+            files += sum(found, [])
+            if not any(found):
                 survey.wrong(
                     f"{where / name} has no images. Every class needs sketches and photos."
                 )
     return survey
 
 
+def folded(name: str) -> str:
+    """A class name of the user's without what may differ by accident."""
+    name = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", name).strip()
+
+
+def _class_name(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.name)  # macOS takes names apart: e and an accent
+
+
+def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
+    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none.
+
+    Args:
+        needs: lists of folders below a root; one of each list must be there.
+    """
+    root = Path(os.path.abspath(survey.root))
+    found = [
+        f"--root {shlex.quote(str(path))}"
+        for path in (*_inside(root), *root.parents[:3])
+        if all(any(os.path.isdir(path / place) for place in places) for places in needs)
+    ]
+    return f" Did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing if it cannot be opened."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []
+
+
+def some(things: Iterable[Path | str], most: int = 5) -> str:
+    """The first few of a list, for messages."""
+    things = list(map(str, things))
+    more = f" and {len(things) - most:,} more" if len(things) > most else ""
+    return printable(", ".join(things[:most])) + more
+
+
 def plain(name: str) -> str:
     """A class name without case, spaces and punctuation, which differ between copies."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
 
 
 def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, str]:
@@ -290,10 +387,11 @@ def scan(survey: Survey, half: str) -> list[File]:
     Args:
         half: ``"sketch"``, ``"photo"`` or ``"extension"``, in which classes may be missing.
     """
-    names = [f"{name}{end}" for name in survey.layout.places[half] for end in ("", "_ready")]
+    names = _places(survey.layout, half)
     where = next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None)
     if where is None:
-        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.")
+        hint = other_root(survey, [_places(survey.layout, half) for half in survey.layout.places])
+        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.{hint}")
         return []
     survey.notes.append(f"{half}: {where}")
     files, absent = [], []
@@ -319,6 +417,10 @@ def scan(survey: Survey, half: str) -> list[File]:
     return files
 
 
+def _places(layout: Layout, half: str) -> list[str]:
+    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
+
+
 def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
     """The folders of each class in a folder, under any known spelling."""
     folders = {name: [] for name in survey.classes}
@@ -337,46 +439,67 @@ def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
 
 
 def class_folders(survey: Survey, where: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones and macOS's ``__MACOSX``.
+    """The folders in a folder, by name, without hidden ones and those of the system.
 
     A broken or circular link may have been a class folder: it is a problem of the survey.
     """
     found = []
     for entry in _entries(survey, where):
+        path = Path(entry.path)
+        if is_system(entry.name):
+            survey.skipped += [path] if os.path.isdir(path) else []
+            continue
         try:
             entry.stat()  # is_dir() alone is False for a broken link
-            if entry.is_dir() and not entry.name.startswith("__MACOSX"):
-                found.append(Path(entry.path))
+            if entry.is_dir():
+                found.append(path)
+            elif entry.name.lower().endswith(SUFFIXES):
+                survey.loose.append(path)
         except OSError as error:
             survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
     return found
 
 
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or was added by a system or server (``@eaDir``)."""
+    return name.lower().startswith(SYSTEM)
+
+
 def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
     """The image files of a class in a folder, by file name; none if there is no such folder.
 
-    Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over.
-    Everything else is listed, broken links too: reading it gives the reason.
+    Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over; the
+    survey lists the folders that hold images. Everything else is listed, broken links too: reading
+    it gives the reason.
     """
     found = []
     for entry in _entries(survey, where) if os.path.isdir(where) else ():
-        if not entry.name.lower().endswith(SUFFIXES):
-            continue
+        path = Path(entry.path)
         try:
-            is_folder, size = entry.is_dir(), entry.stat().st_size
+            is_folder, about = entry.is_dir(), entry.stat()
         except OSError:
-            is_folder, size = False, -1
-        if not is_folder:
-            found.append(File(Path(entry.path), f"{name}/{entry.name}", label, size))
+            is_folder, about = False, None
+        if is_folder:
+            if is_system(entry.name):
+                survey.skipped.append(path)
+            elif any(_is_image(n) for _, _, names in os.walk(path) for n in names):
+                survey.nested.append(path)
+        elif _is_image(entry.name):
+            is_file = about and stat.S_ISREG(about.st_mode)
+            size, time = (about.st_size, about.st_mtime_ns) if is_file else (-1, 0)
+            found.append(File(path, f"{name}/{entry.name}", label, size, time))
     return found
 
 
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
 def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
-    """The visible entries of a folder by name; none, and a problem, if it cannot be opened."""
+    """The entries of a folder by name; none, and a problem, if it cannot be opened."""
     try:
         with os.scandir(where) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-            return sorted(shown, key=lambda entry: entry.name)
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
         return []
@@ -405,9 +528,10 @@ def require(survey: Survey) -> None:
     """Raise a :class:`DataError` with the problems of a survey, if it has any."""
     if not survey.problems:
         return
-    message = "\n".join(survey.problems[:10])
+    lines = survey.problems[:10]
     if len(survey.problems) > 10:
-        message += f"\n... {len(survey.problems)} problems in all."
+        lines.append(f"... {len(survey.problems)} problems in all.")
+    message = "\n".join([*lines, *survey.left_out()])
     if not (survey.sketch and survey.photo):
         message += "\n" + how_to_get(survey)
     name = survey.layout.name
@@ -417,12 +541,36 @@ def require(survey: Survey) -> None:
 
 
 def fingerprint(files: Sequence[File]) -> str:
-    """A hash of the class, file name and size in bytes of each image.
+    """A hash of the class, file name and size in bytes of each image, the same for every copy.
 
-    The images are not read, which would take minutes. An image that was changed and kept its size
-    goes unnoticed; delete the cached features then.
+    The images are not read, which would take minutes. Published images are not changed: one that
+    was, and kept its size, goes unnoticed; delete the cached features then.
     """
     return digest(*(f"{file.name}\n{file.size}" for file in files))
+
+
+def contents(files: Sequence[tuple[Path, int, int]]) -> list[str]:
+    """A hash of the content of each file that has the size and time of another one, else "".
+
+    Name, size and time show that a file was changed, but not that two such files were swapped.
+    Files that were unpacked together often have equal times; bitmaps often have equal sizes.
+
+    Args:
+        files: path, size in bytes (below 0: do not read it) and time of the last change.
+    """
+    alike = Counter((size, time) for _, size, time in files)
+    return [
+        _content(path) if size >= 0 and alike[size, time] > 1 and path.is_file() else ""
+        for path, size, time in files
+    ]
+
+
+def _content(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # whoever needs the image reports it
+        return reason(error)
 
 
 def image_files(files: Sequence[File]) -> ImageFiles:

@@ -15,7 +15,7 @@ from PIL import Image
 from .. import machine
 from ..backbones import load_backbone
 from ..data.dataset import DataError, Drawings, ImageFiles, ImageList, as_rgb, open_image
-from ..data.folders import SUFFIXES
+from ..data.folders import SUFFIXES, contents, is_system
 from ..data.sketch import rastered
 from ..extraction import compute_options, compute_rows, fused, mapped, unreadable
 from ..features import FeatureError
@@ -37,11 +37,13 @@ class File(NamedTuple):
     size: int  # bytes
     changed: int  # nanoseconds since 1970
     reason: str = ""  # why it cannot be read
+    content: str = ""  # a hash, if another file has the same size and time
 
 
 def scan(root: Path) -> dict[str, File]:
-    """Return the image files below a folder by path, except hidden ones and linked folders.
+    """Return the image files below a folder by path.
 
+    Hidden files, linked folders and folders of the system (``@eaDir``) are passed over.
     A subfolder that cannot be opened is listed too, with the reason.
 
     Raises:
@@ -56,7 +58,7 @@ def scan(root: Path) -> dict[str, File]:
         found[path] = File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
-        folders[:] = sorted(n for n in folders if not n.startswith("."))
+        folders[:] = sorted(n for n in folders if not is_system(n))
         for name in sorted(n for n in names if not n.startswith(".")):
             if name.lower().endswith(SUFFIXES):
                 path = os.path.relpath(os.path.join(folder, name), root)
@@ -64,7 +66,9 @@ def scan(root: Path) -> dict[str, File]:
                 with suppress(OSError):  # of a broken link, for example: reading it says why
                     about = os.stat(root / path)
                     found[path] = File(path, about.st_size, about.st_mtime_ns)
-    return found
+    files = [f for f in found.values() if not f.reason]
+    each = contents([(root / f.path, f.size, f.changed) for f in files])
+    return found | {f.path: f._replace(content=c) for f, c in zip(files, each, strict=True)}
 
 
 class _Images(ImageFiles):
@@ -194,12 +198,14 @@ class Gallery:
     ) -> "Gallery":
         """Index the images of a folder and its subfolders, or update an index.
 
-        Only images that are new, or whose size or date has changed, are read. An interrupted build
+        Only images that are new, or whose size or date has changed, are read; of images that share
+        size and date, those whose content has changed. An interrupted build
         continues where it stopped, unless the folder has changed meanwhile. Images that cannot be
         read are left out, and are tried again when they change.
 
         Args:
-            folder: with images; hidden files, other files and linked folders are ignored.
+            folder: with images; hidden files, other files, linked folders and those of the system
+                (``@eaDir``) are ignored.
             index: a folder; by default ``<folder's name>.ssgn`` in the current folder.
             model: its backbone computes the features, and it searches unless another is given: see
                 :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
