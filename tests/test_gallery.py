@@ -438,7 +438,7 @@ def test_a_missing_sketch_and_a_wrong_k_are_named(images, model, tmp_path):
     made = build(images, model)
     with pytest.raises(ssgn.DataError, match="the sketch .*gone.png cannot be read: No such file"):
         made.search(tmp_path / "gone.png")
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="k must be .*got .0."):
         made.search(np.eye(50, dtype=np.uint8) * 255, k=0)
 
 
