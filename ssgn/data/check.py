@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..machine import reason
 from . import folders
+from .dataset import NEEDS, not_read
 from .doodle_photo import survey_photos
 from .folders import HALVES, Survey
 
@@ -72,6 +73,8 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
                 )
         elif n:
             report.found.append(counted)
+    for ending, line in not_read(survey.others).items():
+        (report.problems if ending in NEEDS else report.found).append(line)
     images = folders.image_files(survey.sketch + survey.photo)
 
     def why(i: int) -> str | None:

@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from ..machine import cache_dir, digest, printable, reason
 from ..moved import moved
-from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike
+from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike, not_read, readable_endings
+from .sketch import as_sketch
 
 __getattr__ = moved(__name__)
 
 TABLES = Path(__file__).parent / "tables"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
+SUFFIXES = readable_endings()
 HALVES = ("sketch", "photo")
 Root = Path | str | None
 Aliases = Mapping[str, str] | None
@@ -83,6 +84,7 @@ class Survey:
         sketch, photo: the image files of each half.
         problems: what is wrong, each with what to do about it. If empty, nothing is missing.
         notes: what else is worth knowing.
+        others: files in class folders that are not read as images.
     """
 
     layout: Layout
@@ -93,6 +95,7 @@ class Survey:
     photo: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     def wrong(self, text: str) -> None:
         """Add a problem, in one line."""
@@ -355,18 +358,21 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
 def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
     """The image files of a class in a folder, by file name; none if there is no such folder.
 
-    Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over.
-    Everything else is listed, broken links too: reading it gives the reason.
+    Hidden files and folders are passed over. Files without an image's suffix (``Thumbs.db``) become
+    the survey's ``others``. Everything else is listed, broken links too: reading it gives the
+    reason.
     """
     found = []
     for entry in _entries(survey, where) if os.path.isdir(where) else ():
-        if not entry.name.lower().endswith(SUFFIXES):
-            continue
         try:
             is_folder, size = entry.is_dir(), entry.stat().st_size
         except OSError:
             is_folder, size = False, -1
-        if not is_folder:
+        if is_folder:
+            continue
+        if not entry.name.lower().endswith(SUFFIXES):
+            survey.others.append(entry.path)
+        else:
             found.append(File(Path(entry.path), f"{name}/{entry.name}", label, size))
     return found
 
@@ -391,7 +397,7 @@ def _dataset(survey: Survey, split: SplitLike) -> Dataset:
     return Dataset(
         name=layout.name,
         classes=survey.classes,
-        sketch=image_files(survey.sketch),
+        sketch=image_files(survey.sketch, as_sketch),
         photo=image_files(survey.photo),
         sketch_labels=labels(survey.sketch),
         photo_labels=labels(survey.photo),
@@ -408,6 +414,7 @@ def require(survey: Survey) -> None:
     message = "\n".join(survey.problems[:10])
     if len(survey.problems) > 10:
         message += f"\n... {len(survey.problems)} problems in all."
+    message += "".join(f"\n{line}" for line in not_read(survey.others).values())
     if not (survey.sketch and survey.photo):
         message += "\n" + how_to_get(survey)
     name = survey.layout.name
@@ -425,9 +432,9 @@ def fingerprint(files: Sequence[File]) -> str:
     return digest(*(f"{file.name}\n{file.size}" for file in files))
 
 
-def image_files(files: Sequence[File]) -> ImageFiles:
+def image_files(files: Sequence[File], convert: Callable | None = None) -> ImageFiles:
     """Files as an image list."""
-    return ImageFiles([file.path for file in files], [file.name for file in files])
+    return ImageFiles([file.path for file in files], [file.name for file in files], convert)
 
 
 def labels(files: Sequence[File]) -> torch.Tensor:

@@ -14,9 +14,17 @@ from PIL import Image
 
 from .. import machine
 from ..backbones import load_backbone
-from ..data.dataset import DataError, Drawings, ImageFiles, ImageList, as_rgb, open_image
+from ..data.dataset import (
+    DataError,
+    Drawings,
+    ImageFiles,
+    ImageList,
+    as_rgb,
+    not_read,
+    open_image,
+)
 from ..data.folders import SUFFIXES
-from ..data.sketch import rastered
+from ..data.sketch import as_sketch, rastered
 from ..extraction import compute_options, compute_rows, fused, mapped, unreadable
 from ..features import FeatureError
 from ..machine import printable, reason
@@ -39,15 +47,16 @@ class File(NamedTuple):
     reason: str = ""  # why it cannot be read
 
 
-def scan(root: Path) -> dict[str, File]:
-    """Return the image files below a folder by path, except hidden ones and linked folders.
+def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
+    """Return the image files below a folder by path, and the paths of the other files.
 
-    A subfolder that cannot be opened is listed too, with the reason.
+    Hidden files, linked folders and the index are in neither. A subfolder that cannot be opened is
+    listed with the images, with the reason.
 
     Raises:
         DataError: the folder itself cannot be opened.
     """
-    found = {}
+    found, others = {}, []
 
     def locked(error: OSError) -> None:
         path = os.path.relpath(error.filename, root)
@@ -57,13 +66,18 @@ def scan(root: Path) -> dict[str, File]:
 
     for folder, folders, names in os.walk(root, onerror=locked):
         folders[:] = sorted(
-            n for n in folders if not n.startswith(".") and not os.path.islink(f"{folder}/{n}")
+            n
+            for n in folders
+            if not n.startswith(".")
+            and not os.path.islink(f"{folder}/{n}")
+            and Path(folder, n) != index
         )
-        for name in sorted(names):
+        for name in sorted(n for n in names if not n.startswith(".")):
             path = os.path.join(folder, name)
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
-                continue
             inside = os.path.relpath(path, root)
+            if not name.lower().endswith(SUFFIXES):
+                others.append(inside)
+                continue
             try:
                 about = os.stat(path)
             except OSError as error:  # for example a broken or circular link
@@ -71,7 +85,7 @@ def scan(root: Path) -> dict[str, File]:
                 continue
             why = "" if stat.S_ISREG(about.st_mode) else "not a regular file"
             found[inside] = File(inside, about.st_size, about.st_mtime_ns, why)
-    return found
+    return found, others
 
 
 class _Images(ImageFiles):
@@ -166,6 +180,8 @@ class Gallery:
         unreadable: why images were left out, by path relative to ``root``.
         changes: how many images :meth:`build` found ``new``, ``changed``, ``unchanged`` and
             ``removed``; None after :meth:`open`.
+        others: the other files that :meth:`build` found, counted in one line per ending; None after
+            :meth:`open`.
     """
 
     def __init__(self, index: Path, model, device, progress: bool):
@@ -173,7 +189,7 @@ class Gallery:
         self.index, self.root = index, Path(stored.about["root"])
         self.paths = [f.path for f in stored.files]
         self.unreadable = {f.path: f.reason for f in stored.unreadable}
-        self.photo, self.changes = stored.x, None
+        self.photo, self.changes, self.others = stored.x, None, None
         self._backbone = stored.about["backbone"]
         self._given = stored.about["model"] or BOOK if model is None else model
         self.device, self._progress = machine.pick_device(device), progress
@@ -206,7 +222,7 @@ class Gallery:
         read are left out, and are tried again when they change.
 
         Args:
-            folder: with images; hidden files, other files and linked folders are ignored.
+            folder: with images; hidden files and linked folders are ignored.
             index: a folder; by default ``<folder's name>.ssgn`` in the current folder.
             model: its backbone computes the features, and it searches unless another is given: see
                 :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
@@ -244,14 +260,15 @@ class Gallery:
             "backbone": {"backbone": backbone, "weights": net.weights, "size": net.size},
             "model": name,
         }
-        there = scan(root)
+        there, others = scan(root, index.resolve())
+        others = list(not_read(others).values())
         if stored:
             _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
         with machine.lock(index):
-            changes = _update(index, root, there, stored, about, net, options)
+            changes = _update(index, root, there, others, stored, about, net, options)
         gallery = cls(index, model if isinstance(model, SSGN) else None, device, progress)
-        gallery.changes = changes
+        gallery.changes, gallery.others = changes, others
         return gallery
 
     @classmethod
@@ -328,7 +345,7 @@ class Gallery:
 
         Args:
             sketch: a file, a PIL image, or a uint8 array ``[h, w]`` or ``[h, w, 3]``; dark on light
-                or light on dark, of any size.
+                or light on dark, of any size. On a transparent ground, the ink decides.
             k: how many images to find; a smaller gallery is returned whole.
 
         Raises:
@@ -363,12 +380,12 @@ def _named(backbone: dict) -> str:
 def _image(sketch) -> Image.Image:
     """Convert a sketch of any kind to an RGB image."""
     if isinstance(sketch, Image.Image):
-        return as_rgb(sketch)
+        return as_sketch(sketch)
     if isinstance(sketch, np.ndarray):
-        return as_rgb(Image.fromarray(sketch))
+        return as_sketch(Image.fromarray(sketch))
     try:
         with open_image(Path(sketch).expanduser()) as image:
-            return as_rgb(image)
+            return as_sketch(image)
     except Exception as error:
         raise DataError(
             f"the sketch {printable(sketch)} cannot be read: {reason(error)}"
@@ -400,7 +417,9 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
         )
 
 
-def _update(index: Path, root: Path, there, stored: _Stored | None, about, net, options) -> dict:
+def _update(
+    index: Path, root: Path, there, others, stored: _Stored | None, about, net, options
+) -> dict:
     """Update an index to the images that are there, and count what has changed."""
     before = {}
     if stored:
@@ -432,6 +451,7 @@ def _update(index: Path, root: Path, there, stored: _Stored | None, about, net, 
         raise DataError(
             f"{root} has no image that can be read"
             + (f": {reasons}" if reasons else f"; image files end in {', '.join(SUFFIXES)}")
+            + "".join(f"\n{line}" for line in others)
         )
     if not stored or (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
         # Write a new file; it becomes part of the index when index.json names it.
