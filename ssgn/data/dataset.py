@@ -68,7 +68,8 @@ class ImageFiles(ImageList):
     Args:
         paths: N files.
         names: N names, the same wherever the files are, such as class and file name.
-        convert: makes an RGB image of an opened one; by default :func:`as_rgb`.
+        convert: makes an RGB image of an opened one; by default :func:`as_rgb`. For sketches:
+            :func:`~ssgn.data.sketch.as_sketch`.
     """
 
     def __init__(
@@ -194,8 +195,8 @@ def decoded(image: Image.Image) -> Image.Image:
     elif image.mode == "La":
         image = image.convert("LA")  # Pillow converts it to nothing else
     elif key is not None and ";" in form and image.mode in ("L", "RGB"):
-        # Pillow brings pixels to 8 bits, but not the color that is transparent. Of RGB, it keeps the
-        # upper 8 of 16 bits, so a color that differs in the lower ones is transparent too.
+        # Pillow brings pixels to 8 bits, but not the color that is transparent. Of 16 bits of RGB,
+        # it keeps the upper 8: a color that differs in the lower ones is transparent too.
         if image.mode == "RGB":
             image.info["transparency"] = tuple(value >> 8 for value in key)
         else:
