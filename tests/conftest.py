@@ -61,6 +61,11 @@ def endings(monkeypatch):
 
     def use(heif):
         monkeypatch.setattr(dataset, "find_spec", lambda name: heif or None)
+        # As if the real one had not been imported by another test.
+        for table in (Image.OPEN, Image.EXTENSION):
+            for name in ("HEIF", *dataset.HEIF):
+                monkeypatch.delitem(table, name, raising=False)
+        monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
         for module in (folders, index):
             monkeypatch.setattr(module, "SUFFIXES", dataset.readable_endings())
 
@@ -84,12 +89,11 @@ def pillow_heif(monkeypatch, endings):
         calls.append("registered")
         Image.register_open("HEIF", File, lambda head: head.startswith(HEIC[:12]))
 
-    for name in ("ID", "OPEN"):
-        monkeypatch.setattr(Image, name, type(getattr(Image, name))(getattr(Image, name)))
+    endings(heif=True)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
     module = ModuleType("pillow_heif")
     module.register_heif_opener = register_heif_opener
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    endings(heif=True)
     return calls
 
 

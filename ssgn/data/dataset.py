@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from numbers import Integral
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..machine import digest, printable, read_json
 
@@ -147,15 +148,6 @@ def open_image(path: Path | str) -> Image.Image:
 
 
 MAX_PIXELS = 2**26  # 8192 x 8192; a small file that claims to be larger could fill the memory
-TURNS = {  # how to bring an image upright, by its EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -186,42 +178,26 @@ def decoded(image: Image.Image) -> Image.Image:
     if image.format == "TIFF":
         image.filename = ""  # by name, Pillow 13 maps the pixels of a turned one in a wrong shape
     image.load()  # in some formats, transparency is known only then
-    turn = _turn(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown scale")
     key = image.info.get("transparency")
-    if image.mode.startswith("I"):
-        image = _in_8_bits(image, key)
-    elif image.mode == "La":
-        image = image.convert("LA")  # Pillow converts it to nothing else
-    elif key is not None and ";" in form and image.mode in ("L", "RGB"):
+    if key is not None and ";" in form and image.mode in ("L", "RGB"):
         # Pillow brings pixels to 8 bits, but not the color that is transparent. Of 16 bits of RGB,
         # it keeps the upper 8: a color that differs in the lower ones is transparent too.
         if image.mode == "RGB":
             image.info["transparency"] = tuple(value >> 8 for value in key)
         else:
             image.info["transparency"] = key * 255 // (2 ** int(form[-1]) - 1)
-    if turn is not None:
-        image = image.transpose(turn)
-        kept = ("transparency",)  # but not the orientation, so that it is not turned again
-        image.info = {name: value for name, value in image.info.items() if name in kept}
-    return image
+    with suppress(Exception):  # the pixels are good, and malformed EXIF can make Pillow raise any
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown scale")
+    if image.mode.startswith("I"):
+        return _in_8_bits(image)
+    return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to LA only
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to bring an image upright; None if it is, or if its EXIF cannot be read."""
-    try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # the pixels are good, and malformed EXIF can make Pillow raise anything
-        return None
-
-
-def _in_8_bits(image: Image.Image, key: int | None) -> Image.Image:
-    """Scale gray pixels of 9 to 16 bits; Pillow's own conversion clips nearly all to white.
-
-    Args:
-        key: the value that is transparent.
-    """
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale gray pixels of 9 to 16 bits; Pillow's own conversion clips nearly all to white."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     most = 2 ** min(16, *tags.get(ExifTags.Base.BitsPerSample, (16,))) - 1  # white
     values = np.asarray(image).astype(np.float32)
@@ -230,7 +206,7 @@ def _in_8_bits(image: Image.Image, key: int | None) -> Image.Image:
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero
         values = most - values
     gray = Image.fromarray((values / (most / 255)).round().astype(np.uint8))
-    if key is not None:
+    if (key := image.info.get("transparency")) is not None:
         gray.putalpha(Image.fromarray(np.uint8(255) * (np.asarray(image) != key)))
     return gray
 
