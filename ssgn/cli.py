@@ -265,6 +265,8 @@ def index(
     gallery = Gallery.build(folder, out, model=model, **options)
     typer.echo(", ".join(f"{n} {what}" for what, n in gallery.changes.items()))
     _list_unreadable("not readable", gallery.unreadable)
+    for line in gallery.others:
+        typer.echo(line, err=True)
     typer.echo(f"{len(gallery)} images in {printable(gallery.index)}. To search them:")
     quoted = printable(shlex.quote(str(gallery.index)))
     typer.echo(f"  ssgn search {quoted} SKETCH.png --out page.html")

@@ -29,11 +29,62 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
 
-def png(width: int, height: int, data: bytes, bits: int = 8, color: int = 2, interlace: int = 0):
-    """A PNG of compressed scanlines, which need not fit its header."""
+def png(
+    width: int,
+    height: int,
+    data: bytes,
+    bits: int = 8,
+    color: int = 2,
+    interlace: int = 0,
+    more: bytes = b"",
+) -> bytes:
+    """A PNG of compressed scanlines, which need not fit its header.
+
+    Args:
+        more: chunks before the scanlines.
+    """
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlace)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
+    parts = (chunk(b"IHDR", header), more, chunk(b"IDAT", data), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def packed(rows: np.ndarray, bits: int, order: str = ">") -> list[bytes]:
+    """Rows of samples of 1 to 32 bits, each as bytes."""
+    if bits in (8, 16, 32):
+        return [row.astype(f"{order}u{bits // 8}").tobytes() for row in rows]
+    each = (rows[..., None] >> np.arange(bits)[::-1]) & 1
+    return [np.packbits(row).tobytes() for row in each.reshape(len(rows), -1)]
+
+
+def tiff(
+    pixels: np.ndarray, bits: int, photometric: int = 1, order: str = "<", alpha: int | None = None
+) -> bytes:
+    """An uncompressed TIFF of any depth, most of which Pillow can read but not write.
+
+    Args:
+        pixels: ``[h, w]`` or ``[h, w, channels]``.
+        photometric: 0 for gray whose zero is white, 1 for other gray, 2 for RGB.
+        order: ``"<"`` or ``">"``.
+        alpha: of the last channel: 1 if the others are multiplied by it, else 2.
+    """
+    height, width, *channels = pixels.shape
+    n = channels[0] if channels else 1
+    data = b"".join(packed(pixels.reshape(height, -1), bits, order))
+    entries = [
+        (256, [width]), (257, [height]), (258, [bits] * n), (259, [1]), (262, [photometric]),
+        (273, [8]), (277, [n]), (278, [height]), (279, [len(data)]),
+        *([(338, [alpha])] if alpha else []),
+    ]  # fmt: skip
+    directory, after = struct.pack(f"{order}H", len(entries)), b""
+    end = 8 + len(data) + 2 + 12 * len(entries) + 4
+    for tag, values in entries:
+        value = struct.pack(f"{order}{len(values)}H", *values)
+        if len(value) > 4:
+            value, after = struct.pack(f"{order}I", end + len(after)), after + value
+        directory += struct.pack(f"{order}HHI", tag, 3, len(values)) + value.ljust(4, b"\0")
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    head = magic + struct.pack(f"{order}I", 8 + len(data))
+    return head + data + directory + bytes(4) + after
 
 
 def bomb(side: int = 20_000) -> bytes:

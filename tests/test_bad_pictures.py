@@ -3,19 +3,33 @@ reason, and no label ever moves to another image."""
 
 import json
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bad_pictures import COLORS, NO_FILES, bomb, cases, image_of, seen_class
-from PIL import Image, ImageFile
+from bad_pictures import (
+    COLORS,
+    NO_FILES,
+    bomb,
+    cases,
+    chunk,
+    image_of,
+    packed,
+    png,
+    saved,
+    seen_class,
+    tiff,
+)
+from PIL import Image, ImageFile, PngImagePlugin
 
 import ssgn
 from ssgn import extraction
 from ssgn.backbones import load_backbone
-from ssgn.data import DataError, ImageFiles, check_dataset
+from ssgn.data import DataError, ImageFiles, as_rgb, check_dataset, open_image
 from ssgn.machine import reason
 
 pytestmark = [
@@ -191,6 +205,184 @@ def test_every_mode_is_read_as_if_pasted_on_white(tmp_path, image, name, options
     want = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
     got = ImageFiles([tmp_path / name], ["a"])[0]
     assert got.mode == "RGB" and np.array_equal(got, want)
+
+
+def pixels_of(path, content):
+    path.write_bytes(content)
+    return np.asarray(ImageFiles([path], ["a"])[0])
+
+
+def test_the_reduced_key_of_a_png_is_kept_when_it_is_converted_again(tmp_path):
+    row = b"\0" + packed(np.array([[1, 2]]), 4)[0]
+    key = chunk(b"tRNS", struct.pack(">H", 1))
+    (tmp_path / "a.png").write_bytes(png(2, 1, zlib.compress(row), 4, 0, more=key))
+    with open_image(tmp_path / "a.png") as image:
+        once, twice = as_rgb(image), as_rgb(image)
+    assert np.asarray(once)[0, :, 0].tolist() == np.asarray(twice)[0, :, 0].tolist() == [255, 34]
+
+
+@pytest.mark.parametrize(
+    "color, bits",
+    [
+        *((0, bits) for bits in (1, 2, 4, 8, 16)),
+        *((2, bits) for bits in (8, 16)),
+        *((3, bits) for bits in (1, 2, 4, 8)),
+        *((4, bits) for bits in (8, 16)),
+        *((6, bits) for bits in (8, 16)),
+    ],
+)
+def test_what_is_transparent_in_a_png_of_any_depth_is_white(tmp_path, color, bits):
+    """The color types 0 and 2 name one transparent color, 3 one per color, 4 and 6 per pixel."""
+    most = 2**bits - 1
+    nearest = 256 if (color, bits) == (2, 16) else 1  # Pillow keeps 8 bits of a color's 16
+    levels = np.unique([0, nearest, most // 3, most])
+    shown = np.round(levels * 255 / most)
+    for k, key in enumerate(levels):
+        more, clear = b"", np.arange(len(levels)) == k
+        rows = levels[:, None]
+        if color == 0:
+            more = chunk(b"tRNS", struct.pack(">H", key))
+        elif color == 2:
+            rows = np.repeat(rows, 3, 1)
+            more = chunk(b"tRNS", struct.pack(">3H", key, key, key))
+        elif color == 3:
+            rows = np.arange(len(levels))[:, None]
+            shown = levels % 256
+            more = chunk(b"PLTE", np.repeat(shown, 3).astype(np.uint8).tobytes())
+            more += chunk(b"tRNS", (255 * ~clear).astype(np.uint8).tobytes())
+        else:
+            rows = np.repeat(rows, 3 if color == 6 else 1, 1)
+            rows = np.hstack([rows, (most * ~clear)[:, None]])
+        lines = b"".join(b"\0" + row for row in packed(rows.reshape(1, -1), bits))
+        content = png(len(levels), 1, zlib.compress(lines), bits, color, more=more)
+        got = pixels_of(tmp_path / "a.png", content)[0].astype(int)
+        assert np.abs(got - np.where(clear, 255, shown)[:, None]).max() <= 1, key
+
+
+@pytest.mark.parametrize("zero_is_white", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+@pytest.mark.parametrize("order", "<>")
+def test_a_gray_tiff_of_any_depth_is_read_right_or_refused(tmp_path, order, bits, zero_is_white):
+    most = 2**bits - 1
+    levels = np.unique([0, most // 3, most // 2, most])[None]
+    content = tiff(levels, bits, int(not zero_is_white), order)
+    try:
+        got = pixels_of(tmp_path / "a.tif", content)
+    except Image.UnidentifiedImageError:  # by some versions of Pillow
+        assert bits == 12 or (order, bits, zero_is_white) == (">", 16, True)
+        return
+    right = levels * 255 / most
+    right = 255 - right if zero_is_white else right
+    assert np.abs(got[..., 0] - right).max() <= 1
+
+
+@pytest.mark.parametrize("compression", ["packbits", "tiff_adobe_deflate", "tiff_lzw"])
+def test_a_compressed_16_bit_tiff_whose_zero_is_white_is_inverted(tmp_path, compression):
+    levels = np.array([[0, 257, 30 * 257, 65535]], np.uint16)
+    content = saved(Image.fromarray(levels), "TIFF", compression=compression, tiffinfo={262: 0})
+    assert pixels_of(tmp_path / "a.tif", content)[0, :, 0].tolist() == [255, 254, 225, 0]
+
+
+@pytest.mark.parametrize(
+    "pixels", [[[0, 70_000]], [[0, 2**32 - 1]]], ids=["above 16 bits", "negative or above"]
+)
+def test_integers_of_unknown_scale_are_refused(tmp_path, pixels):
+    with pytest.raises(ValueError, match="integers beyond 16 bits, of unknown scale"):
+        pixels_of(tmp_path / "a.tif", tiff(np.array(pixels), 32))
+    with pytest.raises(ValueError, match="integers beyond 16 bits, of unknown scale"):
+        as_rgb(Image.fromarray(np.array([[-1, 5]], np.int32)))
+
+
+@pytest.mark.parametrize("alpha", [1, 2], ids=["multiplied", "not multiplied"])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", "<>")
+def test_a_transparent_tiff_is_read_as_if_pasted_on_white(tmp_path, order, bits, alpha):
+    most = 2**bits - 1
+    half = most // 2
+    pixels = np.array([[[0, 0, 0, 0], [half, 0, 0, half], [0, most, 0, most]]])
+    if alpha == 2:
+        pixels[0, 1, 0] = most
+    got = pixels_of(tmp_path / "a.tif", tiff(pixels, bits, 2, order, alpha))
+    right = np.array([[[255, 255, 255], [255, 128, 128], [0, 255, 0]]])
+    assert np.abs(got - right).max() <= 1
+
+
+def test_gray_that_is_multiplied_by_its_alpha_is_read_as_if_pasted_on_white(tmp_path):
+    pixels = np.array([[[0, 0], [64, 128], [255, 255]]])
+    try:
+        got = pixels_of(tmp_path / "a.tif", tiff(pixels, 8, 1, "<", 1))
+    except Image.UnidentifiedImageError:
+        pytest.skip("this Pillow does not know the mode La")
+    assert np.abs(got[0, :, 0] - [255, 191, 255]).max() <= 1
+
+
+# Orientation ----------------------------------------------------------------------------------
+
+LYING = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+UPRIGHT = LYING.transpose(Image.Transpose.ROTATE_270)  # as orientation 6 asks
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["1", "CMYK", "I;16", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_turned_tiff_of_any_mode_is_read_upright(tmp_path, mode, compression):
+    """Pillow 13 itself scrambles some of them, if they are opened by name."""
+    path = tmp_path / "a.tif"
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(LYING.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = LYING.convert(mode)
+    image.save(path, compression=compression, tiffinfo={274: 6})
+    right = (LYING.convert("L") if mode == "I;16" else image).convert("RGB")
+    right = right.transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(ImageFiles([path], ["a"])[0], right)
+
+
+def directory(*entries):
+    """EXIF with entries (tag, type, count, four bytes)."""
+    body = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+SIX = (0x112, 3, 1, b"\6\0\0\0")
+EXIF = {  # and whether the orientation in it is sound; None: only some versions of Pillow find it
+    "garbage": (b"Exif\0\0garbage!!", False),
+    "GPS as text": (directory(SIX, (0x8825, 2, 4, b"abc\0")), None),
+    "header only": (b"Exif\0\0", False),
+    "no header": (b"Exif\0\0\0\x08\0\2\1\x12\0\3", False),
+    "orientation as text": (directory((0x112, 2, 2, b"6\0\0\0")), False),
+    "orientation beyond the end": (directory((0x112, 3, 100, b"\xff\0\0\0")), False),
+    "orientation nine": (directory((0x112, 3, 1, b"\x09\0\0\0")), False),
+    "orientation of no type": (directory((0x112, 0, 1, b"\6\0\0\0")), False),
+    "resolution beyond the end": (directory(SIX, (0x11A, 5, 2, b"\xff\0\0\0")), True),
+    "sound": (directory(SIX), True),
+    "sub-directory beyond the end": (directory(SIX, (0x8769, 4, 1, b"\xff\xff\xff\x7f")), True),
+    "sub-directory is itself": (directory(SIX, (0x8769, 4, 1, b"\x08\0\0\0")), True),
+}
+
+
+@pytest.mark.parametrize("kind", EXIF)
+@pytest.mark.parametrize("form", ["JPEG", "MPO", "PNG", "WEBP"])
+def test_broken_exif_does_not_hide_an_image_nor_a_sound_orientation(tmp_path, form, kind):
+    exif, sound = EXIF[kind]
+    options = {"MPO": {"save_all": True, "append_images": [LYING]}, "WEBP": {"lossless": True}}
+    content = saved(LYING, form, exif=exif, **options.get(form, {}))
+    got = pixels_of(tmp_path / "a", content)
+    if sound is None:
+        sound = got.shape[:2] == (30, 20)
+    right = np.asarray(UPRIGHT if sound else LYING)
+    assert got.shape == right.shape
+    assert form in ("JPEG", "MPO") or np.array_equal(got, right)
+
+
+def test_an_image_is_turned_once(tmp_path):
+    exif, xmp = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x112] = 6
+    xmp.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    for options in ({"exif": exif}, {"pnginfo": xmp}):
+        (tmp_path / "a.png").write_bytes(saved(LYING, "PNG", **options))
+        with open_image(tmp_path / "a.png") as image:
+            once = as_rgb(image)
+        assert np.array_equal(once, UPRIGHT) and np.array_equal(as_rgb(once), UPRIGHT)
 
 
 # Folders and files that cannot be opened ------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import HEIC
 from PIL import Image
 
 import ssgn
@@ -366,6 +367,80 @@ def test_halves_with_other_names_are_listed(own, names):
     assert (
         f"{own} holds {', '.join(sorted(names))}. Name the two halves sketch and photo" in message
     )
+
+
+@pytest.mark.parametrize("suffix", [".JFIF", ".JPG", ".jfif", ".jpe", ".jpeg"])
+def test_a_jpeg_is_listed_under_any_of_its_endings(own, suffix):
+    put(own / f"photo/thing 3/2{suffix}")
+    ds = ssgn.load_dataset("folder", root=own)
+    assert len(ds.photo) == 21 and ds.photo[ds.photo.names.index(f"thing 3/2{suffix}")]
+
+
+def test_files_that_are_not_read_are_counted_by_ending(own, endings):
+    endings(heif=False)
+    for name in ("a.PSD", "b.psd", "list", "readme.txt"):
+        put(own / "photo/thing 3" / name, b"x")
+    report = check_dataset("folder", own, progress=False)
+    where = own / "photo/thing 3"
+    assert report.problems == []
+    assert [line for line in report.found if line.startswith("not read")] == [
+        f"not read: 1 without an ending, such as {where / 'list'}",
+        f"not read: 2 .psd, such as {where / 'a.PSD'}",
+        f"not read: 1 .txt, such as {where / 'readme.txt'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "suffix, way_out",
+    [(".avif", "pip install 'pillow>=11.3'"), (".heic", "pip install pillow-heif")],
+)
+def test_images_that_this_computer_cannot_read_are_counted_with_the_way_out(
+    own, endings, monkeypatch, suffix, way_out
+):
+    known = {k: v for k, v in Image.registered_extensions().items() if k != suffix}
+    monkeypatch.setattr(Image, "registered_extensions", lambda: known)
+    endings(heif=False)
+    for name in ("thing 3", "thing 4"):
+        put(own / f"photo/{name}/2{suffix}", HEIC)
+    (problem,) = check_dataset("folder", own, progress=False).problems
+    first = own / f"photo/thing 3/2{suffix}"
+    assert problem == f"not read: 2 {suffix}, such as {first}. To read such images: {way_out}"
+    assert len(ssgn.load_dataset("folder", root=own).photo) == 20
+    for path in (own / "photo/thing 3").glob("*.jpg"):
+        path.unlink()
+    message = refusal("folder", own)
+    assert "thing 3 has no images" in message and problem in message
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(own, pillow_heif):
+    assert check_dataset("folder", own, progress=False).problems == [] and pillow_heif == []
+    for name in ("2.heic", "3.HEIF", "4.hif", "named wrongly.jpg"):
+        put(own / "photo/thing 3" / name, HEIC)
+    assert check_dataset("folder", own, progress=False).problems == []
+    assert pillow_heif[0] == "registered"
+    ds = ssgn.load_dataset("folder", root=own)
+    assert len(ds.photo) == 24
+    assert ds.photo[ds.photo.names.index("thing 3/3.HEIF")].getpixel((0, 0)) == (200, 10, 10)
+
+
+def test_heic_without_pillow_heif_is_named_whatever_its_ending(own, endings):
+    endings(heif=False)
+    path = put(own / "photo/thing 3/2.jpg", HEIC)
+    (problem,) = check_dataset("folder", own, progress=False).problems
+    assert problem == (
+        f"{path} cannot be read: it is HEIC; to read such images: pip install pillow-heif"
+    )
+
+
+def test_white_lines_on_a_transparent_ground_are_black_ones_on_white_in_sketches_only(own):
+    line = np.zeros((32, 32, 4), np.uint8)
+    line[15, 4:28] = 255
+    for half in ("sketch", "photo"):
+        Image.fromarray(line).save(own / half / "thing 3/0.png")
+    ds = ssgn.load_dataset("folder", root=own)
+    sketch = np.asarray(ds.sketch[ds.sketch.names.index("thing 3/0.png")])
+    assert sketch[15, 10].tolist() == [0, 0, 0] and sketch[0, 0].tolist() == [255] * 3
+    assert np.asarray(ds.photo[ds.photo.names.index("thing 3/0.png")]).min() == 255
 
 
 # QuickDraw-Extended and the user's own images -------------------------------------------------

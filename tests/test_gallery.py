@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import left_in
+from conftest import HEIC, left_in
 from PIL import Image, ImageDraw
 
 import ssgn
@@ -269,6 +269,37 @@ def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(images, mo
         build(images, model)
 
 
+def test_an_image_of_too_many_pixels_is_left_out(images, model, monkeypatch):
+    monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
+    paint(images / "huge.png", 1, (60, 50))
+    made = build(images, model)
+    assert set(made.unreadable) == {"huge.png"} and "60 x 50 pixels" in made.unreadable["huge.png"]
+
+
+def test_other_files_are_counted_by_ending(images, checkpoint, command, endings):
+    endings(heif=False)
+    for name in ("sub/x.HEIC", "y.heic"):
+        (images / name).write_bytes(HEIC)
+    for _ in range(2):  # an index in the folder is not among them
+        made = Gallery.build(images, images / "index", model=checkpoint, progress=False)
+        assert made.paths == sorted(ALL) and made.others == [
+            "not read: 2 .heic, such as y.heic. To read such images: pip install pillow-heif",
+            "not read: 1 .txt, such as readme.txt",
+        ]
+    assert Gallery.open(made.index).others is None
+    code, _, err = command("index", images, "--out", made.index)
+    assert code == 0 and all(line in err.splitlines() for line in made.others)
+
+
+def test_heic_is_indexed_once_pillow_heif_is_installed(images, model, pillow_heif, endings):
+    endings(heif=False)
+    (images / "y.heic").write_bytes(HEIC)
+    assert build(images, model).paths == sorted(ALL) and pillow_heif == []
+    endings(heif=True)
+    made = build(images, model)
+    assert "y.heic" in made.paths and made.changes["new"] == 1 and not made.unreadable
+
+
 def test_links_to_folders_are_not_followed_and_an_index_may_be_among_the_images(images, model):
     (images / "sub/loop").symlink_to(images)
     (images / "link.png").symlink_to(images / "a.png")
@@ -298,6 +329,9 @@ def test_missing_folder_images_or_index_are_named(tmp_path, images, model):
         build(images / "a.png", model)
     (tmp_path / "none").mkdir()
     with pytest.raises(ssgn.DataError, match="no image that can be read; image files end in .png"):
+        build(tmp_path / "none", model)
+    (tmp_path / "none/x.psd").write_text("x")
+    with pytest.raises(ssgn.DataError, match="files end in .png.*\nnot read: 1 .psd, such as"):
         build(tmp_path / "none", model)
     (tmp_path / "none/x.png").write_text("x")
     with pytest.raises(ssgn.DataError, match="x.png: not an image that Pillow knows"):
@@ -425,6 +459,19 @@ def test_a_sketch_may_be_a_file_an_image_or_an_array(images, model, sketch):
         image.load()
     shapes = [sketch, str(sketch), image, np.asarray(image), np.asarray(image.convert("RGB"))]
     assert len({tuple(made.search(s)) for s in shapes}) == 1
+
+
+@pytest.mark.parametrize("dataset", ["doodle-emoji", "sketchy"])
+def test_white_lines_on_a_transparent_ground_find_what_black_ones_on_white_find(images, dataset):
+    made, black = build(images, model_like(dataset)), Image.new("L", (300, 200), 255)
+    ImageDraw.Draw(black).ellipse((60, 40, 240, 160), outline=0, width=4)
+    white = Image.new("RGBA", black.size, "white")
+    white.putalpha(Image.eval(black, lambda v: 255 - v))
+    white.save(images.parent / "white.png")
+    want = made.search(black)
+    for sketch in (white, np.asarray(white), images.parent / "white.png"):
+        found = made.search(sketch)
+        assert list(found) == list(want) and found.sketch == want.sketch
 
 
 @pytest.mark.parametrize("dataset", ["doodle-emoji", "sketchy"])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..machine import reason
 from . import folders
-from .dataset import Split
+from .dataset import NEEDS, Split, not_read
 from .doodle_photo import survey_photos
 from .folders import HALVES, Survey, some
 
@@ -76,6 +76,8 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     report.problems += survey.left_out()
     if survey.skipped:
         report.found.append(f"left out, because they are not classes: {some(survey.skipped)}")
+    for ending, line in not_read(survey.others).items():
+        (report.problems if ending in NEEDS else report.found).append(line)
     images = folders.image_files(survey.sketch + survey.photo)
 
     def why(i: int) -> str | None:

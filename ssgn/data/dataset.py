@@ -7,14 +7,16 @@ import json
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..machine import digest, in_lines, printable, read_json
 
@@ -67,26 +69,60 @@ class ImageList(Sequence):
 
 
 class ImageFiles(ImageList):
-    """Image files, converted by :func:`as_rgb`.
+    """Image files.
 
     Args:
         paths: N files.
         names: N names, the same wherever the files are, such as class and file name.
+        convert: makes an RGB image of an opened one; by default :func:`as_rgb`. For sketches:
+            :func:`~ssgn.data.sketch.as_sketch`.
     """
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str]):
+    def __init__(
+        self, paths: Sequence[Path], names: Sequence[str], convert: Callable | None = None
+    ):
         self.paths, self.names = list(paths), list(names)
+        self.convert = convert or as_rgb
 
     def where(self, i: int) -> str:
         return printable(self.paths[i])
 
     def _image(self, i: int) -> Image.Image:
         with open_image(self.paths[i]) as image:
-            return as_rgb(image)
+            return self.convert(image)
+
+
+HEIF = (".heic", ".heif", ".hif")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif"),
+    *HEIF,
+)
+NEEDS = {".avif": "pip install 'pillow>=11.3'", **dict.fromkeys(HEIF, "pip install pillow-heif")}
+
+
+def readable_endings() -> tuple[str, ...]:
+    """The endings of image files that can be read with what is installed."""
+    known = {*Image.registered_extensions()}
+    if find_spec("pillow_heif"):
+        known.update(HEIF)
+    return tuple(ending for ending in ENDINGS if ending in known)
+
+
+def not_read(paths: Iterable[Path | str]) -> dict[str, str]:
+    """Count files that are not read as images, by ending: a line of text for each."""
+    found: dict[str, list] = {}
+    for path in paths:
+        found.setdefault(os.path.splitext(path)[1].lower(), []).append(path)
+    return {
+        ending: f"not read: {len(files):,} {printable(ending) or 'without an ending'}, such as "
+        + printable(files[0])
+        + (f". To read such images: {NEEDS[ending]}" if ending in NEEDS else "")
+        for ending, files in sorted(found.items())
+    }
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """Open an image file without decoding it.
+    """Open an image file without decoding it; HEIC if pillow-heif is installed.
 
     A PNG's checksums are verified. JPEG, WebP, BMP and most other formats have none: changed bits
     that can still be decoded go unnoticed.
@@ -97,7 +133,18 @@ def open_image(path: Path | str) -> Image.Image:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
-    image = Image.open(path)
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError as error:
+        if not find_spec("pillow_heif"):
+            with open(path, "rb") as file:
+                if file.read(11)[4:] in (b"ftyphei", b"ftypmif"):
+                    raise OSError(f"it is HEIC; to read such images: {NEEDS['.heic']}") from error
+            raise
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        image = Image.open(path)
     if image.format == "PNG":
         with image:
             image.verify()  # decoding alone ignores the checksums of pixels
@@ -111,26 +158,66 @@ MAX_PIXELS = 2**26  # 8192 x 8192; a small file that claims to be larger could f
 def as_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB: upright by its EXIF orientation, transparent parts white.
 
-    The first frame is taken of an animation. Channels of 16 bits are reduced to 8.
+    The first frame is taken of an animation. Channels of more than 8 bits are reduced to 8. EXIF
+    that cannot be read is ignored.
 
     Raises:
-        ValueError: more than :data:`MAX_PIXELS` pixels, or floating-point pixels (mode F), whose
-            scale is unknown.
+        ValueError: more than :data:`MAX_PIXELS` pixels, or pixels of unknown scale: floating-point
+            numbers (mode F), or integers beyond 16 bits.
         OSError: the file is damaged. A decoder may raise other exceptions.
+    """
+    return flat(decoded(image))
+
+
+def decoded(image: Image.Image) -> Image.Image:
+    """Decode an image: upright, with 8 bits per channel, transparent where it was.
+
+    Raises:
+        ValueError, OSError: as of :func:`as_rgb`.
     """
     if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
         raise ValueError(
             f"{image.width} x {image.height} pixels exceed the limit of {MAX_PIXELS:,} pixels"
         )
+    form = image.tile[0][3] if image.format == "PNG" and image.tile else ""  # such as "L;4"
+    if image.format == "TIFF":
+        image.filename = ""  # by name, Pillow 13 maps the pixels of a turned one in a wrong shape
     image.load()  # in some formats, transparency is known only then
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    key = image.info.get("transparency")
+    if key is not None and ";" in form and image.mode in ("L", "RGB"):
+        # Pillow brings pixels to 8 bits, but not the color that is transparent. Of 16 bits of RGB,
+        # it keeps the upper 8: a color that differs in the lower ones is transparent too.
+        if image.mode == "RGB":
+            image.info["transparency"] = tuple(value >> 8 for value in key)
+        else:
+            image.info["transparency"] = key * 255 // (2 ** int(form[-1]) - 1)
+    with suppress(Exception):  # the pixels are good, and malformed EXIF can make Pillow raise any
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown scale")
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips nearly all to white
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.float32) / 257).clip(0, 255).round().astype(np.uint8)
-        )
+    if image.mode.startswith("I"):
+        return _in_8_bits(image)
+    return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to LA only
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale gray pixels of 9 to 16 bits; Pillow's own conversion clips nearly all to white."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    most = 2 ** min(16, *tags.get(ExifTags.Base.BitsPerSample, (16,))) - 1  # white
+    values = np.asarray(image).astype(np.float32)
+    if values.min() < 0 or values.max() > most:
+        raise ValueError("its pixels are integers beyond 16 bits, of unknown scale")
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero
+        values = most - values
+    gray = Image.fromarray((values / (most / 255)).round().astype(np.uint8))
+    if (key := image.info.get("transparency")) is not None:
+        gray.putalpha(Image.fromarray(np.uint8(255) * (np.asarray(image) != key)))
+    return gray
+
+
+def flat(image: Image.Image) -> Image.Image:
+    """Convert a decoded image to RGB, on a white ground."""
     if not image.has_transparency_data:  # most photos: the same pixels in half the time
         return image.convert("RGB")
     image = image.convert("RGBA")

@@ -15,7 +15,7 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,12 +25,13 @@ from tqdm import tqdm
 
 from ..machine import cache_dir, digest, printable, reason
 from ..moved import moved
-from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike
+from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike, not_read, readable_endings
+from .sketch import as_sketch
 
 __getattr__ = moved(__name__)
 
 TABLES = Path(__file__).parent / "tables"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".avif")
+SUFFIXES = readable_endings()
 HALVES = ("sketch", "photo")
 # How the names of hidden folders, and of those that systems and servers add, begin.
 SYSTEM = (
@@ -98,6 +99,7 @@ class Survey:
         loose: images beside the class folders instead of in one.
         nested: folders with images in a class folder.
         skipped: folders that are not classes, see :data:`SYSTEM`.
+        others: files in class folders that are not read as images.
     """
 
     layout: Layout
@@ -111,6 +113,7 @@ class Survey:
     loose: list[Path] = field(default_factory=list)
     nested: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     def wrong(self, text: str) -> None:
         """Add a problem, in one line."""
@@ -468,9 +471,9 @@ def is_system(name: str) -> bool:
 def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
     """The image files of a class in a folder, by file name; none if there is no such folder.
 
-    Hidden files, folders and files without an image's suffix (``Thumbs.db``) are passed over; the
-    survey lists the folders that hold images. Everything else is listed, broken links too: reading
-    it gives the reason.
+    Hidden files are passed over. The survey lists the folders that hold images, and, as ``others``,
+    the files without an image's suffix (``Thumbs.db``). Everything else is listed, broken links
+    too: reading it gives the reason.
     """
     found = []
     for entry in _entries(survey, where) if os.path.isdir(where) else ():
@@ -488,6 +491,8 @@ def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
             is_file = about and stat.S_ISREG(about.st_mode)
             size, time = (about.st_size, about.st_mtime_ns) if is_file else (-1, 0)
             found.append(File(path, f"{name}/{entry.name}", label, size, time))
+        elif not entry.name.startswith("."):
+            survey.others.append(entry.path)
     return found
 
 
@@ -514,7 +519,7 @@ def _dataset(survey: Survey, split: SplitLike) -> Dataset:
     return Dataset(
         name=layout.name,
         classes=survey.classes,
-        sketch=image_files(survey.sketch),
+        sketch=image_files(survey.sketch, as_sketch),
         photo=image_files(survey.photo),
         sketch_labels=labels(survey.sketch),
         photo_labels=labels(survey.photo),
@@ -531,7 +536,7 @@ def require(survey: Survey) -> None:
     lines = survey.problems[:10]
     if len(survey.problems) > 10:
         lines.append(f"... {len(survey.problems)} problems in all.")
-    message = "\n".join([*lines, *survey.left_out()])
+    message = "\n".join([*lines, *survey.left_out(), *not_read(survey.others).values()])
     if not (survey.sketch and survey.photo):
         message += "\n" + how_to_get(survey)
     name = survey.layout.name
@@ -573,9 +578,9 @@ def _content(path: Path) -> str:
         return reason(error)
 
 
-def image_files(files: Sequence[File]) -> ImageFiles:
+def image_files(files: Sequence[File], convert: Callable | None = None) -> ImageFiles:
     """Files as an image list."""
-    return ImageFiles([file.path for file in files], [file.name for file in files])
+    return ImageFiles([file.path for file in files], [file.name for file in files], convert)
 
 
 def labels(files: Sequence[File]) -> torch.Tensor:

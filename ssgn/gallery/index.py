@@ -14,9 +14,17 @@ from PIL import Image
 
 from .. import machine
 from ..backbones import load_backbone
-from ..data.dataset import DataError, Drawings, ImageFiles, ImageList, as_rgb, open_image
+from ..data.dataset import (
+    DataError,
+    Drawings,
+    ImageFiles,
+    ImageList,
+    as_rgb,
+    not_read,
+    open_image,
+)
 from ..data.folders import SUFFIXES, contents, is_system
-from ..data.sketch import rastered
+from ..data.sketch import as_sketch, rastered
 from ..extraction import compute_options, compute_rows, fused, mapped, unreadable
 from ..features import FeatureError
 from ..machine import printable, reason
@@ -40,16 +48,16 @@ class File(NamedTuple):
     content: str = ""  # a hash, if another file has the same size and time
 
 
-def scan(root: Path) -> dict[str, File]:
-    """Return the image files below a folder by path.
+def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
+    """Return the image files below a folder by path, and the paths of the other files.
 
-    Hidden files, linked folders and folders of the system (``@eaDir``) are passed over.
-    A subfolder that cannot be opened is listed too, with the reason.
+    Hidden files, linked folders, folders of the system (``@eaDir``) and the index are in neither. A
+    subfolder that cannot be opened is listed with the images, with the reason.
 
     Raises:
         DataError: the folder itself cannot be opened.
     """
-    found = {}
+    found, others = {}, []
 
     def locked(error: OSError) -> None:
         path = os.path.relpath(error.filename, root)
@@ -58,17 +66,20 @@ def scan(root: Path) -> dict[str, File]:
         found[path] = File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
-        folders[:] = sorted(n for n in folders if not is_system(n))
+        folders[:] = sorted(n for n in folders if not is_system(n) and Path(folder, n) != index)
         for name in sorted(n for n in names if not n.startswith(".")):
-            if name.lower().endswith(SUFFIXES):
-                path = os.path.relpath(os.path.join(folder, name), root)
-                found[path] = File(path, 0, 0)
-                with suppress(OSError):  # of a broken link, for example: reading it says why
-                    about = os.stat(root / path)
-                    found[path] = File(path, about.st_size, about.st_mtime_ns)
+            path = os.path.relpath(os.path.join(folder, name), root)
+            if not name.lower().endswith(SUFFIXES):
+                others.append(path)
+                continue
+            found[path] = File(path, 0, 0)
+            with suppress(OSError):  # of a broken link, for example: reading it says why
+                about = os.stat(root / path)
+                found[path] = File(path, about.st_size, about.st_mtime_ns)
     files = [f for f in found.values() if not f.reason]
     each = contents([(root / f.path, f.size, f.changed) for f in files])
-    return found | {f.path: f._replace(content=c) for f, c in zip(files, each, strict=True)}
+    found |= {f.path: f._replace(content=c) for f, c in zip(files, each, strict=True)}
+    return found, others
 
 
 class _Images(ImageFiles):
@@ -163,6 +174,8 @@ class Gallery:
         unreadable: why images were left out, by path relative to ``root``.
         changes: how many images :meth:`build` found ``new``, ``changed``, ``unchanged`` and
             ``removed``; None after :meth:`open`.
+        others: the other files that :meth:`build` found, counted in one line per ending; None after
+            :meth:`open`.
     """
 
     def __init__(self, index: Path, model, device, progress: bool):
@@ -170,7 +183,7 @@ class Gallery:
         self.index, self.root = index, Path(stored.about["root"])
         self.paths = [f.path for f in stored.files]
         self.unreadable = {f.path: f.reason for f in stored.unreadable}
-        self.photo, self.changes = stored.x, None
+        self.photo, self.changes, self.others = stored.x, None, None
         self._backbone = stored.about["backbone"]
         self._given = stored.about["model"] or BOOK if model is None else model
         self.device, self._progress = machine.pick_device(device), progress
@@ -204,8 +217,8 @@ class Gallery:
         read are left out, and are tried again when they change.
 
         Args:
-            folder: with images; hidden files, other files, linked folders and those of the system
-                (``@eaDir``) are ignored.
+            folder: with images; hidden files, linked folders and those of the system (``@eaDir``)
+                are ignored.
             index: a folder; by default ``<folder's name>.ssgn`` in the current folder.
             model: its backbone computes the features, and it searches unless another is given: see
                 :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
@@ -243,14 +256,15 @@ class Gallery:
             "backbone": {"backbone": backbone, "weights": net.weights, "size": net.size},
             "model": name,
         }
-        there = scan(root)
+        there, others = scan(root, index.resolve())
+        others = list(not_read(others).values())
         if stored.about:
             _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
         with machine.lock(index):
-            changes = _update(index, root, there, stored, about, net, options)
+            changes = _update(index, root, there, others, stored, about, net, options)
         gallery = cls(index, model if isinstance(model, SSGN) else None, device, progress)
-        gallery.changes = changes
+        gallery.changes, gallery.others = changes, others
         return gallery
 
     @classmethod
@@ -327,7 +341,7 @@ class Gallery:
 
         Args:
             sketch: a file, a PIL image, or a uint8 array ``[h, w]`` or ``[h, w, 3]``; dark on light
-                or light on dark, of any size.
+                or light on dark, of any size. On a transparent ground, the ink decides.
             k: how many images to find; a smaller gallery is returned whole.
 
         Raises:
@@ -362,12 +376,12 @@ def _named(backbone: dict) -> str:
 def _image(sketch) -> Image.Image:
     """Convert a sketch of any kind to an RGB image."""
     if isinstance(sketch, Image.Image):
-        return as_rgb(sketch)
+        return as_sketch(sketch)
     if isinstance(sketch, np.ndarray):
-        return as_rgb(Image.fromarray(sketch))
+        return as_sketch(Image.fromarray(sketch))
     try:
         with open_image(Path(sketch).expanduser()) as image:
-            return as_rgb(image)
+            return as_sketch(image)
     except Exception as error:
         raise DataError(
             f"the sketch {printable(sketch)} cannot be read: {reason(error)}"
@@ -399,7 +413,7 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
         )
 
 
-def _update(index: Path, root: Path, there, stored: _Stored, about, net, options) -> dict:
+def _update(index: Path, root: Path, there, others, stored: _Stored, about, net, options) -> dict:
     """Update an index to the images that are there, and count what has changed."""
     before = {f.path: f for f in (*stored.files, *stored.unreadable)}
     # Files in a folder that cannot be opened now are not gone: keep them as they were.
@@ -428,6 +442,7 @@ def _update(index: Path, root: Path, there, stored: _Stored, about, net, options
         raise DataError(
             f"{root} has no image that can be read"
             + (f": {reasons}" if reasons else f"; image files end in {', '.join(SUFFIXES)}")
+            + "".join(f"\n{line}" for line in others)
         )
     if (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
         # Write a new file; it becomes part of the index when index.json names it.
