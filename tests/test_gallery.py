@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(images, mo
 
 def test_an_image_of_too_many_pixels_is_left_out(images, model, monkeypatch):
     monkeypatch.setattr("ssgn.data.dataset.MAX_PIXELS", 2000)
-    paint(images / "huge.png", 1, (60, 50))
+    Image.new("RGB", (60, 50)).save(images / "huge.png")
     made = build(images, model)
     assert set(made.unreadable) == {"huge.png"} and "60 x 50 pixels" in made.unreadable["huge.png"]
 
