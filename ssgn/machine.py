@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -212,6 +212,25 @@ def digest(*parts: bytes | memoryview | str) -> str:
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+def name_list(given: Iterable[str], what: str, error=ValueError) -> tuple[str, ...]:
+    """Return a list of names as a tuple.
+
+    Args:
+        given: names in order. A single name is refused: it would count as a list of its letters.
+        what: the list's name in the message.
+        error: the kind of error to raise.
+
+    Raises:
+        ValueError: a single name, a set, or something that is not a string.
+    """
+    if isinstance(given, str | bytes | set | frozenset) or not isinstance(given, Iterable):
+        raise error(f"{what} must be a list of names, got {given!r:.80}")
+    found = tuple(given)
+    if wrong := [name for name in found if not isinstance(name, str)]:
+        raise error(f"{what} must be strings, got {wrong[0]!r:.80} ({type(wrong[0]).__name__})")
+    return found
 
 
 def printable(text: Path | str) -> str:

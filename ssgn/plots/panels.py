@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.dataset import Dataset, ImageList
-from ..machine import printable
+from ..machine import name_list, printable
 from .style import GREEN, RED, bare, describe
 
 
@@ -25,10 +25,10 @@ def class_rows(
         cell: side of an image in inches.
 
     Raises:
-        ValueError: an unknown class.
+        ValueError: an unknown class, or a single name in place of a list.
         OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
-    columns = sketches + 1 + photos
+    names, columns = name_list(names, "names"), sketches + 1 + photos
     fig, axes = plt.subplots(
         len(names),
         columns,
