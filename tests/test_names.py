@@ -226,6 +226,7 @@ def test_a_contact_sheet_holds_no_markup_from_names(tmp_path, text, note):
 @settings(max_examples=20, **FIXTURES)
 @given(st.lists(name, min_size=4, max_size=4))
 @example(["<script>x</script>", "$x$", "a & b", "]]>"])
+@example(["\udcff"] * 4)
 @example(["$(touch x)", "$\\frac{", "-->", "%s"])
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_figure_holds_no_markup_from_names(tiny_dataset, classes):

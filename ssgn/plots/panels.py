@@ -94,7 +94,7 @@ def retrieval_panel(
         for ax in row:
             bare(ax)
         label = int(sketch_labels[query])
-        names = [classes[label], *([captions[r]] if captions else [])]
+        names = [classes[label], *([printable(captions[r])] if captions else [])]
         row[0].imshow(sketches[query])
         row[0].set_ylabel("\n".join(names), rotation=0, ha="right", va="center")
         found = []
