@@ -81,7 +81,7 @@ def atomic(target: Path | str) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(target))  # a link stays; the file that it points to is replaced
     made = partial(target)
-    with full_disk_named(target):
+    with bad_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove(made)  # a killed process may have left one
         try:
@@ -102,23 +102,30 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def full_disk_named(target: Path) -> Iterator[None]:
-    """Add the place and the way out to the error of a full disk.
+def bad_disk_named(target: Path) -> Iterator[None]:
+    """Add the place and the way out to the error of a disk that is full or cannot be written.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full, read-only or another user's.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = (
+                "no space is left on the disk. Complete results are kept: make room, or set "
+                "SSGN_CACHE to a folder on another disk, and run the same command again"
+            )
+        elif error.errno in (errno.EROFS, errno.EACCES) and target.is_relative_to(
+            Path(error.filename or "elsewhere").parent  # above the target or beside it
+        ):
+            why = (
+                f"{error.strerror}. Give another place or, if this is the cache, set SSGN_CACHE to "
+                "a folder that you can write to"
+            )
+        else:
             raise
-        raise OSError(
-            error.errno,
-            "no space is left on the disk. Complete results are kept: make room, or set SSGN_CACHE "
-            "to a folder on another disk, and run the same command again",
-            str(target),
-        ) from error
+        raise OSError(error.errno, why, str(target)) from error
 
 
 def check_free(
@@ -354,7 +361,9 @@ def commit() -> str | None:
     options = {"cwd": Path(__file__).parent, "text": True, "stderr": subprocess.DEVNULL}
     try:
         head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], **options)
-        changed = subprocess.check_output(["git", "status", "--porcelain", "."], **options)
+        # Without a lock on the index, which would stay if this process were killed now.
+        words = ["git", "--no-optional-locks", "status", "--porcelain", "."]
+        changed = subprocess.check_output(words, **options)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.strip() + ("-dirty" if changed else "")

@@ -255,6 +255,59 @@ def whole(start, tmp_path_factory):
     return run
 
 
+# Ctrl-C -----------------------------------------------------------------------------------
+
+INTERRUPTED = "interrupted: complete results are kept, and the same command continues from them"
+AT_AN_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+how, module = sys.argv[1:3]
+sys.meta_path.insert(0, Interrupt())
+sys.argv[:] = ["ssgn", "data", "check", "folder", "--root", "."]
+if how == "module":
+    runpy.run_module("ssgn", run_name="__main__", alter_sys=True)
+else:
+    from ssgn.__main__ import main
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize("module", ["ssgn.cli", "typer", "ssgn.data.check", "PIL"])
+def test_ctrl_c_during_an_import_ends_with_one_line(tmp_path, how, module):
+    command = [sys.executable, "-c", AT_AN_IMPORT, how, module]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{INTERRUPTED}\n")
+
+
+def test_ctrl_c_twice_while_workers_read_ends_with_one_line(own, cache):
+    """All processes of the terminal's group get it; none prints, and none is waited for long."""
+    for first in own.rglob("a.png"):
+        for i in range(20):
+            shutil.copy(first, first.with_name(f"{i}.png"))
+    words = f"extract folder --root {own} --device cpu --workers 2 --batch-size 1".split()
+    command = [sys.executable, "-m", "ssgn", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    said = b""
+    while not re.search(rb" [1-9]\d*/126", said):  # images that are done
+        said += (more := os.read(process.stderr.fileno(), 1000))
+        assert more, said.decode()
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    began = time.perf_counter()
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and time.perf_counter() - began < 8
+    assert said.decode().endswith(f"\n{INTERRUPTED}\n") and b"Traceback" not in said
+    assert UNFINISHED.search(" ".join(made(cache.parent)))  # to be continued
+
+
 # Kills ------------------------------------------------------------------------------------
 
 QUICK = [(work, 2) for work in ("prepare", "extract", "study")]
