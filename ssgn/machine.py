@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 
+ELSEWHERE = (
+    "Give another place or, if this is the cache, set SSGN_CACHE to a folder that you can write to"
+)
+
 # Files ----------------------------------------------------------------------------------------
 
 
@@ -119,10 +123,7 @@ def bad_disk_named(target: Path) -> Iterator[None]:
         elif error.errno in (errno.EROFS, errno.EACCES) and target.is_relative_to(
             Path(error.filename or "elsewhere").parent  # above the target or beside it
         ):
-            why = (
-                f"{error.strerror}. Give another place or, if this is the cache, set SSGN_CACHE to "
-                "a folder that you can write to"
-            )
+            why = f"{error.strerror}. {ELSEWHERE}"
         else:
             raise
         raise OSError(error.errno, why, str(target)) from error
@@ -159,9 +160,7 @@ def check_free(
     if os.path.exists(place) and not (
         os.access(place, os.W_OK) and place.stat().st_mode & 0o222  # root may write anywhere
     ):
-        raise PermissionError(
-            errno.EACCES, "no permission to write here: give another place", str(place)
-        )
+        raise PermissionError(errno.EACCES, f"no permission to write. {ELSEWHERE}", str(place))
     if place != target:
         return
     way_out = "Give another name"

@@ -273,6 +273,8 @@ def test_every_number_has_its_bounds_in_the_option():
 
 @pytest.mark.parametrize("words", ["extract", "train", "study", "data prepare", "data check"])
 def test_help_lists_the_datasets(command, words):
+    if "Image file of a sketch" not in command("search", "--help")[1]:
+        pytest.skip("Typer 0.16 with Click 8.5 shows no help of arguments")
     code, out, _ = command(*words.split(), "--help")
     assert code == 0
     assert f"Dataset: {', '.join(ssgn.data.DATASETS)}." in " ".join(out.split())

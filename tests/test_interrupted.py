@@ -41,7 +41,7 @@ def start(tmp_path_factory):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["interrupted_work", "papermill", "jupyter_book.cli.main"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the server
+        patch.setenv("PYTHONPATH", f"{ROOT / 'tests'}{os.pathsep}{ROOT}")  # for the server
         patch.setenv("OMP_NUM_THREADS", "1")
         folder = tmp_path_factory.mktemp("idle")
         finish(_started(context, "idle", folder), folder)  # or the first would be timed importing
@@ -366,6 +366,34 @@ def test_two_processes_with_one_cache(start, whole, tmp_path, work):
             finish(start(work, folder), folder)
         assert made(folder) == expected
         shutil.rmtree(folder)
+
+
+# A read-only cache ------------------------------------------------------------------------
+
+
+def on_a_read_only_disk(work, folder):
+    """Run a work in a process to which its cache is read-only."""
+    cache = shlex.quote(str(folder / "cache"))
+    program = shlex.join([sys.executable, interrupted_work.__file__, work, str(folder)])
+    script = f"mount --bind {cache} {cache} && mount -o remount,bind,ro {cache} && {program}"
+    return subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("work", ["prepare", "extract", "study"])
+def test_a_complete_cache_may_be_read_only(start, tmp_path, may_mount, work):
+    """An incomplete one ends in a sentence."""
+    WORKS[work](tmp_path)
+    (tmp_path / "cache").mkdir()
+    stopped = on_a_read_only_disk(work, tmp_path)
+    assert stopped.returncode == 1
+    reasons = r"(Read-only file system|no permission to write)\. Give .* set SSGN_CACHE to a folder"
+    assert re.search(reasons, stopped.stderr), stopped.stderr
+    assert made(tmp_path) == {}
+    finish(start(work, tmp_path), tmp_path)
+    complete = made(tmp_path)
+    done = on_a_read_only_disk(work, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert made(tmp_path) == complete
 
 
 # A full disk ------------------------------------------------------------------------------
