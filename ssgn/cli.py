@@ -7,6 +7,8 @@ import json
 import os
 import shlex
 import sys
+import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -14,21 +16,20 @@ from typing import Annotated
 
 import typer
 
+from . import __version__
 from .config import SSGNConfig
+from .data import DATASETS
 from .machine import printable, provenance
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval.",
-)
+# Without rich, an error is one line, however narrow the terminal.
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
-Name = Annotated[str, typer.Argument(help="Dataset.")]
-Data = Annotated[str, typer.Option("--data", help="Dataset.")]
+of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
+Name = Annotated[str, typer.Argument(**of_datasets)]
+Data = Annotated[str, typer.Option("--data", **of_datasets)]
 Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any timm model.")]
 PerClass = Annotated[
     int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
@@ -40,6 +41,7 @@ Device = Annotated[
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training sketches.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
 Precision = Annotated[
     str | None,
@@ -50,13 +52,29 @@ SkipUnreadable = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ssgn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ssgn(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+):
+    """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
+
+
 def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
     """Load a dataset with only the options that were given."""
     import ssgn
 
     options = {"root": root, "sketches_per_class": sketches_per_class}
     given = {option: value for option, value in options.items() if value is not None}
-    chosen = int(split) if split and split.isdigit() else split
+    chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
 
 
@@ -106,12 +124,16 @@ def extract(
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Side of the images in pixels.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Processes that read images; by default one per core for a GPU, else 0."
+            min=0,
+            max=256,
+            help="Processes that read images; by default one per core for a GPU, else 0.",
         ),
     ] = None,
     device: Device = None,
@@ -150,7 +172,7 @@ def train(
     taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = SSGNConfig.epochs,
-    seed: int = 0,
+    seed: Seed = 0,
     sketches_per_class: PerClass = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
@@ -303,8 +325,14 @@ def main() -> None:
     Raises:
         SystemExit: with status 1 after such a message, or from Typer.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # None if it is closed
+            stream.reconfigure(errors="backslashreplace")  # for a narrow encoding
     try:
-        app()
+        with warnings.catch_warnings():
+            once = cache(_print_warning)
+            warnings.showwarning = lambda message, *_: once(str(message))
+            app()
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if not _expected(error):
             raise
@@ -314,6 +342,13 @@ def main() -> None:
         # Line by line: a name from data may contain characters that move the terminal's cursor.
         typer.echo("\n".join(map(printable, f"error: {message}".split("\n"))), err=True)
         raise SystemExit(1) from None
+
+
+def _print_warning(text: str) -> None:
+    """Print a warning in one line, above the progress bars."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(f"warning: {' '.join(text.split())}"), file=sys.stderr)
 
 
 def _expected(error: Exception) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from numbers import Integral
 
+from .machine import name_list
+
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic")
 SIZES = ("latent", "embedding", "hidden", "epochs", "batch_size", "draws")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
@@ -95,9 +97,7 @@ class SSGNConfig:
 
     def __post_init__(self):
         if not isinstance(self.taps, str):
-            object.__setattr__(self, "taps", tuple(self.taps))
-            if not all(isinstance(name, str) for name in self.taps):
-                raise ValueError(f"SSGNConfig.taps must be names of taps, got {self.taps}")
+            object.__setattr__(self, "taps", name_list(self.taps, "SSGNConfig.taps"))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(

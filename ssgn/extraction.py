@@ -9,6 +9,7 @@ where it stopped, and several processes can share the rows. The chapters *Multi-
 import json
 import os
 import re
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,8 @@ def extract(
         ImportError: the package with the weights is not installed.
         FeatureError: an image cannot be read; features are not finite; or, with ``"skip"``, a class
             has no image left.
-        OSError: the cache cannot be written, for example because the disk is full.
+        OSError: the cache cannot be written, for example because the disk is full; or worker
+            processes cannot be started, for example because ``/dev/shm`` is too small.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; available: 'raise', 'skip'")
@@ -177,7 +179,7 @@ def _made(folder: Path, ds: Dataset, net: Backbone, provenance: dict, options: d
     # become free as each one ends its share, the rows that are still missing.
     own, every = range(rank, rank + 1), range(ranks)
     for holders, share in ((own, slice(rank, None, ranks)), (every, slice(None)))[ranks == 1 :]:
-        with ExitStack() as locks, machine.full_disk_named(folder):
+        with ExitStack() as locks, machine.bad_disk_named(folder):
             for holder in holders:
                 locks.enter_context(machine.lock(f"{work}-{holder}"))
             if found := [name for name in names if name.is_dir()]:
@@ -306,6 +308,30 @@ def _read(
     return rows[good], np.stack([pixels[k] for k in good]) if good else None, errors
 
 
+def _by_processes(workers: int, batches: list[np.ndarray], each: Callable) -> Iterator:
+    """Yield what ``each`` returns for the batches, computed by worker processes.
+
+    Raises:
+        OSError: the processes cannot be started, or one was killed.
+    """
+    loader = DataLoader(batches, batch_size=None, collate_fn=each, num_workers=workers)
+    # Workers inherit the blocked Ctrl-C. This process gets it, and then stops them: workers that it
+    # also stopped would wait for this process to take what they have read.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        try:
+            read = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from read
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"{workers} processes that read images could not be started or were stopped "
+            f"({machine.reason(error)}), as with little memory or a small /dev/shm. Enlarge it, or "
+            "read with threads: --workers 0, in Python workers=0"
+        ) from error
+
+
 @torch.no_grad()
 def _computed(
     net: Backbone,
@@ -328,7 +354,7 @@ def _computed(
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
         if workers and len(batches) > 1:
             each = partial(_read, images, net.size, map)
-            read = DataLoader(batches, batch_size=None, collate_fn=each, num_workers=workers)
+            read = _by_processes(workers, batches, each)
         else:
             # Before the forward pass, not during it: a thread that takes a core from the network
             # makes all the network's other threads wait.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .data.dataset import Split
-from .machine import atomic, check_free, digest, in_lines, read_json
+from .machine import atomic, check_free, digest, in_lines, name_list, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
 ArrayLike = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
@@ -58,7 +58,10 @@ class Features:
     pairs: Tensor | None = None
 
     def __post_init__(self):
-        if isinstance(self.classes, str) or len(set(self.classes)) < len(self.classes):
+        object.__setattr__(self, "classes", name_list(self.classes, "classes", FeatureError))
+        presets = {k: name_list(v, f"preset {k!r}", FeatureError) for k, v in self.presets.items()}
+        object.__setattr__(self, "presets", presets)
+        if len(set(self.classes)) < len(self.classes):
             raise FeatureError(f"classes must be different names, got {self.classes!r}")
         stop = 0
         for domain in ("sketch", "photo"):
@@ -128,6 +131,7 @@ class Features:
             ValueError: an unknown split, or a split with other classes.
         """
         sketch = as_rows(sketch, "sketch features")
+        classes = name_list(classes, "classes", FeatureError)
         taps = dict(taps or {"all": slice(0, sketch.shape[1])})
         every = dict.fromkeys(("single", "fusion"), tuple(taps))
         made = cls(
@@ -135,9 +139,9 @@ class Features:
             photo,
             sketch_labels,
             photo_labels,
-            classes=classes if isinstance(classes, str) else tuple(classes),
+            classes=classes,
             taps=taps,
-            presets={name: tuple(names) for name, names in (presets or every).items()},
+            presets=presets or every,
             split=Split.of(split, classes),
             provenance={},
             pairs=pairs,
@@ -277,7 +281,9 @@ class Features:
         Raises:
             ValueError: no tap, or an unknown one.
         """
-        names = self.presets.get(taps, (taps,)) if isinstance(taps, str) else tuple(taps)
+        if isinstance(taps, str):
+            taps = self.presets.get(taps, [taps])
+        names = name_list(taps, "taps")
         unknown = [name for name in names if name not in self.taps]
         if unknown or not names:
             raise ValueError(
@@ -362,9 +368,7 @@ class Features:
     @classmethod
     def _loaded(cls, folder: Path, about: dict) -> "Features":
         maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
-        names = (*about["classes"], about["provenance"].get("backbone", ""))
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("names of classes and of the backbone must be strings")
+        name_list([about["provenance"].get("backbone", "")], "backbone")
         labels = (about["sketch_labels"], about["photo_labels"], about["pairs"])
         sketch_labels, photo_labels, pairs = (
             None if given is None else torch.tensor(given, dtype=torch.int64) for given in labels
@@ -373,9 +377,9 @@ class Features:
             *map(torch.from_numpy, maps),
             sketch_labels,
             photo_labels,
-            tuple(about["classes"]),
+            about["classes"],
             {name: slice(*columns) for name, columns in about["taps"].items()},
-            {name: tuple(names) for name, names in about["presets"].items()},
+            about["presets"],
             Split((), ()),
             about["provenance"],
             pairs,

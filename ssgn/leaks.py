@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .features import Features
-from .machine import printable
+from .machine import name_list, printable
 
 TABLE = Path(__file__).parent / "data" / "tables" / "imagenet-1k.json"
 IMAGENET_1K = "ImageNet-1k"
@@ -47,8 +47,11 @@ def leaked(classes: Iterable[str], backbone: str) -> dict[str, list[str] | None]
     Returns:
         By class, the names of the ImageNet-1k classes that show it; an empty list for a class that
         is truly unseen; None if nothing is known about the class or the backbone.
+
+    Raises:
+        ValueError: a single name in place of a list.
     """
-    classes, source = list(classes), pretrained_on(backbone)
+    classes, source = name_list(classes, "classes"), pretrained_on(backbone)
     if source is None:
         return dict.fromkeys(classes)
     if source != IMAGENET_1K:

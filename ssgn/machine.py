@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,10 @@ import platformdirs
 if TYPE_CHECKING:
     import torch
 
+
+ELSEWHERE = (
+    "Give another place or, if this is the cache, set SSGN_CACHE to a folder that you can write to"
+)
 
 # Files ----------------------------------------------------------------------------------------
 
@@ -81,7 +85,7 @@ def atomic(target: Path | str) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(target))  # a link stays; the file that it points to is replaced
     made = partial(target)
-    with full_disk_named(target):
+    with bad_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove(made)  # a killed process may have left one
         try:
@@ -102,23 +106,27 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def full_disk_named(target: Path) -> Iterator[None]:
-    """Add the place and the way out to the error of a full disk.
+def bad_disk_named(target: Path) -> Iterator[None]:
+    """Add the place and the way out to the error of a disk that is full or cannot be written.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full, read-only or another user's.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = (
+                "no space is left on the disk. Complete results are kept: make room, or set "
+                "SSGN_CACHE to a folder on another disk, and run the same command again"
+            )
+        elif error.errno in (errno.EROFS, errno.EACCES) and target.is_relative_to(
+            Path(error.filename or "elsewhere").parent  # above the target or beside it
+        ):
+            why = f"{error.strerror}. {ELSEWHERE}"
+        else:
             raise
-        raise OSError(
-            error.errno,
-            "no space is left on the disk. Complete results are kept: make room, or set SSGN_CACHE "
-            "to a folder on another disk, and run the same command again",
-            str(target),
-        ) from error
+        raise OSError(error.errno, why, str(target)) from error
 
 
 def check_free(
@@ -152,9 +160,7 @@ def check_free(
     if os.path.exists(place) and not (
         os.access(place, os.W_OK) and place.stat().st_mode & 0o222  # root may write anywhere
     ):
-        raise PermissionError(
-            errno.EACCES, "no permission to write here: give another place", str(place)
-        )
+        raise PermissionError(errno.EACCES, f"no permission to write. {ELSEWHERE}", str(place))
     if place != target:
         return
     way_out = "Give another name"
@@ -212,6 +218,25 @@ def digest(*parts: bytes | memoryview | str) -> str:
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+def name_list(given: Iterable[str], what: str, error=ValueError) -> tuple[str, ...]:
+    """Return a list of names as a tuple.
+
+    Args:
+        given: names in order. A single name is refused: it would count as a list of its letters.
+        what: the list's name in the message.
+        error: the kind of error to raise.
+
+    Raises:
+        ValueError: a single name, a set, or something that is not a string.
+    """
+    if isinstance(given, str | bytes | set | frozenset) or not isinstance(given, Iterable):
+        raise error(f"{what} must be a list of names, got {given!r:.80}")
+    found = tuple(given)
+    if wrong := [name for name in found if not isinstance(name, str)]:
+        raise error(f"{what} must be strings, got {wrong[0]!r:.80} ({type(wrong[0]).__name__})")
+    return found
 
 
 def printable(text: Path | str) -> str:
@@ -341,7 +366,9 @@ def commit() -> str | None:
     options = {"cwd": Path(__file__).parent, "text": True, "stderr": subprocess.DEVNULL}
     try:
         head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], **options)
-        changed = subprocess.check_output(["git", "status", "--porcelain", "."], **options)
+        # Without a lock on the index, which would stay if this process were killed now.
+        words = ["git", "--no-optional-locks", "status", "--porcelain", "."]
+        changed = subprocess.check_output(words, **options)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.strip() + ("-dirty" if changed else "")

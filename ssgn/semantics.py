@@ -3,8 +3,10 @@
 The chapter *The problem* explains what they are for.
 """
 
+import codecs
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .machine import needs
+from .machine import name_list, needs
 
 WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
@@ -30,11 +32,13 @@ def class_vectors(
     """One word vector per class; a name of several words gets the mean of their vectors [C].
 
     Args:
-        classes: C class names. Case, spaces, hyphens, underscores and parentheses do not matter.
+        classes: C class names, at least one. Case, spaces, hyphens, underscores and parentheses do
+            not matter.
         source: ``"glove-50"`` (GloVe 6B, S = 50, from a Python package); ``"minilm"`` (sentence
             embeddings of all-MiniLM-L6-v2, S = 384, from the packages of the extra
             ``ssgn[sentences]``), which embeds a name as a whole; or the path of a GloVe or word2vec
-            file: text, or word2vec's binary format if it ends in ``.bin``.
+            file: text, or word2vec's binary format if it ends in ``.bin``. If a file has a word
+            twice, the first vector counts, as in gensim: files are sorted by frequency.
         words: what to look up instead of a class's own name, by class name. It takes precedence
             over the package's few replacements for misleading names (in the file ``WORDS``), such
             as ``headphones`` for ``head-phones`` [O].
@@ -44,14 +48,18 @@ def class_vectors(
 
     Raises:
         MissingWordError: classes whose names contain words without a vector; it lists all of them.
-        ValueError: an unknown source, or a damaged file of word vectors.
+        ValueError: an unknown source, a damaged file of word vectors, no class, or a single name in
+            place of a list.
         ImportError: the packages of a source are not installed.
     """
-    words = words or {}
+    classes, words = name_list(classes, "classes"), words or {}
+    name_list(words.values(), "the values of words=")
+    if not classes:
+        raise ValueError("classes must hold at least one name")
     if unknown := sorted(set(words) - set(classes)):
         raise ValueError(f"words= names unknown classes: {unknown}")
     words = {**json.loads(WORDS.read_text())["words"], **words}
-    names = {c: re.sub(r"[\s_\-()]+", " ", words.get(c, c)).strip() for c in classes}
+    names = {c: re.sub(r"[\s_\-()]+", " ", _composed(words.get(c, c))).strip() for c in classes}
     if source == "minilm":
         return _minilm([names[c] for c in classes])
     parts = {c: name.split() for c, name in names.items()}
@@ -110,26 +118,44 @@ def _minilm(names: Sequence[str]) -> Tensor:
     return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 
+def _composed(text: str) -> str:
+    """Return a text in the Unicode form in which an accented letter is one character."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _word(data: bytes) -> str:
+    """Decode a word. Bytes that are not UTF-8 make it an unknown word, not an error."""
+    return _composed(data.decode("utf-8", "surrogateescape"))
+
+
 def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     """Read GloVe's text format, or word2vec's, which begins with a line of word count and width."""
-    found, count, number, width = {}, None, 0, None
-    with path.open(encoding="utf-8") as file:
+    found, count, words, width = {}, None, 0, None
+    # As bytes, because a word may hold what counts as the end of a line, or as a space, in text.
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            word, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) == 1:
-                count, width = int(word), int(values[0])
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if not line.strip():
                 continue
-            width = width or len(values)
-            if len(values) < width or width < 2:
+            if width is None and len(first := line.split()) == 2:
+                count, width = map(int, first)
+                continue
+            width = max(width or len(first) - 1, 2)
+            # From the right, because a few words of the 840B GloVe file contain spaces, such as
+            # ". . ."; the mark keeps words that are spaces.
+            word, *values = (b"_" + line).rsplit(None, width)
+            if len(values) < width:
                 raise ValueError(f"line {number} has {len(values)} numbers, expected {width}")
-            # A few words of the 840B GloVe file contain spaces, such as ". . .".
-            word = " ".join([word, *values[: len(values) - width]])
-            if word in wanted:
-                found[word] = np.array(values[-width:], np.float32)
-    if not number:
+            word, words = _word(word[1:]), words + 1
+            if word not in found and (word in wanted or words == 1):  # the first is always checked
+                try:
+                    found[word] = np.array(values, np.float32)
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from error
+    if not words:
         raise ValueError("it is empty")
-    if count is not None and number - 1 != count:
-        raise ValueError(f"it has {number - 1} words, but its first line says {count}")
+    if count is not None and words != count:
+        raise ValueError(f"it has {words} words, but its first line says {count}")
     return found
 
 
@@ -149,7 +175,7 @@ def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             data = file.read(4 * width)
             if len(data) < 4 * width:
                 raise ValueError(f"it ends within the vector of word {i} of {count}")
-            name = word.decode("utf-8", "replace").lstrip("\n")
-            if name in wanted:
+            name = _word(word.lstrip(b"\n"))
+            if name in wanted and name not in found:
                 found[name] = np.frombuffer(data, np.float32)
     return found

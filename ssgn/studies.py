@@ -241,9 +241,7 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
         jobs: the key, the names (variant, split, seed) and the function of each run.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
-    if ledger is None:
-        machine.check_free(path, lambda _: None)
-    else:
+    if ledger is not None:
         open_ledger(path, describe_data(feats))
         _check_names(path, jobs)
     commit, done = machine.commit(), {}
@@ -255,6 +253,7 @@ def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) ->
         done |= {r["key"]: r for r in there if _current(r)}
         if key in done:
             continue
+        machine.check_free(path, lambda _: None)  # before the run, not after it
         about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
         done[key] = {**names, **run(), **about}
         with machine.lock(path):

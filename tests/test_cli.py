@@ -1,13 +1,19 @@
 """The command line: what it prints, what it writes, how it refuses."""
 
+import inspect
+import io
 import json
+import subprocess
+import sys
+import warnings
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 
 import ssgn
-from ssgn import baselines
+from ssgn import baselines, cli
 from ssgn.config import ablations
 
 
@@ -226,9 +232,16 @@ def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, word
     "words",
     [
         ("train", "m", "--epochs", "0"),
+        ("train", "m", "--seed", "-1"),
+        ("train", "m", "--seed", str(2**63)),
         ("study", "m.json", "--seeds", "0"),
+        ("study", "m.json", "--seeds", "two"),
+        ("extract", "--sketches-per-class", "0"),
         ("extract", "--size", "-3"),
+        ("extract", "--size", "8193"),
+        ("extract", "--batch-size", "0"),
         ("extract", "--workers", "-1"),
+        ("extract", "--workers", "257"),
         ("search", "x", "y", "-k", "0"),
     ],
 )
@@ -236,4 +249,85 @@ def test_numbers_out_of_range_are_refused_by_the_option(run, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     code, _, err = run(*words)
     assert code == 2 and "Traceback" not in err and not list(tmp_path.glob("m*"))
-    assert words[-2].lstrip("-") in err
+    assert err.splitlines()[-1].startswith(f"Error: Invalid value for '{words[-2]}': ")
+
+
+def test_every_number_has_its_bounds_in_the_option():
+    found = set()
+    for command in [*cli.app.registered_commands, *cli.data.registered_commands]:
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            kind, option, *_ = *get_args(hint), None, None
+            if not {int, float}.isdisjoint({kind, *get_args(kind)}):
+                assert option.min is not None, f"{command.callback.__name__}: {name}"
+                found.add(name)
+        numbers = {int, float, int | None, float | None}
+        bare = [p for p in inspect.signature(command.callback).parameters.values()]
+        assert not [p.name for p in bare if p.annotation in numbers]
+    assert found == {
+        "batch_size", "epochs", "k", "seed", "seeds", "size", "sketches_per_class", "workers",
+    }  # fmt: skip
+
+
+# What is printed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["extract", "train", "study", "data prepare", "data check"])
+def test_help_lists_the_datasets(command, words):
+    if "Image file of a sketch" not in command("search", "--help")[1]:
+        pytest.skip("Typer 0.16 with Click 8.5 shows no help of arguments")
+    code, out, _ = command(*words.split(), "--help")
+    assert code == 0
+    assert f"Dataset: {', '.join(ssgn.data.DATASETS)}." in " ".join(out.split())
+
+
+def test_version_is_one_line(command):
+    assert command("--version") == (0, f"ssgn {ssgn.__version__}\n", "")
+
+
+@pytest.mark.parametrize("typed", ["extract doodle-", "train x --data doodle-"])
+def test_a_shell_completes_names_of_datasets(typed):
+    call = "import sys; sys.argv = ['ssgn']; from ssgn.__main__ import main; main()"
+    words = {"COMP_WORDS": f"ssgn {typed}", "COMP_CWORD": str(len(typed.split()))}
+    environment = {**cli.os.environ, "_SSGN_COMPLETE": "complete_bash", **words}
+    done = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True)
+    assert done.stdout.split() == [b"doodle-emoji", b"doodle-photo"], done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_narrow_encoding_escapes_what_it_lacks(monkeypatch, encoding, stream):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, stream, io.TextIOWrapper(written, encoding, write_through=True))
+
+    def app():
+        for name in ("\u732b", "\u00e9t\u00e9", "plain"):
+            print(name, file=getattr(sys, stream))
+
+    monkeypatch.setattr(cli, "app", app)
+    cli.main()
+    lines = written.getvalue().decode(encoding).split()
+    escaped = {"utf-8": ["\u732b", "\u00e9t\u00e9"], "cp1252": [r"\u732b", "\u00e9t\u00e9"]}
+    assert lines == [*escaped.get(encoding, [r"\u732b", r"\xe9t\xe9"]), "plain"]
+
+
+def test_closed_streams_are_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(cli, "app", lambda: None)
+    cli.main()
+
+
+def test_a_warning_is_one_line_without_source_and_is_printed_once(monkeypatch, capsys):
+    def app():
+        for _ in range(2):
+            with warnings.catch_warnings():  # makes Python forget where it has warned
+                warnings.filterwarnings("ignore", module="PIL")
+                warnings.warn("classes a\x1b[2J\n  and b", ssgn.LeakWarning, stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+
+    monkeypatch.setattr(cli, "app", app)
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        cli.main()
+    assert capsys.readouterr().err == "warning: classes a\\x1b[2J and b\nwarning: another\n"
+    assert warnings.showwarning is before

@@ -23,7 +23,7 @@ from ssgn import extraction
 from ssgn.backbones import Backbone, load_backbone
 from ssgn.data import Dataset, ImageFiles, ImageList, Split
 from ssgn.extraction import fused
-from ssgn.machine import digest, partial
+from ssgn.machine import digest, partial, reason
 
 pytestmark = pytest.mark.usefixtures("cache")
 FILES = ("about.json", "photo.npy", "sketch.npy")
@@ -260,6 +260,32 @@ def test_a_gpu_gives_the_same_features(tiny_dataset, undisturbed, gpu, precision
 
 
 # Images that cannot be used -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["start", "work"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),  # a small /dev/shm
+        OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed."),
+    ],
+)
+def test_processes_that_cannot_read_images_are_named_with_the_way_out(
+    tiny_dataset, cache, monkeypatch, when, error
+):
+    class Loader(extraction.DataLoader):
+        def __iter__(self):
+            def broken():
+                raise error
+                yield
+
+            return broken() if when == "work" else next(broken())
+
+    monkeypatch.setattr(extraction, "DataLoader", Loader)
+    with pytest.raises(OSError, match="2 processes .*--workers 0, in Python workers=0") as stopped:
+        extract(tiny_dataset, workers=2, batch_size=1)
+    assert reason(error) in str(stopped.value) and "SSGN_CACHE" not in str(stopped.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -135,7 +135,7 @@ def test_unknown_taps_name_those_there_are(feats, taps, named):
         (lambda f: {"photo_labels": f.photo_labels + 1}, "photo labels .*32 classes, got 1 to 32"),
         (lambda f: {"sketch_labels": f.sketch_labels - 1}, "sketch labels .*got -1 to 30"),
         (lambda f: {"classes": f.classes[:31]}, "31 classes, got 0 to 31"),
-        (lambda f: {"classes": "abcd"}, "different names, got 'abcd'"),
+        (lambda f: {"classes": "abcd"}, "classes must be a list of names, got 'abcd'"),
         (lambda f: {"classes": (f.classes[0], *f.classes[:31])}, "different names"),
         (lambda f: {"pairs": f.pairs[1:]}, "384 pairs must be"),
         (lambda f: {"pairs": f.pairs + 0.5}, "384 pairs must be"),
@@ -147,6 +147,8 @@ def test_unknown_taps_name_those_there_are(feats, taps, named):
         ),
         (lambda f: {"taps": {"low": slice(0, 8)}}, "cover all 24 columns"),
         (lambda f: {"presets": {"single": ("none",)}}, "'none'"),
+        (lambda f: {"presets": {"single": "low"}}, "preset 'single' must be a list of names"),
+        (lambda f: {"classes": (3, *f.classes[1:])}, r"classes must be strings, got 3 \(int\)"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(feats, change, message):
@@ -211,7 +213,7 @@ def test_features_from_arrays_can_be_trained_on_and_evaluated(world, config):
         ({"sketch_labels": [0.0, 1.5]}, "sketch features must be 2 integers.* torch.float32"),
         ({"photo_labels": [True, False]}, "photo features must be 2 integers.* torch.bool"),
         ({"photo_labels": [0, 1, 1]}, r"2 integers.*\(3,\)"),
-        ({"classes": "ab"}, "different names, got 'ab'"),
+        ({"classes": "ab"}, "classes must be a list of names, got 'ab'"),
         ({"photo_labels": [0, 2]}, "2 classes, got 0 to 2"),
         ({"pairs": [0, 2]}, "pairs"),
     ],

@@ -41,7 +41,7 @@ def start(tmp_path_factory):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["interrupted_work", "papermill", "jupyter_book.cli.main"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the server
+        patch.setenv("PYTHONPATH", f"{ROOT / 'tests'}{os.pathsep}{ROOT}")  # for the server
         patch.setenv("OMP_NUM_THREADS", "1")
         folder = tmp_path_factory.mktemp("idle")
         finish(_started(context, "idle", folder), folder)  # or the first would be timed importing
@@ -255,6 +255,59 @@ def whole(start, tmp_path_factory):
     return run
 
 
+# Ctrl-C -----------------------------------------------------------------------------------
+
+INTERRUPTED = "interrupted: complete results are kept, and the same command continues from them"
+AT_AN_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+how, module = sys.argv[1:3]
+sys.meta_path.insert(0, Interrupt())
+sys.argv[:] = ["ssgn", "data", "check", "folder", "--root", "."]
+if how == "module":
+    runpy.run_module("ssgn", run_name="__main__", alter_sys=True)
+else:
+    from ssgn.__main__ import main
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize("module", ["ssgn.cli", "typer", "ssgn.data.check", "PIL"])
+def test_ctrl_c_during_an_import_ends_with_one_line(tmp_path, how, module):
+    command = [sys.executable, "-c", AT_AN_IMPORT, how, module]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{INTERRUPTED}\n")
+
+
+def test_ctrl_c_twice_while_workers_read_ends_with_one_line(own, cache):
+    """All processes of the terminal's group get it; none prints, and none is waited for long."""
+    for first in own.rglob("a.png"):
+        for i in range(20):
+            shutil.copy(first, first.with_name(f"{i}.png"))
+    words = f"extract folder --root {own} --device cpu --workers 2 --batch-size 1".split()
+    command = [sys.executable, "-m", "ssgn", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    said = b""
+    while not re.search(rb" [1-9]\d*/126", said):  # images that are done
+        said += (more := os.read(process.stderr.fileno(), 1000))
+        assert more, said.decode()
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    began = time.perf_counter()
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and time.perf_counter() - began < 8
+    assert said.decode().endswith(f"\n{INTERRUPTED}\n") and b"Traceback" not in said
+    assert UNFINISHED.search(" ".join(made(cache.parent)))  # to be continued
+
+
 # Kills ------------------------------------------------------------------------------------
 
 QUICK = [(work, 2) for work in ("prepare", "extract", "study")]
@@ -313,6 +366,34 @@ def test_two_processes_with_one_cache(start, whole, tmp_path, work):
             finish(start(work, folder), folder)
         assert made(folder) == expected
         shutil.rmtree(folder)
+
+
+# A read-only cache ------------------------------------------------------------------------
+
+
+def on_a_read_only_disk(work, folder):
+    """Run a work in a process to which its cache is read-only."""
+    cache = shlex.quote(str(folder / "cache"))
+    program = shlex.join([sys.executable, interrupted_work.__file__, work, str(folder)])
+    script = f"mount --bind {cache} {cache} && mount -o remount,bind,ro {cache} && {program}"
+    return subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("work", ["prepare", "extract", "study"])
+def test_a_complete_cache_may_be_read_only(start, tmp_path, may_mount, work):
+    """An incomplete one ends in a sentence."""
+    WORKS[work](tmp_path)
+    (tmp_path / "cache").mkdir()
+    stopped = on_a_read_only_disk(work, tmp_path)
+    assert stopped.returncode == 1
+    reasons = r"(Read-only file system|no permission to write)\. Give .* set SSGN_CACHE to a folder"
+    assert re.search(reasons, stopped.stderr), stopped.stderr
+    assert made(tmp_path) == {}
+    finish(start(work, tmp_path), tmp_path)
+    complete = made(tmp_path)
+    done = on_a_read_only_disk(work, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert made(tmp_path) == complete
 
 
 # A full disk ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,6 +140,20 @@ def test_a_full_disk_is_named_with_the_way_out(tmp_path, code):
     assert error.value.errno == code and str(tmp_path / "target") in str(error.value)
     with pytest.raises(PermissionError, match="not yours"), atomic(tmp_path / "target"):
         raise PermissionError(errno.EACCES, "not yours")
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("failed", ["cache", "cache/features", "cache/features/.a.ssgn-partial"])
+def test_a_disk_that_cannot_be_written_is_named_with_the_way_out(tmp_path, code, failed):
+    target = tmp_path / "cache" / "features" / "a"
+    message = "as it says.*set SSGN_CACHE"
+    with pytest.raises(OSError, match=message) as error, machine.bad_disk_named(target):
+        raise OSError(code, "as it says", str(tmp_path / failed))
+    assert error.value.errno == code and error.value.filename == str(target)
+    theirs = str(tmp_path / "pictures" / "a.png")  # what cannot be read while something is made
+    with pytest.raises(OSError, match="Errno.*a.png") as error, machine.bad_disk_named(target):
+        raise OSError(code, "as it says", theirs)
+    assert "SSGN_CACHE" not in str(error.value)
 
 
 # Locks ----------------------------------------------------------------------------------------
@@ -354,6 +369,20 @@ def test_provenance_says_where_a_number_comes_from():
     assert about["device"] == f"CPU, {torch.get_num_threads()} threads"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", about["date"]) and about["torch"] == torch.__version__
     assert about["source"] == machine.package_digest()[:16]
+
+
+def test_the_commit_is_read_without_a_lock_on_the_index(monkeypatch, tmp_path):
+    """A process that is killed while it reads the commit must not lock the user's repository."""
+    for words in (["init", "-q"], ["add", "."]):
+        (tmp_path / "a.py").touch()
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *who, "commit", "-qm", "a"], cwd=tmp_path, check=True)
+    os.utime(tmp_path / "a.py", (0, 0))  # git status would note it in the index
+    index = (tmp_path / ".git/index").read_bytes()
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "a.py"))
+    assert re.fullmatch("[0-9a-f]{7,}", machine.commit())
+    assert (tmp_path / ".git/index").read_bytes() == index
 
 
 def test_provenance_has_no_commit_without_git(monkeypatch):

@@ -558,7 +558,7 @@ def test_a_folder_without_one_of_the_files_is_not_a_checkpoint(saved, file):
         (lambda a: a | {"classes": a["classes"][1:]}, "damaged"),
         (lambda a: a | {"config": a["config"] | {"hidden": 33}}, "damaged"),
         (lambda a: a | {"config": a["config"] | {"hidden": 10**9}}, "damaged"),
-        (lambda a: a | {"config": a["config"] | {"taps": [["low"]]}}, "names of taps"),
+        (lambda a: a | {"config": a["config"] | {"taps": [["low"]]}}, "taps must be strings"),
         (lambda a: a | {"config": a["config"] | {"decoder": "single-stage"}}, "damaged"),
         (lambda a: a | {"config": a["config"] | {"decoder": "quantum"}}, "quantum"),
         (lambda a: a | {"config": a["config"] | {"precision": "float32"}}, "precision"),

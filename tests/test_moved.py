@@ -16,8 +16,6 @@ OPTIONAL = ("matplotlib", "onnx", "bokeh", "seaborn", "IPython")  # of the extra
 def submodules():
     """Every submodule of ssgn that can be imported here, imported."""
     for found in pkgutil.walk_packages(ssgn.__path__, "ssgn."):
-        if found.name == "ssgn.__main__":  # it would run the command line
-            continue
         try:
             yield importlib.import_module(found.name)
         except ImportError as error:

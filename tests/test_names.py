@@ -24,7 +24,7 @@ from PIL import Image
 
 import ssgn
 from ssgn import backbones, cli, extraction, plots
-from ssgn.data import DataError, Split
+from ssgn.data import DataError, Drawings, ImageFiles, Split
 from ssgn.data.folders import folded, is_system
 from ssgn.gallery import Found, Hit, trained_on
 from ssgn.machine import printable
@@ -87,6 +87,31 @@ def test_a_name_of_a_stored_split_is_not_a_path(text):
     with pytest.raises(ValueError) as refused:
         Split.stored(text)
     assert "\x1b" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given_", ["cat", b"cat", {"cat"}, None, 3, [3]])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda names: Split(names, ()),
+        lambda names: Split((), names),
+        lambda names: Split.drawn(names, 0),
+        lambda names: Drawings(np.zeros((3, 2, 2), np.uint8), names),
+        lambda names: ImageFiles([Path("a"), Path("b"), Path("c")], names),
+        lambda names: ssgn.class_vectors(names),
+        lambda names: ssgn.leaked(names, "vgg16"),
+        lambda names: ssgn.Features.from_arrays([[1.0]], [[1.0]], [0], [0], names),
+        lambda names: ssgn.Features.from_arrays(
+            [[1.0]], [[1.0]], [0], [0], ["cat"], presets={"single": names}
+        ),
+        lambda names: plots.bars({"cat": 1.0}, "x", highlight=names),
+        lambda names: plots.dots({"cat": [1.0]}, "x", highlight=names),
+    ],
+)
+def test_a_single_name_in_place_of_a_list_is_refused(call, given_):
+    """A text is also a list of its letters, and a set has no order."""
+    with pytest.raises(ValueError, match="must be a list of names|must be strings, got 3"):
+        call(given_)
 
 
 # Folders -----------------------------------------------------------------------------------------
@@ -163,11 +188,9 @@ def test_an_error_cannot_move_the_cursor(capsys, text, kind):
 @given(name)
 @settings(**FIXTURES)
 def test_a_model_names_any_dataset_in_printable_text(trained, text):
-    trained.provenance["dataset"] = text
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(trained.provenance, "dataset", text)
         assert trained_on(trained).isprintable()
-    finally:
-        trained.provenance.pop("dataset")
 
 
 # Pages -------------------------------------------------------------------------------------------
@@ -206,6 +229,7 @@ def test_a_contact_sheet_holds_no_markup_from_names(tmp_path, text, note):
 @settings(max_examples=20, **FIXTURES)
 @given(st.lists(name, min_size=4, max_size=4))
 @example(["<script>x</script>", "$x$", "a & b", "]]>"])
+@example(["\udcff"] * 4)
 @example(["$(touch x)", "$\\frac{", "-->", "%s"])
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_figure_holds_no_markup_from_names(tiny_dataset, classes):

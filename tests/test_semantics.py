@@ -72,11 +72,70 @@ def test_the_user_can_map_a_class_to_other_words(file):
         ssgn.class_vectors(["sun"], file, words={"dgo": "cat"})
 
 
-def test_words_with_spaces_are_no_error(tmp_path):
-    """As in GloVe's 840B file."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        "the 1 2\ncat 3 4\n. . . 5 6\nat name@domain.com 7 8\n",  # GloVe 840B has such words
+        "3 2\nthe 1 2 \ncat 3 4 \n. 5 6 \n",
+        "3 2 \nthe 1 2\ncat 3 4\n. 5 6",
+        "the 1 2\r\ncat 3 4\r\n",
+        "2 2\r\nthe 1 2\r\ncat 3 4\r\n",
+        "the 1 2\n\u0085 9 9\nx\u2028y 8 8\n\u00a0 9 9\n  7 7\ncat\u00a0 6 6\nx\ry 5 5\ncat 3 4\n",
+        "x\u2028y 8 8\ncat 3 4\n",
+        "\n2 2\n\nthe 1 2\n\ncat 3 4\n\n",
+        "\ufeff2 2\nthe 1 2\ncat 3 4\n",
+        "\ufeffcat 3 4\nthe 1 2\n",
+        "the\t1\t2\ncat\t3\t4\n",
+        "the\t1 2\ncat\t3 4\n",
+        "the  1   2\ncat  3   4\n",
+        "cat 3 4\nthe 0 0\ncat 9 9\n",
+        b"the 1 2\ncat 3 4\nna\xefve 5 6\n",
+        b"the 1 2\nna\xefve 5\xff 6\ncat 3 4\n",
+        b"3 2\nthe 1 2\ncut\xe7 5 6\ncat 3 4\n",
+    ],
+)
+def test_text_files_are_read_as_they_are_found(tmp_path, content):
     path = tmp_path / "w.txt"
-    path.write_text(text() + ". . . 1.0 2.0 3.0\n")
-    assert ssgn.class_vectors(["sun"], path).tolist() == [WORDS["sun"]]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert ssgn.class_vectors(["cat"], path).tolist() == [[3, 4]]
+
+
+def test_the_first_of_two_vectors_of_a_word_counts_in_the_binary_format_too(tmp_path):
+    vectors = [(b"na\xefve", 1), (b"cat", 2), (b"cat", 3)]
+    data = b"".join(b"\n" + w + b" " + struct.pack("<2f", v, v) for w, v in vectors)
+    (tmp_path / "w.bin").write_bytes(b"3 2" + data)
+    assert ssgn.class_vectors(["cat"], tmp_path / "w.bin").tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("name", ["cafe\u0301", "caf\u00e9", "CAFE\u0301"])
+@pytest.mark.parametrize("word", ["cafe\u0301", "caf\u00e9"])
+def test_an_accent_is_the_same_however_it_is_encoded(tmp_path, name, word):
+    (tmp_path / "w.txt").write_text(f"the 1 2\n{word} 3 4\n", "utf-8")
+    assert ssgn.class_vectors([name], tmp_path / "w.txt").tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize(
+    "classes, message",
+    [
+        ("cat", "classes must be a list of names, got 'cat'"),
+        (b"cat", "classes must be a list of names, got b'cat'"),
+        ({"cat", "sun"}, "classes must be a list of names, got {"),
+        (None, "classes must be a list of names, got None"),
+        (["cat", 3], r"classes must be strings, got 3 \(int\)"),
+        ([], "at least one"),
+    ],
+)
+def test_anything_but_a_list_of_names_is_refused(file, classes, message):
+    with pytest.raises(ValueError, match=message):
+        ssgn.class_vectors(classes, file)
+    with pytest.raises(ValueError, match=r"the values of words= must be strings, got \['red'"):
+        ssgn.class_vectors(["cat"], file, words={"cat": ["red", "cat"]})
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, np.array, dict.fromkeys])
+def test_any_ordered_names_are_taken(file, kind):
+    got = ssgn.class_vectors(kind(["sun", "cat"]), file)
+    assert got.tolist() == [WORDS["sun"], WORDS["cat"]]
 
 
 @pytest.mark.parametrize("source", ["glove-51", "no/such/file.txt"])
@@ -102,6 +161,7 @@ def test_an_unknown_source_is_refused(source):
         ("negative.bin", b"-1 4\ncat " + bytes(16)),
         ("none.bin", b"0 0\ncat " + bytes(16)),
         ("nan.txt", text({**WORDS, "sun": ["nan", 1, 2]}).encode()),
+        ("blank.txt", b"\n \n"),
     ],
 )
 def test_a_damaged_file_of_word_vectors_is_named(tmp_path, name, content):
@@ -109,6 +169,22 @@ def test_a_damaged_file_of_word_vectors_is_named(tmp_path, name, content):
     with pytest.raises(ValueError, match=name) as caught:
         ssgn.class_vectors(["sun"], tmp_path / name)
     assert not isinstance(caught.value, ssgn.MissingWordError)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"red 1 2 3\ncat 1 2 3\nsun 1 \xff 2\n", r"line 3: .*xff"),
+        (b"red 1 2 3\n\ncat\xff 1\n", "line 3 has 1 numbers, expected 3"),
+        (b"one two three\nred is blue\n", "line 1: .*two"),
+        (text().encode("utf-16"), "line 1"),
+        (b"2 1\nsun 1\nred 1\n", "line 2 has 1 numbers, expected 2"),
+    ],
+)
+def test_the_damaged_line_is_named(tmp_path, content, message):
+    (tmp_path / "w.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=f"w.txt is not a file of word vectors.*{message}"):
+        ssgn.class_vectors(["sun"], tmp_path / "w.txt")
 
 
 def test_glove_places_similar_words_together():

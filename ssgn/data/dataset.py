@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..machine import digest, in_lines, printable, read_json
+from ..machine import digest, in_lines, name_list, printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
@@ -81,7 +81,7 @@ class ImageFiles(ImageList):
     def __init__(
         self, paths: Sequence[Path], names: Sequence[str], convert: Callable | None = None
     ):
-        self.paths, self.names = list(paths), list(names)
+        self.paths, self.names = list(paths), list(name_list(names, "names"))
         self.convert = convert or as_rgb
 
     def where(self, i: int) -> str:
@@ -235,7 +235,7 @@ class Drawings(ImageList):
     """
 
     def __init__(self, ink: np.ndarray, names: Sequence[str], size: int = 224):
-        self.ink, self.names, self.size = ink, list(names), size
+        self.ink, self.names, self.size = ink, list(name_list(names, "names")), size
 
     def _image(self, i: int) -> Image.Image:
         return Image.fromarray(draw(self.ink[i], self.size))
@@ -286,6 +286,9 @@ class Split:
         unseen: names of classes that training never touches.
         validation: names of pseudo-unseen classes: seen, but held out from training.
         name: of the split, for messages and ledgers; by default ``custom-`` and a hash.
+
+    Raises:
+        ValueError: a single name in place of a list.
     """
 
     unseen: tuple[str, ...]
@@ -293,6 +296,9 @@ class Split:
     name: str = ""
 
     def __post_init__(self):
+        for role in ("unseen", "validation"):
+            names = name_list(getattr(self, role), f"{role} classes")
+            object.__setattr__(self, role, names)
         if not self.name:
             made_from = json.dumps([self.unseen, self.validation])
             object.__setattr__(self, "name", f"custom-{digest(made_from)[:8]}")
@@ -313,6 +319,7 @@ class Split:
             unseen: fraction of the classes that is unseen.
             validation: fraction of the classes that is pseudo-unseen.
         """
+        classes = name_list(classes, "classes")
         order = np.random.default_rng(seed).permutation(len(classes))
         n, m = round(unseen * len(classes)), round(validation * len(classes))
         if unseen and len(classes) >= 4:
@@ -340,13 +347,10 @@ class Split:
         if name not in known:
             raise ValueError(f"unknown split {name!r}; the package has: {', '.join(known)}")
         content = read_json(known[name])
-        parts = [content.get(role) for role in ("unseen", "validation")]
-        if not all(isinstance(p, list) and all(isinstance(c, str) for c in p) for p in parts):
-            raise ValueError(
-                f"{known[name]} is damaged: unseen and validation must be lists of class names. "
-                "Install ssgn again"
-            )
-        return cls(*map(tuple, parts), name=name)
+        try:
+            return cls(content.get("unseen"), content.get("validation"), name=name)
+        except ValueError as error:
+            raise ValueError(f"{known[name]} is damaged: {error}. Install ssgn again") from error
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
@@ -437,6 +441,7 @@ class Dataset:
     pairs: torch.Tensor | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "classes", name_list(self.classes, "classes"))
         unseen, validation = self.split.masks(self.classes)
         if not unseen.any() or (unseen | validation).all():
             raise ValueError(

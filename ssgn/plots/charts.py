@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..machine import name_list
 from ..metrics import interval
 from ..train import History
 from .style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PALETTE, PAPER, RED, bare, describe
@@ -26,7 +27,7 @@ def training_curves(history: History, terms: Sequence[str] = ("total", "reconstr
         terms: the losses to draw, by their names in ``history.epochs``.
     """
     epochs = np.arange(1, len(history.epochs) + 1)
-    losses = {name: history.column(name) for name in terms}
+    losses = {name: history.column(name) for name in name_list(terms, "terms")}
     validation = np.array(history.column("validation"), float)  # NaN where nothing was held out
     best = history.best_epoch
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
@@ -75,6 +76,7 @@ def dots(
     Raises:
         ValueError: a variant without values.
     """
+    highlight = name_list(highlight, "highlight")
     fig, ax = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.1))
     parts = []
     for y, (name, values) in enumerate(rows.items()):
@@ -127,6 +129,7 @@ def bars(
         fmt: a ``%`` format for the values.
     """
     fig, ax = plt.subplots(figsize=(8, 0.36 * len(values) + 1.0))
+    highlight = name_list(highlight, "highlight")
     colors = [ORANGE if name in highlight else BLUE for name in values]
     drawn = ax.barh(list(values), list(values.values()), color=colors, height=0.7)
     for name, bar in zip(values, drawn, strict=True):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.dataset import Dataset, ImageList
-from ..machine import printable
+from ..machine import name_list, printable
 from .style import GREEN, RED, bare, describe
 
 
@@ -26,9 +26,10 @@ def class_rows(
         cell: side of an image in inches.
 
     Raises:
-        ValueError: an unknown class.
+        ValueError: an unknown class, or a single name in place of a list.
         OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
+    names = name_list(names, "names")
     size = cell * (sketches + photos) + 2.2, cell * len(names) + 0.4
     fig, axes = _grid(len(names), [1] * sketches + [0.4] + [1] * photos, size)
     for row, name in zip(axes, names, strict=True):
@@ -80,7 +81,7 @@ def retrieval_panel(
     rows, classes = [], list(map(printable, classes))
     for r, (query, row) in enumerate(zip(queries, axes, strict=True)):
         label = int(sketch_labels[query])
-        names = [classes[label], *([captions[r]] if captions else [])]
+        names = [classes[label], *([printable(captions[r])] if captions else [])]
         row[0].imshow(sketches[query])
         row[0].set_ylabel("\n".join(names), rotation=0, ha="right", va="center")
         found = []
