@@ -554,11 +554,13 @@ def test_torchrun_makes_the_features_that_one_process_makes(own, tmp_path):
 
     two = ("-m", "torch.distributed.run", "--nproc-per-node=2")
     bad = own / "photo" / "thing 3" / "a.png"
-    good = bad.read_bytes()
+    good, about = bad.read_bytes(), bad.stat()
     bad.write_bytes(bytes(len(good)))
+    os.utime(bad, ns=(about.st_atime_ns, about.st_mtime_ns))  # or it is another dataset
     failed = command("two", *two)
     assert failed.returncode and "thing 3/a.png cannot be read" in failed.stderr
     bad.write_bytes(good)
+    os.utime(bad, ns=(about.st_atime_ns, about.st_mtime_ns))
     one, both = command("one"), command("two", *two)
     assert one.returncode == both.returncode == 0, one.stderr + both.stderr
     assert one.stdout == both.stdout and one.stdout.count("embedding") == 1
