@@ -94,7 +94,8 @@ def keep(notebook, source, chapter):
             len(notebook["cells"]),
         )
         notebook["cells"] = notebook["cells"][:first]
-        notebook["metadata"][pc.STAMP] |= pc.ingredients(chapter, "smoke", pc.find_package())
+        stamp = pc.ingredients(chapter, "smoke", pc.find_package())
+        notebook["metadata"][pc.STAMP] |= stamp | {"content": pc.content_of(notebook)}
         target.write_text(json.dumps(notebook))
 
 

@@ -75,7 +75,7 @@ class ImageFiles(ImageList):
         paths: N files.
         names: N names, the same wherever the files are, such as class and file name.
         convert: makes an RGB image of an opened one; by default :func:`as_rgb`. For sketches:
-            :func:`~ssgn.data.sketch.as_sketch`.
+            :func:`~ssgn.data.as_sketch`.
     """
 
     def __init__(
