@@ -96,14 +96,23 @@ def _arrows(model: SSGN) -> list[tuple[str, str, str, bool]]:
 
 
 def _draw_arrow(ax: Axes, start: Annotation, end: Annotation, label: str, training: bool) -> None:
+    ends = _border(ax, start, end), _border(ax, end, start)
     color, style = (GREY, "--") if training else (INK, "-")
     arrow = FancyArrowPatch(
-        start.xy, end.xy, patchA=start.get_bbox_patch(), patchB=end.get_bbox_patch(), shrinkA=2,
-        shrinkB=2, arrowstyle="-|>", mutation_scale=13, linewidth=1.4, color=color, linestyle=style,
+        *ends, shrinkA=0, shrinkB=0, arrowstyle="-|>", mutation_scale=13, linewidth=1.4,
+        color=color, linestyle=style,
     )  # fmt: skip
     ax.add_patch(arrow)
     if label:
         ax.annotate(
-            label, np.mean([start.xy, end.xy], axis=0), ha="center", va="center", zorder=4,
+            label, np.mean(ends, axis=0), ha="center", va="center", zorder=4,
             bbox={"boxstyle": "round,pad=0.1", "fc": PAPER, "ec": "none"},
         )  # fmt: skip
+
+
+def _border(ax: Axes, box: Annotation, towards: Annotation) -> np.ndarray:
+    """Return the point ``[2]``, just outside a box, where a line to another box leaves it."""
+    extent = box.get_bbox_patch().get_window_extent()
+    size = extent.transformed(ax.transData.inverted()).size
+    way = np.array(towards.xy) - box.xy
+    return box.xy + way * ((size / 2 + 0.05) / np.maximum(np.abs(way), 1e-9)).min()
