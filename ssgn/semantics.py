@@ -143,7 +143,7 @@ def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             width = max(width or len(first) - 1, 2)
             # From the right, because a few words of the 840B GloVe file contain spaces, such as
             # ". . ."; the mark keeps words that are spaces.
-            word, *values = (b"_" + line).rsplit(None, width)
+            word, *values = (b"_" + line).rsplit(None, min(width, len(line)))
             if len(values) < width:
                 raise ValueError(f"line {number} has {len(values)} numbers, expected {width}")
             word, words = _word(word[1:]), words + 1

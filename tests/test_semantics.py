@@ -179,6 +179,7 @@ def test_a_damaged_file_of_word_vectors_is_named(tmp_path, name, content):
         (b"one two three\nred is blue\n", "line 1: .*two"),
         (text().encode("utf-16"), "line 1"),
         (b"2 1\nsun 1\nred 1\n", "line 2 has 1 numbers, expected 2"),
+        (b"1 99999999999999999999\nsun 1 2\n", "line 2 has 2 numbers, expected 99999"),
     ],
 )
 def test_the_damaged_line_is_named(tmp_path, content, message):
