@@ -428,3 +428,109 @@ def ratios(
             "the same seeds, at least one"
         )
     return [over[seed] / under[seed] for seed in sorted(over)]
+
+
+# Intervals over splits, classes and seeds -----------------------------------------------------
+
+
+def bootstrap(
+    runs: Iterable[Mapping],
+    variants: Sequence[str],
+    *,
+    paired: bool = True,
+    n: int = 2000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Resample splits, then classes and seeds within each, and average again [O].
+
+    A result varies with the split, with the classes and with the seed. Resampling splits alone
+    would take two splits for independent that share classes.
+
+    Args:
+        runs: from :func:`study` or a ledger; each has ``split``, ``seed`` and ``per_class``.
+        variants: V names. All are resampled on the same splits and classes.
+        paired: resample the same seeds for all variants: right for runs whose batches are the same.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        float64 ``[n, V]``: the mean of the classes' mean average precision, in 0..1.
+
+    Raises:
+        ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
+    """
+    tables = _tables(list(runs), variants, paired)
+    rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
+    picked = rng.integers(len(tables), size=(n, len(tables)))
+
+    def share(of: int, many: int) -> np.ndarray:
+        return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
+
+    for s, table in enumerate(tables):
+        for place in range(len(tables)):
+            rows = np.flatnonzero(picked[:, place] == s)
+            classes, seeds = share(len(table[0]), len(rows)), None
+            for v, precision in enumerate(table):  # [C, R]
+                if seeds is None or not paired:
+                    seeds = share(precision.shape[1], len(rows))
+                out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
+    return out
+
+
+def _tables(runs: list, variants: Sequence[str], paired: bool) -> list[list[np.ndarray]]:
+    """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
+    found = [
+        {(run["split"], run["seed"]): run["per_class"] for run in runs if run["variant"] == name}
+        for name in variants
+    ]
+    keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
+    for name, there in zip(variants, keys, strict=True):
+        if there != keys[0] or not there:
+            raise ValueError(
+                f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
+                "need the same ones, at least one"
+            )
+    return [
+        [
+            np.array([table[key] for key in sorted(table) if key[0] == split]).T * 1e-4
+            for table in found
+        ]
+        for split in sorted({split for split, _ in found[0]})
+    ]
+
+
+def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
+    """Return the mean average precision of a variant, and its 95% interval.
+
+    Args:
+        runs, variant, options: see :func:`bootstrap`.
+
+    Returns:
+        The estimate, and the lower and upper end, in 0..1.
+    """
+    runs = list(runs)
+    mean = np.mean([table[0].mean() for table in _tables(runs, [variant], True)])
+    return float(mean), *_ends(bootstrap(runs, [variant], **options)[:, 0])
+
+
+def ratio(
+    runs: Iterable[Mapping], a: str, b: str, *, paired: bool = True, **options
+) -> tuple[float, float, float]:
+    """Return the mean average precision of ``a`` over that of ``b``, and its 95% interval.
+
+    Args:
+        runs, paired, options: see :func:`bootstrap`.
+        a, b: names of variants.
+
+    Returns:
+        The estimate, and the lower and upper end.
+    """
+    runs = list(runs)
+    means = np.mean([[t.mean() for t in ts] for ts in _tables(runs, [a, b], paired)], axis=0)
+    drawn = bootstrap(runs, [a, b], paired=paired, **options)
+    return float(means[0] / means[1]), *_ends(drawn[:, 0] / drawn[:, 1])
+
+
+def _ends(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)

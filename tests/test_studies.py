@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import left_in, overwritten
@@ -12,7 +13,16 @@ from conftest import left_in, overwritten
 import ssgn
 from ssgn import LedgerError, baselines, machine, studies
 from ssgn.data import Split
-from ssgn.studies import open_ledger, ratios, read_ledger, select, values
+from ssgn.studies import (
+    bootstrap,
+    level,
+    open_ledger,
+    ratio,
+    ratios,
+    read_ledger,
+    select,
+    values,
+)
 from ssgn.train import History
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -499,3 +509,67 @@ def test_ratios_pair_the_seeds():
         ratios(RUNS[:3], "a", "b")
     with pytest.raises(ValueError, match="'c'"):
         ratios(RUNS, "c", "c")
+
+
+# Intervals over splits, classes and seeds -----------------------------------------------------
+
+
+def made_up(rng, variants=("a",), classes=60, seeds=3, parts=5, of_class=0.2, of_split=0.02):
+    """Runs of known variance: every class is unseen in two of ten splits, 0.4 on average."""
+    height = rng.normal(0, of_class, classes)
+    runs = []
+    for partition in range(2):
+        order = rng.permutation(classes)
+        for part in range(parts):
+            unseen = order[part::parts]
+            shared = height[unseen] + rng.normal(0, of_split)
+            for seed in range(seeds):
+                batch = rng.normal(0, 0.02)
+                for i, name in enumerate(variants):
+                    value = 0.4 + shared + batch + rng.normal(0, 0.03, len(unseen)) + 0.04 * i
+                    runs.append({"variant": name, "split": f"{partition} {part}", "seed": seed,
+                                 "per_class": value * 1e4})  # fmt: skip
+    return runs
+
+
+@pytest.mark.parametrize("changes", [{}, {"of_class": 0.05, "of_split": 0.04}])
+def test_an_interval_of_a_level_covers_the_truth(changes):
+    rng, hits = np.random.default_rng(0), []
+    for i in range(100):
+        mean, low, high = level(made_up(rng, **changes), "a", n=300, seed=i)
+        hits.append(low <= 0.4 <= high)
+        assert low < mean < high
+    assert 0.86 <= np.mean(hits) <= 1
+
+
+def test_an_interval_of_a_ratio_covers_the_truth_and_is_narrower_if_paired():
+    rng, hits, widths = np.random.default_rng(1), [], []
+    for i in range(100):
+        runs = made_up(rng, ("b", "a"))
+        found = [ratio(runs, "a", "b", paired=paired, n=300, seed=i) for paired in (True, False)]
+        hits.append([low <= 1.1 <= high for _, low, high in found])
+        widths.append([high - low for _, low, high in found])
+        assert found[0][0] == found[1][0] == pytest.approx(1.1, abs=0.08)
+    assert (np.mean(hits, 0) >= 0.86).all()
+    assert np.subtract(*np.mean(widths, 0)) < 0
+
+
+def test_resampling_is_repeatable_and_gives_back_what_does_not_vary():
+    runs = [{**run, "per_class": [2500] * 12} for run in made_up(np.random.default_rng(0))]
+    assert level(runs, "a", n=50) == pytest.approx((0.25,) * 3)
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    assert ratio(runs, "a", "b", n=50) == ratio(iter(runs), "a", "b", n=50)
+    assert np.isfinite(level([r for r in runs if r["split"] == "0 0"], "a", n=50)).all()
+    assert bootstrap(runs, ["a", "b"], n=20).shape == (20, 2)
+
+
+def test_variants_that_cannot_be_compared_are_named():
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    with pytest.raises(ValueError, match="'c' has runs of \\[\\]"):
+        level(runs, "c")
+    less = [r for r in runs if r["variant"] == "a" or r["seed"]]
+    with pytest.raises(ValueError, match="'b' has runs of .*'a' of"):
+        ratio(less, "a", "b")
+    assert ratio(less, "a", "b", paired=False, n=20)[0] > 0
+    with pytest.raises(ValueError, match="'b' has runs of"):
+        ratio([r for r in less if r["variant"] == "a" or r["split"] > "1"], "a", "b", paired=False)
