@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -47,6 +48,9 @@ Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
 ]
+Vectors = Annotated[
+    str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
+]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
 ]
@@ -76,6 +80,14 @@ def _load(name: str, root: Path | None, split: str | None, sketches_per_class: i
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
+
+
+def _splits(given: str, classes: Sequence[str]) -> list:
+    from .data import Split
+
+    if given == "ten":
+        return [split for seed in (1000, 1001) for split in Split.partition(classes, seed)]
+    return [int(name) if name.isdecimal() else name for name in given.split(",")]
 
 
 def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
@@ -173,6 +185,7 @@ def train(
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = SSGNConfig.epochs,
     seed: Seed = 0,
+    vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
@@ -191,7 +204,7 @@ def train(
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device)
-    sem = ssgn.class_vectors(ds.classes)
+    sem = ssgn.class_vectors(ds.classes, vectors)
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
@@ -205,8 +218,16 @@ def study(
     backbone: Backbone = "efficientnet-lite0",
     root: Root = None,
     split: SplitName = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            help="Several splits, with commas; or ten: two partitions of the classes into five "
+            "parts, in which every class is unseen twice."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
     epochs: Epochs = SSGNConfig.epochs,
+    vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     what: Annotated[
         str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
@@ -239,6 +260,10 @@ def study(
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
     else:
         raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
+    if what == "coarse-to-fine" and (splits or vectors != "glove-50"):
+        raise ValueError(
+            "coarse-to-fine has folds and word vectors of its own; leave out --splits and --vectors"
+        )
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
@@ -250,11 +275,12 @@ def study(
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
     if what == "coarse-to-fine":
-        vectors = cache(lambda source: ssgn.class_vectors(ds.classes, source))
-        variants = {key: (vectors(source), c) for key, (source, c) in compared.items()}
+        of = cache(lambda source: ssgn.class_vectors(ds.classes, source))
+        variants = {key: (of(source), c) for key, (source, c) in compared.items()}
         runs = studies.select(feats, variants, **options)
     else:
-        sem = ssgn.class_vectors(ds.classes)
+        sem = ssgn.class_vectors(ds.classes, vectors)
+        options["splits"] = _splits(splits, ds.classes) if splits else None
         runs = ssgn.study(feats, sem, compared, ks=(5, 10, 100, 200), **options)
     typer.echo(f"{len(runs)} runs are in {out}")
 

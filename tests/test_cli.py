@@ -27,7 +27,7 @@ def run(monkeypatch, command, world):
         ssgn, "load_dataset", lambda name, **kw: dataset if name == "world" else load(name, **kw)
     )
     monkeypatch.setattr(ssgn, "extract", lambda ds, backbone, **kw: f)
-    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: world.sem)
+    monkeypatch.setattr(ssgn, "class_vectors", lambda *_: world.sem)
     about = {"size": 8, "fingerprint": "world-1", "backbone": "efficientnet-lite0"}
     for name, value in about.items():
         monkeypatch.setitem(f.provenance, name, value)
@@ -190,6 +190,22 @@ def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, ca
     ]
     assert {"glove-50", "minilm"} <= set(asked)
     assert entry["config"]["sentences"][0] == "minilm"
+
+
+def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world):
+    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    asked, vectors = [], ssgn.class_vectors(())
+    monkeypatch.setattr(ssgn, "class_vectors", lambda _, source: (asked.append(source), vectors)[1])
+    words = ["study", tmp_path / "r.json", "--data", "world", "--epochs", "1", "--seeds", "1"]
+    assert run(*words, "--splits", "3,4", "--vectors", "mine.txt")[0] == 0
+    assert run(*words, "--splits", "ten")[0] == 0
+    runs = json.loads((tmp_path / "r.json").read_text())["runs"]
+    ten = [s for seed in (1000, 1001) for s in ssgn.Split.partition(world.feats.classes, seed)]
+    assert [r["split"] for r in runs] == ["seed-3", "seed-4", *(s.name for s in ten)]
+    assert [len(r["per_class"]) for r in runs[2:]] == [len(s.unseen) for s in ten]
+    assert asked == ["mine.txt", "glove-50"]
+    code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
+    assert code == 1 and "folds and word vectors of its own" in err
 
 
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
