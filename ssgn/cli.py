@@ -285,6 +285,18 @@ def study(
     typer.echo(f"{len(runs)} runs are in {out}")
 
 
+@app.command()
+def table(
+    ledgers: Annotated[list[Path], typer.Argument(help="Ledgers that `ssgn study` wrote.")],
+    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+):
+    """Print results as a table, with 95% intervals over splits, classes and seeds."""
+    from . import studies
+
+    runs = {path.stem: studies.read_ledger(path)["runs"] for path in ledgers}
+    typer.echo(studies.table(runs, form), nl=False)
+
+
 Model = Annotated[
     str | None,
     typer.Option(help="Folder that `ssgn train` wrote; by default the index's, else the book's."),

@@ -5,8 +5,11 @@ after every run, and a recorded run is not repeated. The chapters *Ablations* an
 the ledger of claims* explain the numbers.
 """
 
+import csv
 import inspect
+import io
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -534,3 +537,66 @@ def ratio(
 def _ends(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
+    """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
+
+    In bold: the best of a column, and every other one whose paired ratio to it may be 1.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        options: see :func:`bootstrap`.
+
+    Raises:
+        ValueError: an unknown form, or variants of a ledger that cannot be compared.
+    """
+    if form not in ("markdown", "latex", "csv"):
+        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
+    columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    if form == "csv":
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("variant", "ledger", "mAP@all", "low", "high", "best"))
+        for name in names:
+            for heading, column in columns.items():
+                if name in column:
+                    *numbers, best = column[name]
+                    rows.writerow((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
+        return out.getvalue()
+    bold, start, between, end = ("**{}**", "| ", " | ", " |")
+    if form == "latex":
+        bold, start, between, end = (r"\textbf{{{}}}", "", " & ", r" \\")
+    lines = [["variant", *columns]]
+    for name in names:
+        cells = [column.get(name) for column in columns.values()]
+        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
+    escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
+    written = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
+    if form == "markdown":
+        written.insert(1, "|" + " --- |" * (len(columns) + 1))
+    return "\n".join(written) + "\n"
+
+
+def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
+    """Return each variant's level, the ends of its interval, and whether it may be the best."""
+    names = dict.fromkeys(run["variant"] for run in runs)
+    levels = {name: level(runs, name, **options) for name in names}
+    best = max(levels, key=lambda name: levels[name][0])
+    seeds = {
+        name: {(r["split"], r["seed"]) for r in runs if r["variant"] == name} for name in names
+    }
+
+    def may_be(name: str) -> bool:
+        paired = seeds[name] == seeds[best]
+        return name == best or ratio(runs, name, best, paired=paired, **options)[2] >= 1
+
+    return {name: (*found, may_be(name)) for name, found in levels.items()}
+
+
+def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
+    mean, low, high, best = cell
+    shown = f"{mean:.3f}"
+    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"

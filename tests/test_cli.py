@@ -204,6 +204,8 @@ def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world
     assert [r["split"] for r in runs] == ["seed-3", "seed-4", *(s.name for s in ten)]
     assert [len(r["per_class"]) for r in runs[2:]] == [len(s.unseen) for s in ten]
     assert asked == ["mine.txt", "glove-50"]
+    code, shown, _ = run("table", tmp_path / "r.json", "--format", "csv")
+    assert code == 0 and shown.splitlines()[1].startswith("only,r,0.")
     code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
     assert code == 1 and "folds and word vectors of its own" in err
 

@@ -1,6 +1,8 @@
 """Studies: what a method is given, ledgers that go on, and what follows from the runs."""
 
+import csv
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from ssgn.studies import (
     ratios,
     read_ledger,
     select,
+    table,
     values,
 )
 from ssgn.train import History
@@ -573,3 +576,28 @@ def test_variants_that_cannot_be_compared_are_named():
     assert ratio(less, "a", "b", paired=False, n=20)[0] > 0
     with pytest.raises(ValueError, match="'b' has runs of"):
         ratio([r for r in less if r["variant"] == "a" or r["split"] > "1"], "a", "b", paired=False)
+
+
+def test_a_table_shows_levels_and_what_may_be_the_best():
+    rng = np.random.default_rng(0)
+    runs = made_up(rng, ("clearly worse", "good", "worst|of all"))
+    for run in runs:
+        shift = {"clearly worse": -800, "good": 0, "worst|of all": -2400}[run["variant"]]
+        run["per_class"] = run["per_class"] + shift
+    one = [r for r in runs if r["variant"] == "good"] + [
+        {**r, "variant": "a & b"} for r in made_up(rng, ("x",))
+    ]
+    markdown = table({"first": runs, "second_one": one}, n=200)
+    head, rule, *rows = [line.split(" | ") for line in markdown.replace("\\|", "/").splitlines()]
+    assert [c.strip("| ") for c in head] == ["variant", "first", "second_one"]
+    assert [row[0] for row in rows] == ["| clearly worse", "| good", "| worst/of all", "| a & b"]
+    assert ["**" in row[1] for row in rows] == [False, True, False, False]
+    assert rows[0][2] == " |" and "**" in rows[1][2] + rows[3][2]
+    latex = table({"first": runs, "second_one": one}, "latex", n=200).splitlines()
+    assert latex[0] == r"variant & first & second\_one \\"
+    assert r"\textbf{" in latex[2] and latex[4].startswith(r"a \& b & ")
+    rows = list(csv.DictReader(io.StringIO(table({"first": runs}, "csv", n=200))))
+    assert [r["best"] for r in rows] == ["0", "1", "0"]
+    assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
+    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
+        table({}, "html")
