@@ -48,6 +48,10 @@ Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
+]
 Vectors = Annotated[
     str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
 ]
@@ -133,6 +137,7 @@ def check(name: Name, root: Root = None):
 def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
@@ -168,6 +173,7 @@ def extract(
         workers=workers,
         device=device,
         precision=precision,
+        weights=weights,
     )
     if not rank:
         for tap, r in feats.taps.items():
@@ -179,6 +185,7 @@ def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
     taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
@@ -203,7 +210,7 @@ def train(
     ds = _load(name, root, split, sketches_per_class)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
     sem = ssgn.class_vectors(ds.classes, vectors)
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
@@ -216,6 +223,7 @@ def study(
     out: Annotated[Path, typer.Argument(help="JSON file for the ledger.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
     splits: Annotated[
@@ -270,7 +278,7 @@ def study(
     ds = _load(name, root, split, sketches_per_class)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}

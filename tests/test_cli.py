@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -162,11 +163,11 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, action
 def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
     asked = {}
     monkeypatch.setattr(ssgn, "extract", lambda ds, *a, **kw: asked.update(kw) or world.feats)
-    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16"
+    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16 --weights=w.pt"
     assert run("extract", "world", *words.split())[0] == 0
     assert asked == {
         "size": 48, "batch_size": 8, "workers": 3, "device": "cpu", "precision": "bfloat16",
-        "progress": True, "on_error": "raise",
+        "progress": True, "on_error": "raise", "weights": Path("w.pt"),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from .. import machine
-from ..backbones import load_backbone
+from ..backbones import FROM_FILE, load_backbone
 from ..data.dataset import (
     DataError,
     Drawings,
@@ -249,6 +249,11 @@ class Gallery:
             name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
             model = model_of(model)
             backbone, size = model.backbone, model.provenance.get("size")
+            if str(model.provenance.get("weights")).startswith(FROM_FILE):
+                raise FeatureError(
+                    "this model was trained on features from a file of weights, which an index "
+                    "cannot name; train one on the backbone's own weights"
+                )
         net = load_backbone(backbone, size=size)
         about = {
             "format": FORMAT,
