@@ -35,6 +35,10 @@ Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any ti
 PerClass = Annotated[
     int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
 ]
+First = Annotated[
+    int | None,
+    typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
@@ -76,11 +80,12 @@ def _ssgn(
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
 
 
-def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
+def _load(name: str, root, split: str | None, sketches_per_class=None, first=None):
     """Load a dataset with only the options that were given."""
     import ssgn
 
-    options = {"root": root, "sketches_per_class": sketches_per_class}
+    options = {"root": root, "sketches_per_class": sketches_per_class, "first": first}
+    options["extended"] = None if first is None else False
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
@@ -113,9 +118,11 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 
 @data.command()
-def prepare(name: Name = "doodle-emoji", root: Root = None, split: SplitName = None):
+def prepare(
+    name: Name = "doodle-emoji", root: Root = None, split: SplitName = None, first: First = None
+):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split)
+    ds = _load(name, root, split, first=first)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
@@ -141,6 +148,7 @@ def extract(
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
+    first: First = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
     ] = None,
@@ -164,7 +172,7 @@ def extract(
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
-        _load(name, root, split, sketches_per_class),
+        _load(name, root, split, sketches_per_class, first),
         backbone,
         skip_unreadable,
         quiet=rank > 0,
@@ -194,6 +202,7 @@ def train(
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
+    first: First = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -207,7 +216,7 @@ def train(
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class, first)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
@@ -237,6 +246,7 @@ def study(
     epochs: Epochs = SSGNConfig.epochs,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
+    first: First = None,
     what: Annotated[
         str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
     ] = "ablations",
@@ -275,7 +285,7 @@ def study(
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class, first)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)

@@ -283,7 +283,8 @@ def test_every_number_has_its_bounds_in_the_option():
         bare = [p for p in inspect.signature(command.callback).parameters.values()]
         assert not [p.name for p in bare if p.annotation in numbers]
     assert found == {
-        "batch_size", "epochs", "k", "seed", "seeds", "size", "sketches_per_class", "workers",
+        *("batch_size", "epochs", "first", "k", "seed", "seeds", "size", "sketches_per_class"),
+        "workers",
     }  # fmt: skip
 
 

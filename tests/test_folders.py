@@ -21,11 +21,11 @@ from conftest import HEIC
 from PIL import Image
 
 import ssgn
-from ssgn.data import DataError, Split, check_dataset, data_root
+from ssgn.data import DataError, Split, check_dataset, data_root, folders
 from ssgn.data.dataset import SPLITS
 from ssgn.data.folders import LAYOUTS, TABLES, plain, spellings
 from ssgn.data.quickdraw import SKETCHES
-from ssgn.machine import printable
+from ssgn.machine import digest, printable
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -367,6 +367,29 @@ def test_halves_with_other_names_are_listed(own, names):
     assert (
         f"{own} holds {', '.join(sorted(names))}. Name the two halves sketch and photo" in message
     )
+
+
+def test_the_first_images_of_each_class_can_be_taken(sketchy):
+    put(sketchy / "256x256/photo/tx_000000000000/camel/c.jpg")  # as in the published archive
+    ds = ssgn.load_dataset("sketchy", root=sketchy, extended=False, first=1)
+    whole = ssgn.load_dataset("sketchy", root=sketchy, extended=False)
+    assert len(ds.sketch) == len(ds.photo) == 125 and len(whole.photo) == 251
+    assert {name.split("_")[-1] for name in ds.photo.names} == {"7.jpg"}
+    assert {name.split("_")[-1] for name in ds.sketch.names} == {"7-1.png"}
+    assert ds.pairs.tolist() == list(range(125)) and ds.fingerprint != whole.fingerprint
+    assert len(ssgn.load_dataset("sketchy", root=sketchy, extended=False, first=9).photo) == 250
+
+
+def test_the_images_of_the_records_are_checked_by_their_names(sketchy, monkeypatch):
+    options = dict(root=sketchy, extended=False, first=25)
+    with pytest.raises(ssgn.DataError, match="other images among the first 25"):
+        ssgn.load_dataset("sketchy", **options)
+    ds = ssgn.load_dataset("sketchy", **{**options, "first": 24})
+    monkeypatch.setattr(folders, "FIRST_25", digest(*ds.sketch.names, *ds.photo.names))
+    assert ssgn.load_dataset("sketchy", **options).photo.names == ds.photo.names
+    for wrong in ({"first": 0}, {"extended": True}):
+        with pytest.raises(ValueError, match="at least 1, and extended=False"):
+            ssgn.load_dataset("sketchy", **{**options, **wrong})
 
 
 @pytest.mark.parametrize("suffix", [".JFIF", ".JPG", ".jfif", ".jpe", ".jpeg"])
