@@ -29,6 +29,7 @@ def evaluate(
     g_labels: ArrayLike,
     ks: Iterable[int] = (100, 200),
     *,
+    hubness: Tensor | None = None,
     per_query: bool = False,
 ) -> dict[str, float] | dict[str, Tensor]:
     """Rank the gallery for each query by cosine and measure the rankings.
@@ -54,6 +55,7 @@ def evaluate(
             Cosines are computed in float64 if either is float64, else in float32.
         q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
         ks: cut-offs.
+        hubness: ``[G]``, subtracted from the cosines, see :func:`~ssgn.retrieval.hubness`.
         per_query: return float64 ``[Q]`` tensors, one value per query, instead of means.
 
     Returns:
@@ -73,7 +75,8 @@ def evaluate(
 
     def similarity(rows: Tensor) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
-            return unit(q[rows].to(dtype)) @ gallery.T
+            cosines = unit(q[rows].to(dtype)) @ gallery.T
+            return cosines if hubness is None else cosines - hubness.to(cosines)
 
     return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
 
