@@ -161,11 +161,12 @@ def sketchy(
             by class and file name, are always left out.
         aliases: the classes of folders whose spelling is unknown, by folder name.
         first: take only so many sketches and photos of each class, the first by file name, without
-            extension photos. 25 gives the 6,250 images that this project's records are of.
+            extension photos. With 25, their names are checked, so that everybody who has the
+            published archive measures with the same 6,250 images.
 
     Raises:
         DataError: something is missing or cannot be assigned to a class; the message says what to
-            do. With ``first=25``, also if they are not the images of the records.
+            do. With ``first=25``, also if these are not the published files.
         ValueError: an alias for an unknown class, a split with other classes, or ``first`` below 1
             or with extension photos.
     """
@@ -180,8 +181,8 @@ def sketchy(
         if first == 25 and names != FIRST_25 and not survey.problems:
             survey.wrong(
                 f"{survey.root} has other images among the first 25 of each class than the "
-                "published archive, so results could not be compared with this project's records. "
-                "Unpack the archive again, or take another number"
+                "published archive, so results could not be compared. Unpack the archive again, or "
+                "take another number"
             )
     dataset = _dataset(survey, split)
     photo = {(file.label, file.path.stem): i for i, file in enumerate(survey.photo)}
