@@ -174,14 +174,14 @@ class Index:
             ValueError: k is not an integer or below 1, or queries of another width.
             FeatureError: NaN or infinity.
         """
-        (k,) = cutoffs(k)
+        (k,) = cutoffs((k,))
         q = as_rows(q, "queries")
         check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
         k, dtype = min(k, len(self)), self._norm.dtype
         with torch.autocast(q.device.type, enabled=False):
             found = [
-                self._blocks(unit(part.to(dtype)), k)
+                self._blocks(unit(part.to(wider(part))).to(dtype), k)
                 for part in q.split(max(1, min(1024, _CELLS // k)))
             ]
         return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])

@@ -6,14 +6,14 @@ the ledger of claims* explain the numbers.
 """
 
 import csv
-import inspect
 import io
 import json
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
+STARTED = time.time()  # a module that was changed later may not be the one that is imported
 WITHOUT_LEAKS = " without leaked classes"
 
 
@@ -64,8 +65,9 @@ def study(
         sem: ``[C, S]`` word vectors of ``feats.classes``.
         variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
             ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
-            A run of your own method is done again after any change of the module that defines it;
-            from a notebook or a prompt it is not kept.
+            A run of your own method is done again after any change of the modules that define it
+            and its base classes (of helpers from other modules, nothing is known); from a notebook
+            or a prompt it is not kept.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
@@ -92,6 +94,7 @@ def study(
     """
     jobs, seeds, ks = [], [int(seed) for seed in seeds], cutoffs(ks)
     sem = word_vectors(feats, sem)
+    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
@@ -99,7 +102,7 @@ def study(
             for name, variant in variants.items():
                 run = partial(_run, there, sem, variant, seed, ks, options)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
-                jobs.append((_key(ledger, row, data, variant, seed, ks), row, run))
+                jobs.append(_job(ledger, row, data, variant, seed, [ks, more], run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -186,6 +189,7 @@ def select(
     jobs, seeds = [], [int(seed) for seed in seeds]
     variants = {name: (word_vectors(feats, sem), c) for name, (sem, c) in variants.items()}
     splits = folds(feats.split, feats.classes, n)
+    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for seed in seeds:
         for fold, split in enumerate(splits):
             there = feats.with_split(split)
@@ -193,7 +197,7 @@ def select(
                 row = {"variant": name, "fold": fold, "seed": seed}
                 run = partial(_fold_run, there, sem, config, seed, options)
                 data = data_key(there, sem)
-                jobs.append((_key(ledger, row, data, config, seed, "fold"), row, run))
+                jobs.append(_job(ledger, row, data, config, seed, ["fold", more], run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -209,75 +213,103 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str | None:
-    """Hash all that the result of a run depends on; return None if that cannot be known.
+def _job(ledger, names: dict, data: str, variant, seed: int, made_with: list, run) -> dict:
+    """Describe a run: its names, how to do it, and by what it is found again.
 
-    In the cache that includes the library's source; in a named ledger, the names of the run. A
-    method of the user's counts with the source of the module that defines it.
+    ``key`` hashes data and settings; in a named ledger, the names of the run too. ``code`` is the
+    source that a result depends on besides: in the cache the library's; of a method of the user's
+    that of the modules that define it and its base classes. None if it cannot be known.
     """
+    settings = [type(variant).__name__, seed, *made_with, {} if ledger is None else names]
     try:
-        made_from = json.dumps([type(variant).__name__, asdict(variant), seed, *more])
+        settings += [asdict(variant), repr(variant)]  # which has the types of nested dataclasses
+        key = machine.digest(data, json.dumps(settings))[:16]
     except TypeError as error:
         raise ValueError(
             f"a variant must be a dataclass whose fields are numbers, text or lists of them, so "
-            f"that its runs can be told from others, got {variant!r} ({error})"
+            f"that its runs can be told from others, and so must be further options; got "
+            f"{variant!r} ({error})"
         ) from error
-    code, module = "", type(variant).__module__
-    if module.split(".")[0] != __package__:
-        if module == "__main__" or not getattr(sys.modules.get(module), "__file__", None):
-            warnings.warn(
-                f"runs of {type(variant).__qualname__} are not kept, because it is defined in a "
-                "notebook, a script or a prompt; define it in a module of its own to keep them",
-                stacklevel=3,
-            )
-            return None
-        code = inspect.getsource(sys.modules[module]) + f"{module}.{type(variant).__qualname__}"
-    last = machine.package_digest() if ledger is None else json.dumps(names)
-    return machine.digest(data, made_from, code, last)[:16]
+    code = machine.package_digest() if ledger is None else ""
+    if not type(variant).__module__.startswith(f"{__package__}."):
+        theirs = _source(variant)
+        code = theirs and machine.digest(code, *theirs)
+    return {"key": key, "code": code and code[:16], "names": names, "run": run}
 
 
-def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) -> list[dict]:
+def _source(variant) -> list[str | bytes] | None:
+    """Return the source of the modules of a class and its bases; None, and warn, if it may change
+    without being seen."""
+    cls = type(variant)
+    extra = getattr(variant, "__dict__", {}).keys() - {field.name for field in fields(variant)}
+    why, found = None, [f"{cls.__module__}.{cls.__qualname__}"]
+    for base in cls.__mro__:
+        module = sys.modules.get(base.__module__)
+        if base.__module__ == "builtins" or base.__module__.startswith(f"{__package__}."):
+            continue
+        try:
+            if base.__module__ == "__main__" or Path(module.__file__).stat().st_mtime > STARTED:
+                raise OSError
+            found.append(Path(module.__file__).read_bytes())
+        except (OSError, TypeError, AttributeError):
+            why = f"{base.__name__} is defined in a notebook, a script or a prompt, or its file has"
+            why += " changed since this process began: define it in a module, and restart"
+    if extra or "<locals>" in cls.__qualname__:
+        why = "it is made by a function, or has attributes that are not fields of the dataclass"
+    if why:
+        warnings.warn(f"runs of {cls.__qualname__} are not kept: {why}", stacklevel=5)
+    return None if why else found
+
+
+def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> list[dict]:
     """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
         ledger: see :func:`study`.
-        jobs: the key, the names (variant, split, seed) and the function of each run.
+        jobs: from :func:`_job`.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
     if ledger is not None:
         open_ledger(path, describe_data(feats))
         _check_names(path, jobs)
-    commit, done = machine.commit(), {}
-    for i, (key, names, run) in enumerate(tqdm(jobs, "study", unit="run", disable=not progress)):
-        if key is None:
-            done[i] = {**run(), "commit": commit}
-            continue
-        there = _content(path)["runs"]  # another process may have written meanwhile
-        done |= {r["key"]: r for r in there if _current(r)}
-        if key in done:
-            continue
-        machine.check_free(path, lambda _: None)  # before the run, not after it
-        about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
-        done[key] = {**names, **run(), **about}
-        with machine.lock(path):
-            content = _content(path)
-            # A run replaces the one of the same names that an earlier experiment recorded.
-            kept = [r for r in content["runs"] if _current(r) or not names.items() <= r.items()]
-            machine.write_json(path, {**content, "runs": [*kept, done[key]]})
-    # Names do not change a result: return it under those of this call.
-    return [{**done[i if key is None else key], **names} for i, (key, names, _) in enumerate(jobs)]
+    commit, rows = machine.commit(), []
+    for job in tqdm(jobs, "study", unit="run", disable=not progress):
+        key, code, names = job["key"], job["code"], job["names"]
+        # Another process may have written meanwhile.
+        done = [r for r in _content(path)["runs"] if _current(r) and r["key"] == key]
+        if code is None:
+            done = [{**job["run"](), "commit": commit}]
+        elif not done or done[0].get("code", "") != code:
+            machine.check_free(path, lambda _: None)  # before the run, not after it
+            about = {"commit": commit, "experiment": EXPERIMENT, "key": key, "code": code}
+            done = [{**names, **job["run"](), **about}]
+            with machine.lock(path):
+                content = _content(path)
+                # It replaces that of other code or, of the same names, of an earlier experiment.
+                kept = [
+                    r for r in content["runs"]
+                    if (r["key"] != key if _current(r) else not names.items() <= r.items())
+                ]  # fmt: skip
+                machine.write_json(path, {**content, "runs": [*kept, *done]})
+        # Names do not change a result: return it under those of this call.
+        rows.append({**done[0], **names})
+    return rows
 
 
 def _current(run: dict) -> bool:
     return run.get("experiment") == EXPERIMENT
 
 
-def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
+def _check_names(path: Path, jobs: Sequence[dict]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
     keys = {}
-    planned = [{**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs if key]
+    planned = [
+        {**job["names"], "experiment": EXPERIMENT, "key": job["key"]}
+        for job in jobs
+        if job["code"] is not None
+    ]
     for run in (*_content(path)["runs"], *planned) if planned else ():
-        names = tuple(run.get(name) for name in jobs[0][1])
+        names = tuple(run.get(name) for name in jobs[0]["names"])
         if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(
                 f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "

@@ -22,6 +22,7 @@ from PIL import Image
 
 import ssgn
 from ssgn.data import DataError, Split, check_dataset, data_root, folders
+from ssgn.data.check import _random_map
 from ssgn.data.dataset import SPLITS
 from ssgn.data.folders import LAYOUTS, TABLES, plain, spellings
 from ssgn.data.quickdraw import SKETCHES
@@ -680,19 +681,19 @@ def test_a_good_tree_has_no_problems(own):
     "total, lines",
     [
         (2, ["0 unseen, 0 pseudo-unseen, 2 to train on", "fewer than 2 unseen", "keeps the last"]),
-        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "about 0.50", "keeps the last"]),
+        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "about 0.75", "keeps the last"]),
         (
             12,
             [
                 "2 unseen, 2 pseudo-unseen, 8 to train on",
-                "about 0.50, and each unseen class is 50%",
+                "about 0.75, and each unseen class is 50%",
             ],
         ),
         (
             40,
             [
                 "8 unseen, 4 pseudo-unseen, 28 to train on",
-                "about 0.12, and each unseen class is 12%",
+                "about 0.34, and each unseen class is 12%",
             ],
         ),
     ],
@@ -706,6 +707,15 @@ def test_a_check_tells_what_a_split_of_this_size_can_tell(tmp_path, total, lines
     told = report.found[report.found.index(f"{total} photo images") + 1 :]
     assert len(told) == len(lines) and told[0].startswith("split seed-0: ")
     assert all(part in line for part, line in zip(lines, told, strict=True))
+
+
+def test_the_map_of_a_random_ranking_is_that_of_noise():
+    labels = torch.arange(3).repeat_interleave(torch.tensor([4, 2, 5]))
+    gen = torch.Generator().manual_seed(0)
+    q, g = torch.randn(3000, 6, generator=gen), torch.randn(3000, 11, 6, generator=gen)
+    cosines = torch.einsum("qd,qgd->qg", q, torch.nn.functional.normalize(g, dim=2))
+    measured = ssgn.evaluate_similarity(cosines, torch.arange(3).repeat(1000), labels, ())
+    assert _random_map([4, 2, 5]) == pytest.approx(measured["mAP@all"], abs=0.01)
 
 
 def test_a_check_lists_all_problems(tuberlin):

@@ -48,6 +48,19 @@ class Spy:
         return model, History([{"validation": 0.5}], 1, 0.25, "CPU", options["seed"])
 
 
+@dataclass(frozen=True)
+class Slow(Spy):
+    """A method during whose training something else happens."""
+
+    def fit(self, *given, **options):
+        type(self).hook()
+        return super().fit(*given, **options)
+
+    @staticmethod
+    def hook():
+        pass
+
+
 @pytest.fixture
 def calls():
     """The names of the spies that were trained so far, in order."""
@@ -226,6 +239,7 @@ class Mine:
 
     def map_and_trainings(name, text):
         (tmp_path / f"{name}.py").write_text(text)
+        os.utime(tmp_path / f"{name}.py", (1e9, 1e9))  # before this process began
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = importlib.import_module(name)
@@ -243,7 +257,7 @@ class Mine:
 def test_a_method_from_a_notebook_is_not_kept_and_says_so(run, calls, tmp_path, monkeypatch):
     monkeypatch.setattr(Spy, "__module__", "__main__")
     for _ in range(2):
-        with pytest.warns(UserWarning, match="runs of Spy are not kept.*module of its own"):
+        with pytest.warns(UserWarning, match="runs of Spy are not kept: .*in a notebook"):
             (row,) = run({"spy": Spy()}, ledger=tmp_path / "l.json")
         assert row["variant"] == "spy" and 0 < row["mAP@all"] < 1
     assert len(calls()) == 2 and read_ledger(tmp_path / "l.json")["runs"] == []
@@ -262,19 +276,76 @@ def test_a_study_of_no_seeds_has_no_runs(run, tmp_path):
     assert run({"spy": Spy()}, seeds=(), ledger=tmp_path / "l.json") == []
 
 
-def test_runs_of_another_process_are_kept(run, calls, tmp_path):
+def test_runs_of_another_process_are_kept(run, calls, tmp_path, monkeypatch):
     path = tmp_path / "runs.json"
 
-    @dataclass(frozen=True)
-    class Slow(Spy):
-        def fit(self, *given, **options):
-            run({"other": Spy("other")}, ledger=path)  # meanwhile, in another process
-            return super().fit(*given, **options)
+    def meanwhile():  # in another process
+        monkeypatch.setattr(Slow, "hook", lambda: None)
+        run({"other": Spy("other"), "slow": Slow("slow")}, ledger=path)
 
+    monkeypatch.setattr(Slow, "hook", meanwhile)
     (row,) = run({"slow": Slow("slow")}, ledger=path)
     runs = read_ledger(path)["runs"]
-    assert [r["variant"] for r in runs] == ["other", "slow"] and runs[1] == row
+    assert [r["variant"] for r in runs] == ["other", "slow"] and runs[1] == row  # and none twice
     assert run(TWO, ledger=path) and len(read_ledger(path)["runs"]) == 4
+
+
+@dataclass(frozen=True)
+class Part:
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class OtherPart(Part):
+    pass
+
+
+@dataclass(frozen=True)
+class Whole(Spy):
+    part: Part = Part()
+
+
+def test_what_a_method_is_made_of_is_told_apart(run, calls, world):
+    """The types of nested dataclasses, options of the study, and presets of the features."""
+    run({"a": Whole(part=Part())}), run({"a": Whole(part=OtherPart())})
+    assert len(calls()) == 2 and run({"a": Whole(part=Part())}) and len(calls()) == 2
+    run({"a": Whole()}, steps=3), run({"a": Whole()}, steps=4), run({"a": Whole()}, device="cpu")
+    assert len(calls()) == 4
+    run(
+        {"a": Whole()}, feats=replace(world.feats, presets={"single": ("low",), "fusion": ("mid",)})
+    )
+    assert len(calls()) == 5
+
+
+@pytest.mark.parametrize("kind", ["attribute", "local class", "changed since"])
+def test_a_method_that_cannot_be_told_from_others_is_not_kept(run, calls, monkeypatch, kind):
+    method = Spy()
+    if kind == "attribute":
+        object.__setattr__(method, "keep", 2)
+    elif kind == "local class":
+
+        @dataclass(frozen=True)
+        class Local(Spy):
+            pass
+
+        method = Local()
+    else:
+        monkeypatch.setattr(studies, "STARTED", 0)  # the tests' file is younger
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="are not kept: "):
+            run({"spy": method})
+    assert len(calls()) == 2
+
+
+def test_a_change_of_a_methods_code_replaces_its_run_in_a_named_ledger(
+    run, calls, tmp_path, monkeypatch
+):
+    ledger = tmp_path / "l.json"
+    run({"spy": Spy(), "only": Whole()}, ledger=ledger)
+    monkeypatch.setattr(studies, "_source", lambda variant: ["another source"])
+    run({"spy": Spy()}, ledger=ledger)
+    assert calls() == ["spy", "spy", "spy"]
+    assert [r["variant"] for r in read_ledger(ledger)["runs"]] == ["only", "spy"]
 
 
 @pytest.mark.parametrize("change", ["variant", "seed", "ks", "split", "features", "words"])
