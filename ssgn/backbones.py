@@ -8,16 +8,17 @@ chapter *Multi-layer features* compares them.
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from .data.dataset import DataError
-from .machine import needs
+from .machine import needs, reason
 from .moved import moved
 
 __getattr__ = moved(__name__)
@@ -78,24 +79,39 @@ class Backbone:
         }
 
 
-def load_backbone(name: str, *, size: int | None = None, pretrained: bool = True) -> Backbone:
+FROM_FILE = "file "  # how the weights of a file are called in provenances, before their hash
+
+
+def load_backbone(
+    name: str,
+    *,
+    size: int | None = None,
+    pretrained: bool = True,
+    weights: Path | str | None = None,
+) -> Backbone:
     """Load a backbone by name, in evaluation mode.
 
     The chapter *Multi-layer features* compares their taps.
 
     Args:
         name: ``"efficientnet-lite0"`` (weights from a Python package, no download [O]), ``"vgg16"``
-            (torchvision; the paper's 5568-d fusion [B]) or any timm model that can return
-            intermediate layers.
+            (torchvision; the paper's 5568-d fusion [B]), ``"vgg16-features"`` (its convolutions
+            alone, as their authors trained them: five blocks, 1472-d fusion [O]) or any timm model
+            that can return intermediate layers.
         size: side of the input images in pixels; by default 128 for EfficientNet-Lite0 and the
             model's own size for the others.
         pretrained: False gives random weights, for tests.
+        weights: a file with other weights for the network, safetensors or a state dict that
+            ``torch.save`` wrote; further tensors in it are ignored.
 
     Raises:
         ValueError: an unknown name, a model without intermediate layers, or a size below 1.
         DataError: the weights cannot be fetched or read.
         ImportError: the package with the weights is not installed.
     """
+    if weights is not None:
+        net = load_backbone(name, size=size, pretrained=False)
+        return replace(net, weights=FROM_FILE + _load_weights(net, Path(weights)))
     import timm
 
     if size is not None and size < 1:
@@ -104,13 +120,44 @@ def load_backbone(name: str, *, size: int | None = None, pretrained: bool = True
         return _efficientnet_lite0(size or 128, pretrained)
     if name == "vgg16":
         return _vgg16(size or 224, pretrained)
+    if name == "vgg16-features":
+        return _vgg16_features(size or 224, pretrained)
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise ValueError(
-            f"unknown backbone {name!r}; available: efficientnet-lite0, vgg16 and timm's models"
+            f"unknown backbone {name!r}; available: efficientnet-lite0, vgg16, vgg16-features and "
+            "timm's models"
             + (f", such as {', '.join(near)}" if near else " (timm.list_models() lists them)")
         )
     return _timm(name, size, pretrained)
+
+
+def _load_weights(net: Backbone, path: Path) -> str:
+    """Load the weights of a file into a network; return the file's hash.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks a tensor of the network.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            tensors = safetensors.torch.load(content)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = tensors.get("state_dict", tensors)
+    except Exception as error:  # a damaged file can make a reader raise anything
+        raise DataError(f"{path} cannot be read as weights: {reason(error)}") from error
+    ours = net.network.state_dict()
+    if missing := [name for name in ours if name not in tensors]:
+        raise DataError(
+            f"{path} lacks {len(missing)} of the {len(ours)} tensors of {net.name}, such as "
+            f"{missing[0]}; give a file of its weights, under its layers' own names"
+        )
+    try:
+        net.network.load_state_dict({name: tensors[name] for name in ours})
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit {net.name}: {reason(error)}") from error
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 @contextmanager
@@ -174,7 +221,39 @@ def _vgg16(size: int, pretrained: bool) -> Backbone:
     )
 
 
-def _extractor(name, network, nodes: dict[str, str], *, fusion, mean, std, size, weights):
+def _vgg16_features(size: int, pretrained: bool) -> Backbone:
+    from torchvision.models import VGG16_Weights, vgg16
+
+    chosen = VGG16_Weights.IMAGENET1K_FEATURES
+    with _weights_of("vgg16-features"):
+        network = vgg16(weights=chosen if pretrained else None)
+    nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
+    made_for = chosen.transforms()
+    return _extractor(
+        "vgg16-features",
+        network,
+        nodes,
+        single=("block5",),
+        fusion=tuple(nodes.values()),
+        mean=tuple(made_for.mean),
+        std=tuple(made_for.std),
+        size=size,
+        weights=str(chosen if pretrained else "random"),
+    )
+
+
+def _extractor(
+    name,
+    network,
+    nodes: dict[str, str],
+    *,
+    fusion,
+    mean,
+    std,
+    size,
+    weights,
+    single=("embedding",),
+):
     """Tap a network at named nodes of its graph, with torchvision's feature extraction."""
     from timm.models import get_notrace_functions, get_notrace_modules
     from torchvision.models.feature_extraction import create_feature_extractor
@@ -188,7 +267,7 @@ def _extractor(name, network, nodes: dict[str, str], *, fusion, mean, std, size,
         return [found[tap] for tap in nodes.values()]
 
     taps = tuple(nodes.values())
-    presets = {"single": ("embedding",), "fusion": tuple(fusion)}
+    presets = {"single": single, "fusion": tuple(fusion)}
     return Backbone(name, graph, forward, taps, presets, mean, std, size, weights)
 
 

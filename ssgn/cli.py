@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -34,6 +35,10 @@ Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any ti
 PerClass = Annotated[
     int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
 ]
+First = Annotated[
+    int | None,
+    typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
@@ -46,6 +51,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
+]
+Vectors = Annotated[
+    str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
 ]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
@@ -68,14 +80,23 @@ def _ssgn(
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
 
 
-def _load(name: str, root: Path | None, split: str | None, sketches_per_class: int | None = None):
+def _load(name: str, root, split: str | None, sketches_per_class=None, first=None):
     """Load a dataset with only the options that were given."""
     import ssgn
 
-    options = {"root": root, "sketches_per_class": sketches_per_class}
+    options = {"root": root, "sketches_per_class": sketches_per_class, "first": first}
+    options["extended"] = None if first is None else False
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
+
+
+def _splits(given: str, classes: Sequence[str]) -> list:
+    from .data import Split
+
+    if given == "ten":
+        return [split for seed in (1000, 1001) for split in Split.partition(classes, seed)]
+    return [int(name) if name.isdecimal() else name for name in given.split(",")]
 
 
 def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
@@ -97,9 +118,11 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 
 @data.command()
-def prepare(name: Name = "doodle-emoji", root: Root = None, split: SplitName = None):
+def prepare(
+    name: Name = "doodle-emoji", root: Root = None, split: SplitName = None, first: First = None
+):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split)
+    ds = _load(name, root, split, first=first)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
@@ -121,9 +144,11 @@ def check(name: Name, root: Root = None):
 def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
+    first: First = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
     ] = None,
@@ -147,7 +172,7 @@ def extract(
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
-        _load(name, root, split, sketches_per_class),
+        _load(name, root, split, sketches_per_class, first),
         backbone,
         skip_unreadable,
         quiet=rank > 0,
@@ -156,6 +181,7 @@ def extract(
         workers=workers,
         device=device,
         precision=precision,
+        weights=weights,
     )
     if not rank:
         for tap, r in feats.taps.items():
@@ -167,13 +193,16 @@ def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
     taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = SSGNConfig.epochs,
     seed: Seed = 0,
+    vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
+    first: First = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -187,11 +216,11 @@ def train(
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class, first)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device)
-    sem = ssgn.class_vectors(ds.classes)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
+    sem = ssgn.class_vectors(ds.classes, vectors)
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
@@ -203,11 +232,21 @@ def study(
     out: Annotated[Path, typer.Argument(help="JSON file for the ledger.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
+    weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            help="Several splits, with commas; or ten: two partitions of the classes into five "
+            "parts, in which every class is unseen twice."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
     epochs: Epochs = SSGNConfig.epochs,
+    vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
+    first: First = None,
     what: Annotated[
         str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
     ] = "ablations",
@@ -239,24 +278,41 @@ def study(
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
     else:
         raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
+    if what == "coarse-to-fine" and (splits or vectors != "glove-50"):
+        raise ValueError(
+            "coarse-to-fine has folds and word vectors of its own; leave out --splits and --vectors"
+        )
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class)
+    ds = _load(name, root, split, sketches_per_class, first)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
     if what == "coarse-to-fine":
-        vectors = cache(lambda source: ssgn.class_vectors(ds.classes, source))
-        variants = {key: (vectors(source), c) for key, (source, c) in compared.items()}
+        of = cache(lambda source: ssgn.class_vectors(ds.classes, source))
+        variants = {key: (of(source), c) for key, (source, c) in compared.items()}
         runs = studies.select(feats, variants, **options)
     else:
-        sem = ssgn.class_vectors(ds.classes)
+        sem = ssgn.class_vectors(ds.classes, vectors)
+        options["splits"] = _splits(splits, ds.classes) if splits else None
         runs = ssgn.study(feats, sem, compared, ks=(5, 10, 100, 200), **options)
     typer.echo(f"{len(runs)} runs are in {out}")
+
+
+@app.command()
+def table(
+    ledgers: Annotated[list[Path], typer.Argument(help="Ledgers that `ssgn study` wrote.")],
+    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+):
+    """Print results as a table, with 95% intervals over splits, classes and seeds."""
+    from . import studies
+
+    runs = {path.stem: studies.read_ledger(path)["runs"] for path in ledgers}
+    typer.echo(studies.table(runs, form), nl=False)
 
 
 Model = Annotated[

@@ -46,6 +46,7 @@ def extract(
     on_error: str = "raise",
     progress: bool = True,
     pretrained: bool = True,
+    weights: Path | str | None = None,
 ) -> Features:
     """Extract the fused features of all sketches and photos of a dataset [A, B], cached by content.
 
@@ -70,6 +71,7 @@ def extract(
             images out and lists them, with the reasons, in ``provenance["left_out"]``.
         progress: show a progress bar.
         pretrained: False uses random weights, for tests, and caches nothing.
+        weights: a file with weights for the backbone, see :func:`~ssgn.backbones.load_backbone`.
 
     Returns:
         Features ``[N, D]`` and ``[M, D]``, memory-mapped from the cache.
@@ -86,7 +88,7 @@ def extract(
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; available: 'raise', 'skip'")
     options = compute_options(batch_size, workers, device, precision)
-    net = load_backbone(backbone, size=size, pretrained=pretrained)
+    net = load_backbone(backbone, size=size, pretrained=pretrained, weights=weights)
     provenance = {
         "dataset": ds.name,
         "fingerprint": ds.fingerprint,
@@ -98,7 +100,9 @@ def extract(
     if options["precision"] != "float32":
         provenance["precision"] = options["precision"]
     options |= {"skip": on_error == "skip", "progress": progress}
-    if not pretrained:  # random weights differ between processes, so nothing is shared or kept
+    if (
+        not pretrained and weights is None
+    ):  # random weights differ between processes, so nothing is shared or kept
         provenance["weights"] += ":" + os.urandom(8).hex()
         with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
             made = _made(Path(folder) / "features", ds, net, provenance, options)

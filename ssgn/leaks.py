@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .backbones import FROM_FILE
 from .features import Features
 from .machine import name_list, printable
 
@@ -73,7 +74,7 @@ def pretrained_on(backbone: str) -> str | None:
         ``"ImageNet-1k"``; or ``"more than ImageNet-1k"`` with the tag of timm's weights, unless
         that tag names ImageNet-1k alone; or None for an unknown backbone.
     """
-    if backbone in ("efficientnet-lite0", "vgg16"):
+    if backbone in ("efficientnet-lite0", "vgg16", "vgg16-features"):
         return IMAGENET_1K
     import timm
 
@@ -92,9 +93,12 @@ def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
     The chapter *What the backbone has already seen* explains it.
     """
     unseen = [name for name, out in zip(feats.classes, feats.unseen, strict=True) if out]
-    if str(feats.provenance.get("weights", "")).startswith("random"):
+    weights, backbone = (str(feats.provenance.get(k, "")) for k in ("weights", "backbone"))
+    if weights.startswith("random"):
         return {name: [] for name in unseen}
-    return leaked(unseen, feats.provenance.get("backbone", ""))
+    if weights.startswith(FROM_FILE) and not backbone.startswith("vgg16"):
+        return dict.fromkeys(unseen)  # what weights of one's own were trained on is not known
+    return leaked(unseen, backbone)
 
 
 def evaluated(feats: Features, leaked: bool = True) -> Tensor:

@@ -29,6 +29,7 @@ def evaluate(
     g_labels: ArrayLike,
     ks: Iterable[int] = (100, 200),
     *,
+    hubness: Tensor | None = None,
     per_query: bool = False,
 ) -> dict[str, float] | dict[str, Tensor]:
     """Rank the gallery for each query by cosine and measure the rankings.
@@ -40,8 +41,9 @@ def evaluate(
     - ``P@k``: relevant items among the first k, / k;
     - ``mAP@k``: the sum over the first k, / the relevant items found there (SEM-PCYC);
     - ``mAP@k/min``: the first k, / min(k, R), with precision interpolated as in Pascal VOC: P(i)
-      replaced by the highest P(j) with i <= j <= k (SAKE and later work);
-    - ``mAP@k/k``: the sum over the first k, / k (CVAE [C], and so SSGN's own comparison).
+      replaced by the highest P(j) with i <= j <= k (SAKE, ACNet, ZSE-SBIR; with k the gallery's
+      size it is what they call mAP@all);
+    - ``mAP@k/k``: the sum over the first k, / k (CVAE [C], BDT [B], so SSGN's own comparison).
 
     Items of equal similarity keep the gallery's order [O]. A gallery smaller than k is ranked whole
     and k becomes its size. Queries are processed in chunks: beyond the inputs, this needs one more
@@ -53,6 +55,7 @@ def evaluate(
             Cosines are computed in float64 if either is float64, else in float32.
         q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
         ks: cut-offs.
+        hubness: ``[G]``, subtracted from the cosines, see :func:`~ssgn.retrieval.hubness`.
         per_query: return float64 ``[Q]`` tensors, one value per query, instead of means.
 
     Returns:
@@ -72,7 +75,8 @@ def evaluate(
 
     def similarity(rows: Tensor) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
-            return unit(q[rows].to(dtype)) @ gallery.T
+            cosines = unit(q[rows].to(dtype)) @ gallery.T
+            return cosines if hubness is None else cosines - hubness.to(cosines)
 
     return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
 

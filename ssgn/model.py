@@ -50,7 +50,8 @@ class Standardize(nn.Module):
         # classes.
         std = sample.std(0, correction=0)
         low, high = sample.aminmax(dim=0)
-        varies = std > 1e-6 * torch.maximum(torch.maximum(-low, high), std.mean())
+        rounding = 2 * torch.finfo(torch.float32).eps * torch.maximum(-low, high)
+        varies = std > torch.maximum(rounding, 1e-6 * std.median())
         self.register_buffer("scale", torch.where(varies, 1 / std, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -133,6 +133,7 @@ class Index:
 
     Args:
         g: ``[G, D]``, as :func:`embed` returns it.
+        hubness: ``[G]``, subtracted from the cosines, see :func:`hubness`.
 
     Raises:
         ValueError: an empty gallery, or not ``[G, D]``.
@@ -140,7 +141,7 @@ class Index:
     """
 
     @torch.no_grad()
-    def __init__(self, g: ArrayLike):
+    def __init__(self, g: ArrayLike, hubness: Tensor | None = None):
         g = as_rows(g, "gallery items")
         if not len(g):
             raise ValueError("the gallery is empty; give at least one item")
@@ -148,7 +149,7 @@ class Index:
         norm = torch.cat([_lengths(part.to(wider(g))) for part in g.split(step)])
         # Lengths show NaN and infinity too; checking the gallery itself would copy it.
         check_finite(norm[:, None], "lengths of the gallery items")
-        self._g, self._norm = g, torch.where(norm > 0, norm, 1)
+        self._g, self._norm, self._hubness = g, torch.where(norm > 0, norm, 1), hubness
 
     def __len__(self) -> int:
         return len(self._g)
@@ -173,14 +174,14 @@ class Index:
             ValueError: k is not an integer or below 1, or queries of another width.
             FeatureError: NaN or infinity.
         """
-        (k,) = cutoffs(k)
+        (k,) = cutoffs((k,))
         q = as_rows(q, "queries")
         check_one_space(q.shape, self._g.shape)
         check_finite(q, "queries")
         k, dtype = min(k, len(self)), self._norm.dtype
         with torch.autocast(q.device.type, enabled=False):
             found = [
-                self._blocks(unit(part.to(dtype)), k)
+                self._blocks(unit(part.to(wider(part))).to(dtype), k)
                 for part in q.split(max(1, min(1024, _CELLS // k)))
             ]
         return torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
@@ -193,6 +194,8 @@ class Index:
             rows = slice(start, start + step)
             # Divide the products, not the items: there are fewer, and the gallery is not copied.
             block = (q @ self._g[rows].to(q.dtype).T).div_(self._norm[rows])
+            if self._hubness is not None:
+                block -= self._hubness[rows].to(block)
             best, at = _top(block, k)
             similarity, order = torch.cat([similarity, best], 1).sort(
                 dim=1, descending=True, stable=True
@@ -224,7 +227,56 @@ def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, items.gather(1, order)
 
 
-def rank(q: ArrayLike, g: ArrayLike | Index, k: int) -> tuple[Tensor, Tensor]:
+def hubness(g: ArrayLike, bank: ArrayLike, k: int = 10) -> Tensor:
+    """Compute how near each gallery item is to queries in general, from a bank of *seen* sketches.
+
+    A few items are near almost every query. Half the mean cosine of an item to its k nearest
+    queries, subtracted from the cosines, ranks as cross-domain similarity local scaling does
+    (CSLS; Conneau et al., Word Translation Without Parallel Data, ICLR 2018). It uses nothing of
+    the unseen classes but the gallery item itself, so it is inductive.
+
+    Args:
+        g: ``[G, D]``, as :func:`embed` returns it.
+        bank: ``[B, D]``, as :func:`synthesize` returns it for sketches of seen classes.
+        k: nearest queries to average.
+
+    Returns:
+        ``[G]``, for :class:`Index`, :func:`rank` and :func:`~ssgn.metrics.evaluate`.
+
+    Raises:
+        ValueError, FeatureError: see :func:`rank`.
+    """
+    return rank(g, bank, k)[0].mean(1) / 2
+
+
+def augmented(q: ArrayLike, g: ArrayLike, n: int = 5) -> tuple[Tensor, Tensor]:
+    """Average gallery items with their neighbors, and queries with their first results.
+
+    Database augmentation (Turcot and Lowe, 2009) and average query expansion (Chum et al., ICCV
+    2007). They *use the gallery*: the place of an item depends on the others, unlabeled, so such
+    results stand in a table of their own.
+
+    Args:
+        q, g: ``[Q, D]`` queries and ``[G, D]`` gallery.
+        n: neighbors of each item, and results of each query, to average it with.
+
+    Returns:
+        New queries and a new gallery, rows of length 1 before the averages are taken.
+
+    Raises:
+        ValueError, FeatureError: see :func:`rank`.
+    """
+    q, g = as_rows(q, "queries"), as_rows(g, "gallery items")
+    dtype = wider(q, g)
+    q, g = unit(q.to(dtype)), unit(g.to(dtype))
+    g = torch.stack([g[near].mean(0) for near in rank(g, g, n + 1)[1]])
+    first = rank(q, g, n)[1]
+    return torch.cat([q[:, None], unit(g)[first]], 1).mean(1), g
+
+
+def rank(
+    q: ArrayLike, g: ArrayLike | Index, k: int, *, hubness: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Find the k best gallery items of each query by cosine, best first.
 
     Items of equal similarity keep the gallery's order. The chapter *Retrieval* explains it.
@@ -233,6 +285,8 @@ def rank(q: ArrayLike, g: ArrayLike | Index, k: int) -> tuple[Tensor, Tensor]:
         q: ``[Q, D]`` queries, on the gallery's device.
         g: the gallery: ``[G, D]``, or an :class:`Index` of it, to search it more than once.
         k: items per query; a smaller gallery is returned whole.
+        hubness: ``[G]``, subtracted from the cosines, see :func:`hubness`; not with an Index, which
+            has its own.
 
     Returns:
         Cosines, float32 (float64 if queries or gallery are), and indices, int64, ``[Q, min(k, G)]``
@@ -244,7 +298,7 @@ def rank(q: ArrayLike, g: ArrayLike | Index, k: int) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(g, Index):
         q, g = as_rows(q, "queries"), as_rows(g, "gallery items")
-        g = Index(g.double() if wider(q, g) == torch.float64 else g)
+        g = Index(g.double() if wider(q, g) == torch.float64 else g, hubness)
     return g.search(q, k)
 
 
@@ -256,6 +310,9 @@ def evaluate_unseen(
     semantics: ArrayLike | None = None,
     leaked: bool = True,
     stage: str = "fine",
+    bank: ArrayLike | None = None,
+    neighbors: int = 0,
+    generalized: bool = False,
     per_query: bool = False,
 ) -> dict:
     """Measure retrieval on the unseen classes: all their sketches against all their photos [C].
@@ -271,6 +328,11 @@ def evaluate_unseen(
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
             smaller gallery is easier: compare only results on the same classes.
         stage: see :func:`synthesize`.
+        bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
+            correct for hubs, see :func:`hubness`.
+        neighbors: above 0, *uses the gallery*: see :func:`augmented`.
+        generalized: put the photos of the seen classes into the gallery too, as in generalized
+            zero-shot retrieval.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -287,10 +349,10 @@ def evaluate_unseen(
         raise ValueError(
             f"split {feats.split.name} has no unseen class to evaluate on; choose another split"
         )
-    if semantics is not None:
-        semantics = word_vectors(feats, semantics)[classes]
+    in_gallery = classes | ~feats.unseen if generalized else classes
+    chosen = feats.rows(classes[feats.sketch_labels], in_gallery[feats.photo_labels])
     options = dict(semantics=semantics, stage=stage, per_query=per_query)
-    return evaluate_all(model, feats.keep(classes), ks, **options)
+    return evaluate_all(model, chosen, ks, bank=bank, neighbors=neighbors, **options)
 
 
 def evaluate_all(
@@ -300,6 +362,8 @@ def evaluate_all(
     *,
     semantics: ArrayLike | None = None,
     stage: str = "fine",
+    bank: ArrayLike | None = None,
+    neighbors: int = 0,
     per_query: bool = False,
 ) -> dict:
     """Measure the retrieval of all photos in ``feats`` by all sketches in it.
@@ -309,7 +373,7 @@ def evaluate_all(
     Args:
         model: an SSGN or a baseline.
         feats: features of C classes, for example ``feats.part("validation")``.
-        ks, semantics, stage, per_query: see :func:`evaluate_unseen`.
+        ks, semantics, stage, bank, neighbors, per_query: see :func:`evaluate_unseen`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -321,7 +385,11 @@ def evaluate_all(
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
     q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
-    return evaluate(q, g, feats.sketch_labels, feats.photo_labels, ks, per_query=per_query)
+    hubs = None if bank is None else hubness(g, synthesize(model, bank, stage=stage))
+    if neighbors:
+        q, g = augmented(q, g, neighbors)
+    labels = feats.sketch_labels, feats.photo_labels
+    return evaluate(q, g, *labels, ks, hubness=hubs, per_query=per_query)
 
 
 def check_features(model: SSGN, feats: Features) -> None:

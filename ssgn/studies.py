@@ -5,12 +5,15 @@ after every run, and a recorded run is not repeated. The chapters *Ablations* an
 the ledger of claims* explain the numbers.
 """
 
-import inspect
+import csv
+import io
 import json
+import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
+STARTED = time.time()  # a module that was changed later may not be the one that is imported
 WITHOUT_LEAKS = " without leaked classes"
 
 
@@ -61,8 +65,9 @@ def study(
         sem: ``[C, S]`` word vectors of ``feats.classes``.
         variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
             ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
-            A run of your own method is done again after any change of the module that defines it;
-            from a notebook or a prompt it is not kept.
+            A run of your own method is done again after any change of the modules that define it
+            and its base classes (of helpers from other modules, nothing is known); from a notebook
+            or a prompt it is not kept.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
@@ -89,6 +94,7 @@ def study(
     """
     jobs, seeds, ks = [], [int(seed) for seed in seeds], cutoffs(ks)
     sem = word_vectors(feats, sem)
+    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
@@ -96,7 +102,7 @@ def study(
             for name, variant in variants.items():
                 run = partial(_run, there, sem, variant, seed, ks, options)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
-                jobs.append((_key(ledger, row, data, variant, seed, ks), row, run))
+                jobs.append(_job(ledger, row, data, variant, seed, [ks, more], run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -183,6 +189,7 @@ def select(
     jobs, seeds = [], [int(seed) for seed in seeds]
     variants = {name: (word_vectors(feats, sem), c) for name, (sem, c) in variants.items()}
     splits = folds(feats.split, feats.classes, n)
+    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for seed in seeds:
         for fold, split in enumerate(splits):
             there = feats.with_split(split)
@@ -190,7 +197,7 @@ def select(
                 row = {"variant": name, "fold": fold, "seed": seed}
                 run = partial(_fold_run, there, sem, config, seed, options)
                 data = data_key(there, sem)
-                jobs.append((_key(ledger, row, data, config, seed, "fold"), row, run))
+                jobs.append(_job(ledger, row, data, config, seed, ["fold", more], run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -206,75 +213,103 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _key(ledger, names: dict, data: str, variant, seed: int, *more) -> str | None:
-    """Hash all that the result of a run depends on; return None if that cannot be known.
+def _job(ledger, names: dict, data: str, variant, seed: int, made_with: list, run) -> dict:
+    """Describe a run: its names, how to do it, and by what it is found again.
 
-    In the cache that includes the library's source; in a named ledger, the names of the run. A
-    method of the user's counts with the source of the module that defines it.
+    ``key`` hashes data and settings; in a named ledger, the names of the run too. ``code`` is the
+    source that a result depends on besides: in the cache the library's; of a method of the user's
+    that of the modules that define it and its base classes. None if it cannot be known.
     """
+    settings = [type(variant).__name__, seed, *made_with, {} if ledger is None else names]
     try:
-        made_from = json.dumps([type(variant).__name__, asdict(variant), seed, *more])
+        settings += [asdict(variant), repr(variant)]  # which has the types of nested dataclasses
+        key = machine.digest(data, json.dumps(settings))[:16]
     except TypeError as error:
         raise ValueError(
             f"a variant must be a dataclass whose fields are numbers, text or lists of them, so "
-            f"that its runs can be told from others, got {variant!r} ({error})"
+            f"that its runs can be told from others, and so must be further options; got "
+            f"{variant!r} ({error})"
         ) from error
-    code, module = "", type(variant).__module__
-    if module.split(".")[0] != __package__:
-        if module == "__main__" or not getattr(sys.modules.get(module), "__file__", None):
-            warnings.warn(
-                f"runs of {type(variant).__qualname__} are not kept, because it is defined in a "
-                "notebook, a script or a prompt; define it in a module of its own to keep them",
-                stacklevel=3,
-            )
-            return None
-        code = inspect.getsource(sys.modules[module]) + f"{module}.{type(variant).__qualname__}"
-    last = machine.package_digest() if ledger is None else json.dumps(names)
-    return machine.digest(data, made_from, code, last)[:16]
+    code = machine.package_digest() if ledger is None else ""
+    if not type(variant).__module__.startswith(f"{__package__}."):
+        theirs = _source(variant)
+        code = theirs and machine.digest(code, *theirs)
+    return {"key": key, "code": code and code[:16], "names": names, "run": run}
 
 
-def _recorded(feats: Features, ledger, jobs: Sequence[tuple], progress: bool) -> list[dict]:
+def _source(variant) -> list[str | bytes] | None:
+    """Return the source of the modules of a class and its bases; None, and warn, if it may change
+    without being seen."""
+    cls = type(variant)
+    extra = getattr(variant, "__dict__", {}).keys() - {field.name for field in fields(variant)}
+    why, found = None, [f"{cls.__module__}.{cls.__qualname__}"]
+    for base in cls.__mro__:
+        module = sys.modules.get(base.__module__)
+        if base.__module__ == "builtins" or base.__module__.startswith(f"{__package__}."):
+            continue
+        try:
+            if base.__module__ == "__main__" or Path(module.__file__).stat().st_mtime > STARTED:
+                raise OSError
+            found.append(Path(module.__file__).read_bytes())
+        except (OSError, TypeError, AttributeError):
+            why = f"{base.__name__} is defined in a notebook, a script or a prompt, or its file has"
+            why += " changed since this process began: define it in a module, and restart"
+    if extra or "<locals>" in cls.__qualname__:
+        why = "it is made by a function, or has attributes that are not fields of the dataclass"
+    if why:
+        warnings.warn(f"runs of {cls.__qualname__} are not kept: {why}", stacklevel=5)
+    return None if why else found
+
+
+def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> list[dict]:
     """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
         ledger: see :func:`study`.
-        jobs: the key, the names (variant, split, seed) and the function of each run.
+        jobs: from :func:`_job`.
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
     if ledger is not None:
         open_ledger(path, describe_data(feats))
         _check_names(path, jobs)
-    commit, done = machine.commit(), {}
-    for i, (key, names, run) in enumerate(tqdm(jobs, "study", unit="run", disable=not progress)):
-        if key is None:
-            done[i] = {**run(), "commit": commit}
-            continue
-        there = _content(path)["runs"]  # another process may have written meanwhile
-        done |= {r["key"]: r for r in there if _current(r)}
-        if key in done:
-            continue
-        machine.check_free(path, lambda _: None)  # before the run, not after it
-        about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
-        done[key] = {**names, **run(), **about}
-        with machine.lock(path):
-            content = _content(path)
-            # A run replaces the one of the same names that an earlier experiment recorded.
-            kept = [r for r in content["runs"] if _current(r) or not names.items() <= r.items()]
-            machine.write_json(path, {**content, "runs": [*kept, done[key]]})
-    # Names do not change a result: return it under those of this call.
-    return [{**done[i if key is None else key], **names} for i, (key, names, _) in enumerate(jobs)]
+    commit, rows = machine.commit(), []
+    for job in tqdm(jobs, "study", unit="run", disable=not progress):
+        key, code, names = job["key"], job["code"], job["names"]
+        # Another process may have written meanwhile.
+        done = [r for r in _content(path)["runs"] if _current(r) and r["key"] == key]
+        if code is None:
+            done = [{**job["run"](), "commit": commit}]
+        elif not done or done[0].get("code", "") != code:
+            machine.check_free(path, lambda _: None)  # before the run, not after it
+            about = {"commit": commit, "experiment": EXPERIMENT, "key": key, "code": code}
+            done = [{**names, **job["run"](), **about}]
+            with machine.lock(path):
+                content = _content(path)
+                # It replaces that of other code or, of the same names, of an earlier experiment.
+                kept = [
+                    r for r in content["runs"]
+                    if (r["key"] != key if _current(r) else not names.items() <= r.items())
+                ]  # fmt: skip
+                machine.write_json(path, {**content, "runs": [*kept, *done]})
+        # Names do not change a result: return it under those of this call.
+        rows.append({**done[0], **names})
+    return rows
 
 
 def _current(run: dict) -> bool:
     return run.get("experiment") == EXPERIMENT
 
 
-def _check_names(path: Path, jobs: Sequence[tuple]) -> None:
+def _check_names(path: Path, jobs: Sequence[dict]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
     keys = {}
-    planned = [{**names, "experiment": EXPERIMENT, "key": key} for key, names, _ in jobs if key]
+    planned = [
+        {**job["names"], "experiment": EXPERIMENT, "key": job["key"]}
+        for job in jobs
+        if job["code"] is not None
+    ]
     for run in (*_content(path)["runs"], *planned) if planned else ():
-        names = tuple(run.get(name) for name in jobs[0][1])
+        names = tuple(run.get(name) for name in jobs[0]["names"])
         if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(
                 f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "
@@ -428,3 +463,172 @@ def ratios(
             "the same seeds, at least one"
         )
     return [over[seed] / under[seed] for seed in sorted(over)]
+
+
+# Intervals over splits, classes and seeds -----------------------------------------------------
+
+
+def bootstrap(
+    runs: Iterable[Mapping],
+    variants: Sequence[str],
+    *,
+    paired: bool = True,
+    n: int = 2000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Resample splits, then classes and seeds within each, and average again [O].
+
+    A result varies with the split, with the classes and with the seed. Resampling splits alone
+    would take two splits for independent that share classes.
+
+    Args:
+        runs: from :func:`study` or a ledger; each has ``split``, ``seed`` and ``per_class``.
+        variants: V names. All are resampled on the same splits and classes.
+        paired: resample the same seeds for all variants: right for runs whose batches are the same.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        float64 ``[n, V]``: the mean of the classes' mean average precision, in 0..1.
+
+    Raises:
+        ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
+    """
+    tables = _tables(list(runs), variants, paired)
+    rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
+    picked = rng.integers(len(tables), size=(n, len(tables)))
+
+    def share(of: int, many: int) -> np.ndarray:
+        return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
+
+    for s, table in enumerate(tables):
+        for place in range(len(tables)):
+            rows = np.flatnonzero(picked[:, place] == s)
+            classes, seeds = share(len(table[0]), len(rows)), None
+            for v, precision in enumerate(table):  # [C, R]
+                if seeds is None or not paired:
+                    seeds = share(precision.shape[1], len(rows))
+                out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
+    return out
+
+
+def _tables(runs: list, variants: Sequence[str], paired: bool) -> list[list[np.ndarray]]:
+    """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
+    found = [
+        {(run["split"], run["seed"]): run["per_class"] for run in runs if run["variant"] == name}
+        for name in variants
+    ]
+    keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
+    for name, there in zip(variants, keys, strict=True):
+        if there != keys[0] or not there:
+            raise ValueError(
+                f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
+                "need the same ones, at least one"
+            )
+    return [
+        [
+            np.array([table[key] for key in sorted(table) if key[0] == split]).T * 1e-4
+            for table in found
+        ]
+        for split in sorted({split for split, _ in found[0]})
+    ]
+
+
+def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
+    """Return the mean average precision of a variant, and its 95% interval.
+
+    Args:
+        runs, variant, options: see :func:`bootstrap`.
+
+    Returns:
+        The estimate, and the lower and upper end, in 0..1.
+    """
+    runs = list(runs)
+    mean = np.mean([table[0].mean() for table in _tables(runs, [variant], True)])
+    return float(mean), *_ends(bootstrap(runs, [variant], **options)[:, 0])
+
+
+def ratio(
+    runs: Iterable[Mapping], a: str, b: str, *, paired: bool = True, **options
+) -> tuple[float, float, float]:
+    """Return the mean average precision of ``a`` over that of ``b``, and its 95% interval.
+
+    Args:
+        runs, paired, options: see :func:`bootstrap`.
+        a, b: names of variants.
+
+    Returns:
+        The estimate, and the lower and upper end.
+    """
+    runs = list(runs)
+    means = np.mean([[t.mean() for t in ts] for ts in _tables(runs, [a, b], paired)], axis=0)
+    drawn = bootstrap(runs, [a, b], paired=paired, **options)
+    return float(means[0] / means[1]), *_ends(drawn[:, 0] / drawn[:, 1])
+
+
+def _ends(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
+    """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
+
+    In bold: the best of a column, and every other one whose paired ratio to it may be 1.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        options: see :func:`bootstrap`.
+
+    Raises:
+        ValueError: an unknown form, or variants of a ledger that cannot be compared.
+    """
+    if form not in ("markdown", "latex", "csv"):
+        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
+    columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    if form == "csv":
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(("variant", "ledger", "mAP@all", "low", "high", "best"))
+        for name in names:
+            for heading, column in columns.items():
+                if name in column:
+                    *numbers, best = column[name]
+                    rows.writerow((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
+        return out.getvalue()
+    bold, start, between, end = ("**{}**", "| ", " | ", " |")
+    if form == "latex":
+        bold, start, between, end = (r"\textbf{{{}}}", "", " & ", r" \\")
+    lines = [["variant", *columns]]
+    for name in names:
+        cells = [column.get(name) for column in columns.values()]
+        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
+    escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
+    written = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
+    if form == "markdown":
+        written.insert(1, "|" + " --- |" * (len(columns) + 1))
+    return "\n".join(written) + "\n"
+
+
+def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
+    """Return each variant's level, the ends of its interval, and whether it may be the best."""
+    names = dict.fromkeys(run["variant"] for run in runs)
+    levels = {name: level(runs, name, **options) for name in names}
+    best = max(levels, key=lambda name: levels[name][0])
+    seeds = {
+        name: {(r["split"], r["seed"]) for r in runs if r["variant"] == name} for name in names
+    }
+
+    def may_be(name: str) -> bool:
+        paired = seeds[name] == seeds[best]
+        return name == best or ratio(runs, name, best, paired=paired, **options)[2] >= 1
+
+    return {name: (*found, may_be(name)) for name, found in levels.items()}
+
+
+def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
+    mean, low, high, best = cell
+    shown = f"{mean:.3f}"
+    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"

@@ -88,7 +88,7 @@ def fit(
         FeatureError: NaN or infinity in features or word vectors, or features that are the same
             for all images.
         ValueError: word vectors that do not fit the classes, unknown taps, no class to train on, a
-            training class without sketches or photos, or ``config.aligned`` without pairs.
+            seen class without sketches or photos, or ``config.aligned`` without pairs.
         DivergedError: a loss or a weight became NaN or infinite; it says which, and when.
     """
     config, device, started = config or SSGNConfig(), pick_device(device), time.perf_counter()
@@ -247,20 +247,20 @@ def check_varies(x: Tensor, domain: str) -> None:
 
 
 def check_trainable(feats: Features) -> None:
-    """Check that there are classes to train on, with sketches and photos.
+    """Check that there are classes to train on, and that all seen ones have sketches and photos.
 
     Raises:
-        ValueError: no class to train on, or a training class without sketches or photos.
+        ValueError: no class to train on, or a seen class without sketches or photos.
     """
-    train = feats.mask("train")
-    if not train.any():
+    if not feats.mask("train").any():
         raise ValueError(f"split {feats.split.name} has no class to train on; choose another split")
+    seen = feats.mask("seen")
     for domain in ("sketch", "photo"):
-        counts = torch.bincount(getattr(feats, f"{domain}_labels"), minlength=len(train))
-        empty = [feats.classes[i] for i in torch.nonzero(train & (counts == 0)).flatten()]
+        counts = torch.bincount(getattr(feats, f"{domain}_labels"), minlength=len(seen))
+        empty = [feats.classes[i] for i in torch.nonzero(seen & (counts == 0)).flatten()]
         if empty:
             raise ValueError(
-                f"training classes with no {domain} features: {empty}; add images, or remove the "
+                f"seen classes with no {domain} features: {empty}; add images, or remove the "
                 "classes"
             )
 
@@ -336,4 +336,5 @@ def data_key(feats: Features, sem: Tensor) -> str:
     """Hash features, split and word vectors: the data that a training depends on."""
     about = [feats.provenance, feats.classes, feats.split.unseen, feats.split.validation]
     taps = [(name, columns.start, columns.stop) for name, columns in feats.taps.items()]
-    return digest(feats.content, json.dumps([about, taps]), sem.numpy().tobytes())
+    columns = json.dumps([about, taps, feats.presets], default=str)
+    return digest(feats.content, columns, sem.numpy().tobytes())

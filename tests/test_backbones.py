@@ -1,13 +1,21 @@
 """Backbones: which layers are tapped, and with which weights."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import timm
 import torch
 import torchvision
 
+import ssgn
 from ssgn.backbones import load_backbone
 from ssgn.data import DataError
 from ssgn.extraction import fused
+from ssgn.leaks import leaked_unseen
+
+TRUNK = Path(__file__).parents[2] / "shared" / "data" / "vgg16-trunk.safetensors"
 
 
 @pytest.fixture
@@ -120,3 +128,95 @@ def test_weights_that_cannot_be_fetched_name_a_backbone_that_works_offline(monke
     monkeypatch.setattr(torchvision.models, "vgg16", no_network)
     with pytest.raises(DataError, match=f"{name}(.|\n)*service not known(.|\n)*efficientnet-lite0"):
         load_backbone(name)
+
+
+# Weights from a file --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other():
+    """A small network with weights of its own."""
+    torch.manual_seed(1)
+    return load_backbone("test_resnet", size=64, pretrained=False)
+
+
+@pytest.mark.parametrize("kind", ["w.safetensors", "w.pt", "nested.pt"])
+def test_weights_are_taken_from_a_file(images, other, tmp_path, kind):
+    path, tensors = tmp_path / kind, other.network.state_dict()
+    tensors = {**tensors, "head.of.another.task": torch.zeros(3)}
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(tensors, path)
+    else:
+        torch.save({"state_dict": tensors, "epoch": 3} if kind[0] == "n" else tensors, path)
+    net = load_backbone("test_resnet", size=64, weights=path)
+    assert torch.equal(run(net, images), run(other, images))
+    assert net.weights == f"file sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    half = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    safetensors.torch.save_file(half, tmp_path / "half.safetensors")
+    net = load_backbone("test_resnet", size=64, weights=tmp_path / "half.safetensors")
+    assert torch.allclose(run(net, images), run(other, images), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("w.safetensors", b"", "cannot be read as weights: "),
+        ("w.safetensors", b"junk" * 9, "cannot be read as weights: "),
+        ("w.pt", b"junk" * 9, "cannot be read as weights: "),
+        ("w.pt", [1, 2], "cannot be read as weights: "),
+        ("w.pt", {}, r"lacks (\d+) of the \1 tensors of test_resnet, such as conv1.0.weight"),
+        ("w.pt", {"conv1.0.weight": torch.zeros(2)}, "lacks"),
+        ("gone.pt", None, "No such file"),
+    ],
+)
+def test_a_file_without_the_networks_weights_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(DataError, match=f"{name}.*{message}"):
+        load_backbone("test_resnet", size=64, weights=path)
+
+
+def test_weights_of_another_shape_are_named(other, tmp_path):
+    tensors = other.network.state_dict()
+    tensors["conv1.0.weight"] = torch.zeros(2)
+    torch.save(tensors, tmp_path / "w.pt")
+    with pytest.raises(DataError, match="w.pt does not fit test_resnet: .*conv1.0.weight"):
+        load_backbone("test_resnet", size=64, weights=tmp_path / "w.pt")
+
+
+def test_features_from_a_file_of_weights_are_another_cache_entry(
+    tiny_dataset, other, tmp_path, cache
+):
+    torch.save(other.network.state_dict(), tmp_path / "w.pt")
+    options = dict(size=64, device="cpu", progress=False, weights=tmp_path / "w.pt")
+    feats = ssgn.extract(tiny_dataset, "test_resnet", **options)
+    assert torch.equal(feats.photo, run(other, tiny_dataset.photo))
+    assert feats.provenance["weights"].startswith("file sha256:")
+    assert set(leaked_unseen(feats).values()) == {None}  # nobody knows what they were trained on
+    assert len(list(cache.glob("features/*"))) == 1
+
+
+def test_vgg16_features_are_its_five_blocks(images, tmp_path):
+    torch.manual_seed(0)
+    net = load_backbone("vgg16-features", size=32, pretrained=False)
+    assert widths(net) == [64, 128, 256, 512, 512] and net.size == 32
+    assert net.presets["single"] == ("block5",) and len(net.presets["fusion"]) == 5
+    assert net.std == pytest.approx((1 / 255,) * 3)
+    torch.save(net.network.state_dict(), tmp_path / "w.pt")
+    assert set(net.network.state_dict()) == {
+        f"features.{i}.{part}"
+        for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+        for part in ("weight", "bias")
+    }
+    again = load_backbone("vgg16-features", size=32, weights=tmp_path / "w.pt")
+    assert torch.equal(run(net, images), run(again, images))
+
+
+@pytest.mark.skipif(not TRUNK.is_file(), reason="VGG-16's trained convolutions are not here")
+def test_vgg16_features_with_its_authors_weights_tell_classes_apart(images):
+    net = load_backbone("vgg16-features", size=64, weights=TRUNK)
+    x = run(net, images)
+    assert x.isfinite().all() and (x[:, -512:] >= 0).all() and x[:, :64].mean() > 1

@@ -13,6 +13,7 @@ import ssgn
 from ssgn import FeatureError, baselines
 from ssgn.baselines.protocol import Inputs, validation
 from ssgn.data import Split
+from ssgn.train import class_means
 
 # Options with which each method trains on the world in a fraction of a second.
 TRAINED = dict(hidden=64, dropout=0.0, learning_rate=3e-3, batch_size=64)
@@ -270,6 +271,24 @@ def test_semantic_methods_compare_predicted_word_vectors(world, learn, name):
     means = torch.stack([predicted[unseen.sketch_labels == c].mean(0) for c in range(8)])
     cosine = torch.nn.functional.cosine_similarity(means[:, None], s, dim=2)
     assert (cosine.argmax(1) == torch.arange(8)).float().mean() > 0.7
+
+
+def test_a_strong_ridge_towards_the_identity_leaves_the_sketch_as_it_is(world, learn):
+    unseen = world.feats.part("unseen")
+    strong, _ = learn("ridge", strengths=(1e12,), identity=True)
+    nearest, _ = learn("nearest_neighbor")
+    got, want = strong.synthesize(unseen.sketch), nearest.synthesize(unseen.sketch)
+    assert torch.allclose(got, want, atol=1e-4)
+    weak = [learn("ridge", strengths=(1e-3,), identity=i)[0] for i in (True, False)]
+    assert torch.allclose(*(m.synthesize(unseen.sketch) for m in weak), atol=1e-2)
+    # W minimizes |XW - T|^2 + strength |W - I|^2: its gradient is zero.
+    inputs = Inputs(world.feats, "train", "fusion", True, "cpu")
+    model, _ = learn("ridge", strengths=(50.0,), identity=True)
+    x, d = inputs.x.double(), inputs.x.shape[1]
+    w = torch.linalg.lstsq(x, model.synthesize(world.feats.part("train").sketch).double()).solution
+    target = class_means(inputs.v, inputs.count)[inputs.x_labels].double()
+    gradient = x.T @ (x @ w - target) + 50 * (w - torch.eye(d))
+    assert gradient.abs().max() < 0.05
 
 
 def test_a_last_batch_of_one_pair_joins_the_one_before_it(world, learn):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -27,7 +28,7 @@ def run(monkeypatch, command, world):
         ssgn, "load_dataset", lambda name, **kw: dataset if name == "world" else load(name, **kw)
     )
     monkeypatch.setattr(ssgn, "extract", lambda ds, backbone, **kw: f)
-    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: world.sem)
+    monkeypatch.setattr(ssgn, "class_vectors", lambda *_: world.sem)
     about = {"size": 8, "fingerprint": "world-1", "backbone": "efficientnet-lite0"}
     for name, value in about.items():
         monkeypatch.setitem(f.provenance, name, value)
@@ -162,11 +163,11 @@ def test_root_and_split_reach_the_loader(run, own, tmp_path, monkeypatch, action
 def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
     asked = {}
     monkeypatch.setattr(ssgn, "extract", lambda ds, *a, **kw: asked.update(kw) or world.feats)
-    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16"
+    words = "--size=48 --batch-size=8 --workers=3 --device=cpu --precision=bfloat16 --weights=w.pt"
     assert run("extract", "world", *words.split())[0] == 0
     assert asked == {
         "size": 48, "batch_size": 8, "workers": 3, "device": "cpu", "precision": "bfloat16",
-        "progress": True, "on_error": "raise",
+        "progress": True, "on_error": "raise", "weights": Path("w.pt"),
     }  # fmt: skip
 
 
@@ -190,6 +191,24 @@ def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, ca
     ]
     assert {"glove-50", "minilm"} <= set(asked)
     assert entry["config"]["sentences"][0] == "minilm"
+
+
+def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world):
+    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    asked, vectors = [], ssgn.class_vectors(())
+    monkeypatch.setattr(ssgn, "class_vectors", lambda _, source: (asked.append(source), vectors)[1])
+    words = ["study", tmp_path / "r.json", "--data", "world", "--epochs", "1", "--seeds", "1"]
+    assert run(*words, "--splits", "3,4", "--vectors", "mine.txt")[0] == 0
+    assert run(*words, "--splits", "ten")[0] == 0
+    runs = json.loads((tmp_path / "r.json").read_text())["runs"]
+    ten = [s for seed in (1000, 1001) for s in ssgn.Split.partition(world.feats.classes, seed)]
+    assert [r["split"] for r in runs] == ["seed-3", "seed-4", *(s.name for s in ten)]
+    assert [len(r["per_class"]) for r in runs[2:]] == [len(s.unseen) for s in ten]
+    assert asked == ["mine.txt", "glove-50"]
+    code, shown, _ = run("table", tmp_path / "r.json", "--format", "csv")
+    assert code == 0 and shown.splitlines()[1].startswith("only,r,0.")
+    code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
+    assert code == 1 and "folds and word vectors of its own" in err
 
 
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
@@ -264,7 +283,8 @@ def test_every_number_has_its_bounds_in_the_option():
         bare = [p for p in inspect.signature(command.callback).parameters.values()]
         assert not [p.name for p in bare if p.annotation in numbers]
     assert found == {
-        "batch_size", "epochs", "k", "seed", "seeds", "size", "sketches_per_class", "workers",
+        *("batch_size", "epochs", "first", "k", "seed", "seeds", "size", "sketches_per_class"),
+        "workers",
     }  # fmt: skip
 
 

@@ -347,3 +347,21 @@ def test_no_source_loads_pickles():
         assert "allow_pickle=True" not in source, path
         for call in re.findall(r"(?<!safetensors\.)torch\.load\((?:[^()]|\([^()]*\))*\)", source):
             assert "weights_only=True" in call, f"{path}: {call}"
+
+
+@pytest.mark.parametrize("n, parts", [(4, 2), (125, 5), (116, 5), (243, 5), (69, 5)])
+def test_a_partition_makes_every_class_unseen_once(n, parts):
+    names = [f"class {i:03}" for i in range(n)]
+    splits = Split.partition(names, 1000, parts)
+    assert sorted(sum((s.unseen for s in splits), ())) == names
+    for split in splits:
+        assert abs(len(split.unseen) - n / parts) < 1 and len(split.validation) == round(0.1 * n)
+        split.masks(names)  # no class has two roles
+    assert len({s.name for s in splits}) == parts and splits == Split.partition(names, 1000, parts)
+    assert splits[0] != Split.partition(names, 1001, parts)[0]
+
+
+@pytest.mark.parametrize("n, parts", [(4, 3), (4, 1), (1, 2)])
+def test_a_partition_into_too_many_parts_is_named(n, parts):
+    with pytest.raises(ValueError, match=f"{n} classes cannot be dealt out into {parts} parts"):
+        Split.partition([str(i) for i in range(n)], 0, parts)

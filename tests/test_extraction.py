@@ -40,7 +40,7 @@ def known_weights(monkeypatch):
     """Makes ``test_resnet`` a small network whose weights are the same in every extraction."""
     one_at_a_time = threading.Lock()
 
-    def seeded(name, *, size, pretrained):
+    def seeded(name, *, size, pretrained, weights=None):
         with one_at_a_time:
             torch.manual_seed(0)
             made = load_backbone(name, size=size, pretrained=False)

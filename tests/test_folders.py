@@ -21,11 +21,12 @@ from conftest import HEIC
 from PIL import Image
 
 import ssgn
-from ssgn.data import DataError, Split, check_dataset, data_root
+from ssgn.data import DataError, Split, check_dataset, data_root, folders
+from ssgn.data.check import _random_map
 from ssgn.data.dataset import SPLITS
 from ssgn.data.folders import LAYOUTS, TABLES, plain, spellings
 from ssgn.data.quickdraw import SKETCHES
-from ssgn.machine import printable
+from ssgn.machine import digest, printable
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -369,6 +370,29 @@ def test_halves_with_other_names_are_listed(own, names):
     )
 
 
+def test_the_first_images_of_each_class_can_be_taken(sketchy):
+    put(sketchy / "256x256/photo/tx_000000000000/camel/c.jpg")  # as in the published archive
+    ds = ssgn.load_dataset("sketchy", root=sketchy, extended=False, first=1)
+    whole = ssgn.load_dataset("sketchy", root=sketchy, extended=False)
+    assert len(ds.sketch) == len(ds.photo) == 125 and len(whole.photo) == 251
+    assert {name.split("_")[-1] for name in ds.photo.names} == {"7.jpg"}
+    assert {name.split("_")[-1] for name in ds.sketch.names} == {"7-1.png"}
+    assert ds.pairs.tolist() == list(range(125)) and ds.fingerprint != whole.fingerprint
+    assert len(ssgn.load_dataset("sketchy", root=sketchy, extended=False, first=9).photo) == 250
+
+
+def test_the_images_of_the_records_are_checked_by_their_names(sketchy, monkeypatch):
+    options = dict(root=sketchy, extended=False, first=25)
+    with pytest.raises(ssgn.DataError, match="other images among the first 25"):
+        ssgn.load_dataset("sketchy", **options)
+    ds = ssgn.load_dataset("sketchy", **{**options, "first": 24})
+    monkeypatch.setattr(folders, "FIRST_25", digest(*ds.sketch.names, *ds.photo.names))
+    assert ssgn.load_dataset("sketchy", **options).photo.names == ds.photo.names
+    for wrong in ({"first": 0}, {"extended": True}):
+        with pytest.raises(ValueError, match="at least 1, and extended=False"):
+            ssgn.load_dataset("sketchy", **{**options, **wrong})
+
+
 @pytest.mark.parametrize("suffix", [".JFIF", ".JPG", ".jfif", ".jpe", ".jpeg"])
 def test_a_jpeg_is_listed_under_any_of_its_endings(own, suffix):
     put(own / f"photo/thing 3/2{suffix}")
@@ -657,19 +681,19 @@ def test_a_good_tree_has_no_problems(own):
     "total, lines",
     [
         (2, ["0 unseen, 0 pseudo-unseen, 2 to train on", "fewer than 2 unseen", "keeps the last"]),
-        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "about 0.50", "keeps the last"]),
+        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "about 0.75", "keeps the last"]),
         (
             12,
             [
                 "2 unseen, 2 pseudo-unseen, 8 to train on",
-                "about 0.50, and each unseen class is 50%",
+                "about 0.75, and each unseen class is 50%",
             ],
         ),
         (
             40,
             [
                 "8 unseen, 4 pseudo-unseen, 28 to train on",
-                "about 0.12, and each unseen class is 12%",
+                "about 0.34, and each unseen class is 12%",
             ],
         ),
     ],
@@ -683,6 +707,15 @@ def test_a_check_tells_what_a_split_of_this_size_can_tell(tmp_path, total, lines
     told = report.found[report.found.index(f"{total} photo images") + 1 :]
     assert len(told) == len(lines) and told[0].startswith("split seed-0: ")
     assert all(part in line for part, line in zip(lines, told, strict=True))
+
+
+def test_the_map_of_a_random_ranking_is_that_of_noise():
+    labels = torch.arange(3).repeat_interleave(torch.tensor([4, 2, 5]))
+    gen = torch.Generator().manual_seed(0)
+    q, g = torch.randn(3000, 6, generator=gen), torch.randn(3000, 11, 6, generator=gen)
+    cosines = torch.einsum("qd,qgd->qg", q, torch.nn.functional.normalize(g, dim=2))
+    measured = ssgn.evaluate_similarity(cosines, torch.arange(3).repeat(1000), labels, ())
+    assert _random_map([4, 2, 5]) == pytest.approx(measured["mAP@all"], abs=0.01)
 
 
 def test_a_check_lists_all_problems(tuberlin):

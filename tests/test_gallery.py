@@ -237,10 +237,11 @@ def test_unreadable_images_are_left_out_and_reported(images, model, read):
     assert all(made.unreadable.values()) and str(images) not in str(made.unreadable)
 
     read.clear()
-    assert build(images, model).unreadable == made.unreadable  # remembered, and not tried again
-    assert read == []
+    again = build(images, model)  # a permission or a decoder may have changed, but not the file
+    assert again.unreadable == made.unreadable and set(read) == set(made.unreadable)
+    assert again.changes == {"new": 0, "changed": 0, "unchanged": 12, "removed": 0}
     paint(images / "cut.png", 9)
-    assert build(images, model).paths == sorted([*ALL, "cut.png"]) and set(read) == {"cut.png"}
+    assert build(images, model).paths == sorted([*ALL, "cut.png"])
     (images / "a.png").write_bytes(b"broken now")
     broken = build(images, model)
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable

@@ -138,10 +138,12 @@ def test_standardizing_does_not_depend_on_the_scale(power):
 
 @pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
 def test_a_column_that_varies_by_rounding_only_becomes_zero(scale):
-    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     x[:, 1] = 100 + 1e-5 * x[:, 1]  # large and almost constant
     x[:, 2] *= 1e-8  # beside the others, noise
-    assert (Standardize(x * scale).scale > 0).tolist() == [True, False, False]
+    x[:, 3] *= 1e8  # says nothing about the others
+    x[:, 4] += 1e5
+    assert (Standardize(x * scale).scale > 0).tolist() == [True, False, False, True, True, True]
 
 
 def test_standardizing_leaves_its_input_alone():

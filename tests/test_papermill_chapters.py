@@ -326,6 +326,9 @@ EDITS = {
     "an output less": lambda nb: nb.cells[-1].update(outputs=[]),
     "a new cell": lambda nb: nb.cells.append(nbformat.v4.new_code_cell("1 + 1")),
     "a cell less": lambda nb: nb.cells.pop(),
+    "a tag": lambda nb: nb.cells[-1].metadata.update(tags=["remove-cell"]),
+    "a picture": lambda nb: nb.cells[0].update(attachments={"a.png": {"image/png": "abcd"}}),
+    "its stamp": lambda nb: nb.metadata.pop(pc.STAMP),
 }
 
 
@@ -363,6 +366,20 @@ def test_saving_a_notebook_in_jupyter_is_not_an_edit(book, papermill_runs):
     assert book.stale() is None
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"nbformat": 3, "cells": [], "metadata": {}}',
+                                  '{"nbformat": 4, "cells": {}, "metadata": {}}', "1"])  # fmt: skip
+def test_a_file_that_is_no_notebook_counts_as_none(book, text):
+    book.notebook.write_text(text)
+    assert book.stale() == "never run"
+
+
+def test_half_a_stamp_counts_as_none(book):
+    book.run()
+    for stamp in ({"executed_at": END}, "stamp", []):
+        edit(book, lambda nb, stamp=stamp: nb.metadata.update({pc.STAMP: stamp}))
+        assert pc.is_edited(pc.read_notebook(book.one)) and book.stale("full")
+
+
 @pytest.mark.parametrize("kind", ["by hand", "half a notebook", "not run"])
 def test_a_notebook_that_the_build_did_not_write_is_kept(book, papermill_runs, kind):
     if kind == "by hand":
@@ -377,12 +394,19 @@ def test_a_notebook_that_the_build_did_not_write_is_kept(book, papermill_runs, k
 
 
 @pytest.mark.parametrize(
-    "entry", ["chapters/extra", "chapters/16_none", "chapters/1_short.py", "'chapters/extra.ipynb'"]
+    "entry",
+    [
+        *("chapters/extra", "chapters/16_none", "chapters/1_short.py", "'chapters/extra.ipynb'"),
+        *("./chapters/extra", "draw\n  sections: [{file: chapters/extra}]"),
+    ],
 )
 def test_a_page_that_is_not_a_chapter_says_how_chapters_are_named(book, no_kernel, entry):
     book.write("chapters/extra.py", CHAPTER)
     book.write("chapters/notes.md", "# Notes")
-    good = "root: index\nchapters:\n- file: chapters/01_one\n- file: chapters/notes\n- file: draw\n"
+    good = (
+        "root: index\nchapters:\n- {file: chapters/01_one}\n- file: chapters/notes\n- file: draw\n"
+    )
+    good += "# - file: chapters/extra\n"
     book.write("_toc.yml", good)
     pc.check_toc(book.root)
     book.write("_toc.yml", f"{good}- file: {entry}\n")

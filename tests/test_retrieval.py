@@ -5,10 +5,12 @@ import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import ssgn
 from ssgn import FeatureError, retrieval
 from ssgn.config import CHOICES
+from ssgn.retrieval import augmented, hubness
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +202,66 @@ def test_features_that_are_not_the_models_are_not_evaluated(trained, world):
         x[-1, 20] = float("nan")
         with pytest.raises(FeatureError, match=f"{domain} features: 1 of"):
             ssgn.evaluate_unseen(trained, dataclasses.replace(world.feats, **{domain: x}))
+
+
+# Beyond plain cosines -------------------------------------------------------------------------
+
+
+def test_a_hub_is_ranked_lower_with_a_bank_of_queries():
+    """The first item is near every query, and the second only near its own."""
+    g = torch.tensor([[1.0, 0.0, 0.1], [0.7, 0.7, 0.0], [-1.0, 0.0, 0.0]])
+    bank = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 0.3
+    bank[:, 0] += 1
+    q, labels = torch.tensor([[1.0, 0.38, 0.0]]), (torch.tensor([1]), torch.tensor([0, 1, 2]))
+    hubs = hubness(g, bank)
+    nearest = (F.normalize(g, dim=1) @ F.normalize(bank, dim=1).T).topk(10, dim=1).values
+    assert torch.allclose(hubs, nearest.mean(1) / 2, atol=1e-6)
+    assert hubs[0] > hubs[1] > hubs[2]
+    assert ssgn.rank(q, g, 1)[1].item() == 0 and ssgn.evaluate(q, g, *labels, ())["mAP@all"] == 0.5
+    scores, items = ssgn.rank(q, g, 3, hubness=hubs)
+    cosines = F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
+    assert torch.allclose(scores[0], (cosines[0] - hubs)[items[0]], atol=1e-6)
+    assert items[0, 0] == 1 and ssgn.Index(g, hubs).search(q, 1)[1].item() == 1
+    assert ssgn.evaluate(q, g, *labels, (), hubness=hubs)["mAP@all"] == 1
+
+
+def test_augmented_items_are_means_of_neighbors_and_queries_of_results():
+    gen = torch.Generator().manual_seed(0)
+    q, g = torch.randn(4, 8, generator=gen), torch.randn(30, 8, generator=gen)
+    new_q, new_g = augmented(q, g, 2)
+    unit_q, unit_g = F.normalize(q, dim=1), F.normalize(g, dim=1)
+    near = (unit_g @ unit_g.T).topk(3, dim=1).indices
+    assert near[:, 0].tolist() == list(range(30))  # each item is its own nearest neighbor
+    want = unit_g[near].mean(1)
+    assert torch.allclose(new_g, want, atol=1e-6)
+    first = (unit_q @ F.normalize(want, dim=1).T).topk(2, dim=1).indices
+    means = torch.cat([unit_q[:, None], F.normalize(want, dim=1)[first]], 1).mean(1)
+    assert torch.allclose(new_q, means, atol=1e-6)
+
+
+def test_unseen_classes_can_be_evaluated_with_a_bank_or_with_the_gallery(model, world):
+    feats = world.feats
+    plain = ssgn.evaluate_unseen(model, feats)
+    bank = feats.part("train").sketch
+    q = ssgn.synthesize(model, feats.sketch[feats.sketch_unseen])
+    g = ssgn.embed(model, feats.photo[feats.photo_unseen])
+    labels = feats.sketch_labels[feats.sketch_unseen], feats.photo_labels[feats.photo_unseen]
+    hubs = hubness(g, ssgn.synthesize(model, bank))
+    with_bank = ssgn.evaluate_unseen(model, feats, bank=bank)
+    assert with_bank == ssgn.evaluate(q, g, *labels, (5, 10), hubness=hubs) and with_bank != plain
+    used = ssgn.evaluate_unseen(model, feats, neighbors=3)
+    assert used == ssgn.evaluate(*augmented(q, g, 3), *labels, (5, 10)) and used != plain
+
+
+def test_a_generalized_gallery_has_the_seen_classes_too(model, world):
+    feats = world.feats
+    rows = feats.sketch_unseen
+    want = ssgn.evaluate(
+        ssgn.synthesize(model, feats.sketch[rows]),
+        ssgn.embed(model, feats.photo),
+        feats.sketch_labels[rows],
+        feats.photo_labels,
+        (5, 10),
+    )
+    got = ssgn.evaluate_unseen(model, feats, generalized=True)
+    assert got == want and got["mAP@all"] < ssgn.evaluate_unseen(model, feats)["mAP@all"]

@@ -72,6 +72,15 @@ def test_galleries_of_other_precisions_can_be_searched(dtype):
     assert torch.allclose(similarity, want, atol=1e-6) and torch.equal(items, order)
 
 
+@pytest.mark.parametrize("power", [-1000, 1000])
+def test_queries_of_any_length_search_a_float32_index(power):
+    q, g = noise(5, 16), noise(300, 16, seed=1)
+    scores, items = Index(g).search(q.double() * 2.0**power, 10)
+    assert torch.equal(items, ssgn.rank(q, g, 10)[1]) and scores.dtype == torch.float32
+    with pytest.raises(ValueError, match="k must be integers"):
+        Index(g).search(q, [3, 5])
+
+
 def test_a_search_needs_no_gradient_and_leaves_the_gallery_alone():
     q, g = noise(5, 16).requires_grad_(), noise(300, 16, seed=1).requires_grad_()
     before = g.detach().clone()

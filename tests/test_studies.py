@@ -1,10 +1,13 @@
 """Studies: what a method is given, ledgers that go on, and what follows from the runs."""
 
+import csv
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import left_in, overwritten
@@ -12,7 +15,17 @@ from conftest import left_in, overwritten
 import ssgn
 from ssgn import LedgerError, baselines, machine, studies
 from ssgn.data import Split
-from ssgn.studies import open_ledger, ratios, read_ledger, select, values
+from ssgn.studies import (
+    bootstrap,
+    level,
+    open_ledger,
+    ratio,
+    ratios,
+    read_ledger,
+    select,
+    table,
+    values,
+)
 from ssgn.train import History
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -33,6 +46,19 @@ class Spy:
         columns = feats.columns("fusion")
         model = baselines.Baseline(lambda x: x[:, columns], lambda v: v[:, columns])
         return model, History([{"validation": 0.5}], 1, 0.25, "CPU", options["seed"])
+
+
+@dataclass(frozen=True)
+class Slow(Spy):
+    """A method during whose training something else happens."""
+
+    def fit(self, *given, **options):
+        type(self).hook()
+        return super().fit(*given, **options)
+
+    @staticmethod
+    def hook():
+        pass
 
 
 @pytest.fixture
@@ -213,6 +239,7 @@ class Mine:
 
     def map_and_trainings(name, text):
         (tmp_path / f"{name}.py").write_text(text)
+        os.utime(tmp_path / f"{name}.py", (1e9, 1e9))  # before this process began
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = importlib.import_module(name)
@@ -230,7 +257,7 @@ class Mine:
 def test_a_method_from_a_notebook_is_not_kept_and_says_so(run, calls, tmp_path, monkeypatch):
     monkeypatch.setattr(Spy, "__module__", "__main__")
     for _ in range(2):
-        with pytest.warns(UserWarning, match="runs of Spy are not kept.*module of its own"):
+        with pytest.warns(UserWarning, match="runs of Spy are not kept: .*in a notebook"):
             (row,) = run({"spy": Spy()}, ledger=tmp_path / "l.json")
         assert row["variant"] == "spy" and 0 < row["mAP@all"] < 1
     assert len(calls()) == 2 and read_ledger(tmp_path / "l.json")["runs"] == []
@@ -249,19 +276,76 @@ def test_a_study_of_no_seeds_has_no_runs(run, tmp_path):
     assert run({"spy": Spy()}, seeds=(), ledger=tmp_path / "l.json") == []
 
 
-def test_runs_of_another_process_are_kept(run, calls, tmp_path):
+def test_runs_of_another_process_are_kept(run, calls, tmp_path, monkeypatch):
     path = tmp_path / "runs.json"
 
-    @dataclass(frozen=True)
-    class Slow(Spy):
-        def fit(self, *given, **options):
-            run({"other": Spy("other")}, ledger=path)  # meanwhile, in another process
-            return super().fit(*given, **options)
+    def meanwhile():  # in another process
+        monkeypatch.setattr(Slow, "hook", lambda: None)
+        run({"other": Spy("other"), "slow": Slow("slow")}, ledger=path)
 
+    monkeypatch.setattr(Slow, "hook", meanwhile)
     (row,) = run({"slow": Slow("slow")}, ledger=path)
     runs = read_ledger(path)["runs"]
-    assert [r["variant"] for r in runs] == ["other", "slow"] and runs[1] == row
+    assert [r["variant"] for r in runs] == ["other", "slow"] and runs[1] == row  # and none twice
     assert run(TWO, ledger=path) and len(read_ledger(path)["runs"]) == 4
+
+
+@dataclass(frozen=True)
+class Part:
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class OtherPart(Part):
+    pass
+
+
+@dataclass(frozen=True)
+class Whole(Spy):
+    part: Part = Part()
+
+
+def test_what_a_method_is_made_of_is_told_apart(run, calls, world):
+    """The types of nested dataclasses, options of the study, and presets of the features."""
+    run({"a": Whole(part=Part())}), run({"a": Whole(part=OtherPart())})
+    assert len(calls()) == 2 and run({"a": Whole(part=Part())}) and len(calls()) == 2
+    run({"a": Whole()}, steps=3), run({"a": Whole()}, steps=4), run({"a": Whole()}, device="cpu")
+    assert len(calls()) == 4
+    run(
+        {"a": Whole()}, feats=replace(world.feats, presets={"single": ("low",), "fusion": ("mid",)})
+    )
+    assert len(calls()) == 5
+
+
+@pytest.mark.parametrize("kind", ["attribute", "local class", "changed since"])
+def test_a_method_that_cannot_be_told_from_others_is_not_kept(run, calls, monkeypatch, kind):
+    method = Spy()
+    if kind == "attribute":
+        object.__setattr__(method, "keep", 2)
+    elif kind == "local class":
+
+        @dataclass(frozen=True)
+        class Local(Spy):
+            pass
+
+        method = Local()
+    else:
+        monkeypatch.setattr(studies, "STARTED", 0)  # the tests' file is younger
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="are not kept: "):
+            run({"spy": method})
+    assert len(calls()) == 2
+
+
+def test_a_change_of_a_methods_code_replaces_its_run_in_a_named_ledger(
+    run, calls, tmp_path, monkeypatch
+):
+    ledger = tmp_path / "l.json"
+    run({"spy": Spy(), "only": Whole()}, ledger=ledger)
+    monkeypatch.setattr(studies, "_source", lambda variant: ["another source"])
+    run({"spy": Spy()}, ledger=ledger)
+    assert calls() == ["spy", "spy", "spy"]
+    assert [r["variant"] for r in read_ledger(ledger)["runs"]] == ["only", "spy"]
 
 
 @pytest.mark.parametrize("change", ["variant", "seed", "ks", "split", "features", "words"])
@@ -499,3 +583,92 @@ def test_ratios_pair_the_seeds():
         ratios(RUNS[:3], "a", "b")
     with pytest.raises(ValueError, match="'c'"):
         ratios(RUNS, "c", "c")
+
+
+# Intervals over splits, classes and seeds -----------------------------------------------------
+
+
+def made_up(rng, variants=("a",), classes=60, seeds=3, parts=5, of_class=0.2, of_split=0.02):
+    """Runs of known variance: every class is unseen in two of ten splits, 0.4 on average."""
+    height = rng.normal(0, of_class, classes)
+    runs = []
+    for partition in range(2):
+        order = rng.permutation(classes)
+        for part in range(parts):
+            unseen = order[part::parts]
+            shared = height[unseen] + rng.normal(0, of_split)
+            for seed in range(seeds):
+                batch = rng.normal(0, 0.02)
+                for i, name in enumerate(variants):
+                    value = 0.4 + shared + batch + rng.normal(0, 0.03, len(unseen)) + 0.04 * i
+                    runs.append({"variant": name, "split": f"{partition} {part}", "seed": seed,
+                                 "per_class": value * 1e4})  # fmt: skip
+    return runs
+
+
+@pytest.mark.parametrize("changes", [{}, {"of_class": 0.05, "of_split": 0.04}])
+def test_an_interval_of_a_level_covers_the_truth(changes):
+    rng, hits = np.random.default_rng(0), []
+    for i in range(100):
+        mean, low, high = level(made_up(rng, **changes), "a", n=300, seed=i)
+        hits.append(low <= 0.4 <= high)
+        assert low < mean < high
+    assert 0.86 <= np.mean(hits) <= 1
+
+
+def test_an_interval_of_a_ratio_covers_the_truth_and_is_narrower_if_paired():
+    rng, hits, widths = np.random.default_rng(1), [], []
+    for i in range(100):
+        runs = made_up(rng, ("b", "a"))
+        found = [ratio(runs, "a", "b", paired=paired, n=300, seed=i) for paired in (True, False)]
+        hits.append([low <= 1.1 <= high for _, low, high in found])
+        widths.append([high - low for _, low, high in found])
+        assert found[0][0] == found[1][0] == pytest.approx(1.1, abs=0.08)
+    assert (np.mean(hits, 0) >= 0.86).all()
+    assert np.subtract(*np.mean(widths, 0)) < 0
+
+
+def test_resampling_is_repeatable_and_gives_back_what_does_not_vary():
+    runs = [{**run, "per_class": [2500] * 12} for run in made_up(np.random.default_rng(0))]
+    assert level(runs, "a", n=50) == pytest.approx((0.25,) * 3)
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    assert ratio(runs, "a", "b", n=50) == ratio(iter(runs), "a", "b", n=50)
+    assert np.isfinite(level([r for r in runs if r["split"] == "0 0"], "a", n=50)).all()
+    assert bootstrap(runs, ["a", "b"], n=20).shape == (20, 2)
+
+
+def test_variants_that_cannot_be_compared_are_named():
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    with pytest.raises(ValueError, match="'c' has runs of \\[\\]"):
+        level(runs, "c")
+    less = [r for r in runs if r["variant"] == "a" or r["seed"]]
+    with pytest.raises(ValueError, match="'b' has runs of .*'a' of"):
+        ratio(less, "a", "b")
+    assert ratio(less, "a", "b", paired=False, n=20)[0] > 0
+    with pytest.raises(ValueError, match="'b' has runs of"):
+        ratio([r for r in less if r["variant"] == "a" or r["split"] > "1"], "a", "b", paired=False)
+
+
+def test_a_table_shows_levels_and_what_may_be_the_best():
+    rng = np.random.default_rng(0)
+    runs = made_up(rng, ("clearly worse", "good", "worst|of all"))
+    for run in runs:
+        shift = {"clearly worse": -800, "good": 0, "worst|of all": -2400}[run["variant"]]
+        run["per_class"] = run["per_class"] + shift
+    one = [r for r in runs if r["variant"] == "good"] + [
+        {**r, "variant": "a & b"} for r in made_up(rng, ("x",))
+    ]
+    markdown = table({"first": runs, "second_one": one}, n=200)
+    head, rule, *rows = [line.split(" | ") for line in markdown.replace("\\|", "/").splitlines()]
+    assert [c.strip("| ") for c in head] == ["variant", "first", "second_one"]
+    assert [row[0] for row in rows] == ["| clearly worse", "| good", "| worst/of all", "| a & b"]
+    assert ["**" in row[1] for row in rows] == [False, True, False, False]
+    assert rows[0][2] == " |" and "**" in rows[1][2] + rows[3][2]
+    latex = table({"first": runs, "second_one": one}, "latex", n=200).splitlines()
+    assert latex[0] == r"variant & first & second\_one \\"
+    assert r"\textbf{" in latex[2] and latex[4].startswith(r"a \& b & ")
+    rows = list(csv.DictReader(io.StringIO(table({"first": runs}, "csv", n=200))))
+    assert [r["best"] for r in rows] == ["0", "1", "0"]
+    assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
+    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
+        table({}, "html")

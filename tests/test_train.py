@@ -285,6 +285,17 @@ def test_a_single_pseudo_unseen_class_selects_nothing_and_is_warned_of(world, fi
     assert history.best_epoch == 3 and history.column("validation") == [None] * 3
 
 
+@pytest.mark.parametrize("domain", ["sketch", "photo"])
+def test_a_pseudo_unseen_class_without_images_is_named(world, fit, domain):
+    keep = {
+        d: torch.ones(len(getattr(world.feats, d)), dtype=torch.bool) for d in ("sketch", "photo")
+    }
+    keep[domain] = getattr(world.feats, f"{domain}_labels") != 21
+    feats = world.feats.rows(keep["sketch"], keep["photo"])
+    with pytest.raises(ValueError, match=rf"seen classes with no {domain} features: \['class21'\]"):
+        fit(feats)
+
+
 def test_features_a_millionth_as_large_give_the_same_model(world, fit):
     f, scale = world.feats, 2.0**-23
     small = dataclasses.replace(f, sketch=f.sketch * scale, photo=f.photo * scale)

@@ -18,9 +18,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import posixpath
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jupytext
@@ -43,10 +45,17 @@ def find_chapters(folder: Path) -> list[Path]:
 
 def check_toc(book: Path) -> None:
     """Check that every page of ``_toc.yml`` below ``chapters`` is a chapter that is run."""
-    toc = book / "_toc.yml"
-    if not toc.is_file():  # Sphinx says so better
-        return
-    pages = re.findall(r"file: *[\"']?(chapters/[^\s\"']+)", toc.read_text("utf-8"))
+    toc, pages = book / "_toc.yml", []
+    with suppress(OSError, yaml.YAMLError):  # Sphinx says so better
+        parts = [yaml.safe_load(toc.read_text("utf-8"))]
+        while parts:
+            part = parts.pop()
+            if isinstance(part, dict):
+                pages += [str(part[key]) for key in ("file", "root") if key in part]
+            parts += (
+                part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+            )
+    pages = [page for page in map(posixpath.normpath, pages) if page.startswith("chapters/")]
     known = {f"chapters/{chapter.stem}" for chapter in find_chapters(book / "chapters")}
     for page in (re.sub(r"\.(py|ipynb)$", "", page) for page in pages):
         if page not in known and not (book / page).with_suffix(".md").is_file():
@@ -132,10 +141,12 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
 
 
 def read_notebook(chapter: Path, ending: str = ".ipynb") -> dict:
-    """The executed notebook as plain JSON; {} where there is none, or half of one."""
+    """The executed notebook as plain JSON; {} where there is none, half of one, or another file."""
     try:
-        return json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
+        whole = isinstance(found["cells"], list) and isinstance(found["metadata"], dict)
+        return found if whole and found["nbformat"] == 4 else {}
+    except (OSError, ValueError, TypeError, LookupError):
         return {}
 
 
@@ -143,13 +154,17 @@ def stamp_of(notebook: dict) -> dict | None:
     """Our stamp, unless papermill ran the notebook again in place and left an old stamp in it."""
     metadata = notebook.get("metadata", {})
     stamp, run = metadata.get(STAMP), metadata.get("papermill", {})
-    return stamp if stamp and stamp["executed_at"] == run.get("end_time") else None
+    ours = isinstance(stamp, dict) and {"executed_at", "profile"} <= stamp.keys()
+    return stamp if ours and stamp["executed_at"] == run.get("end_time") else None
 
 
 def content_of(notebook: dict) -> str:
-    """A hash of all cells and their outputs, but not of what Jupyter adds when it saves."""
+    """A hash of what a page shows of the cells, but not of what Jupyter adds when it saves."""
     nb = rejoin_lines(nbformat.from_dict(notebook))
-    cells = [[c.cell_type, c.source, c.get("outputs")] for c in nb.cells]
+    cells = [
+        [c.cell_type, c.source, c.get("outputs"), c.get("attachments"), c.metadata.get("tags")]
+        for c in nb.cells
+    ]
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -185,6 +200,8 @@ def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None) -> str | 
     run = notebook["metadata"].get("papermill", {})
     if not run.get("end_time") or run.get("exception"):
         return "its notebook was not run to the end"
+    if run.get("input_path") == chapter.name:  # ours, but its stamp is gone
+        return "its notebook was edited"
     cells = [c for c in notebook["cells"] if not has_tag(c, "injected-parameters")]
     ours = [(c.cell_type, c.source) for c in jupytext.read(chapter).cells]
     if ours != [(c["cell_type"], "".join(c["source"])) for c in cells]:

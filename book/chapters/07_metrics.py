@@ -305,15 +305,23 @@ _ = plots.bars(
 #
 # ## Who prints what
 #
-# | figure | divided by | used by |
+# | key | divided by | who prints it |
 # |---|---|---|
-# | mAP@all | $R$ | scikit-learn; SEM-PCYC {cite}`dutta2019sempcyc` |
+# | `mAP@all` | $R$ | scikit-learn; SEM-PCYC {cite}`dutta2019sempcyc` |
 # | `mAP@k` | right ones found in the top $k$ | SEM-PCYC's mAP@200; torchmetrics' `top_k` |
-# | `mAP@k/min` | $\min(k, R)$, interpolated | SAKE {cite}`liu2019sake`, ZSE-SBIR {cite}`lin2023zse` |
-# | `mAP@k/k` | $k$ | the CVAE {cite}`yelamarthi2018cvae`, and so SSGN's table {cite}`wang2019ssgn` |
+# | `mAP@k/min` | $\min(k, R)$, interpolated | the mAP@200 of SAKE {cite}`liu2019sake`, ACNet and ZSE-SBIR {cite}`lin2023zse` |
+# | `mAP@k/min` with $k$ the gallery's size | $R$, interpolated | what these three call mAP@all; larger than our `mAP@all` |
+# | `mAP@k/k` | $k$ | the CVAE {cite}`yelamarthi2018cvae`, so SSGN's table {cite}`wang2019ssgn`; BDT {cite}`li2019bdt` |
 #
 # This package's tests compare each with the formula written out as a loop, and the first two with the
-# libraries.
+# libraries. We also read the code of the others and compared it with ours on the same rankings.
+#
+# Some published numbers have no key here and cannot be compared with ours:
+#
+# - ZSE-SBIR's P@k divides by $\min(k, R)$ where a class has fewer than $k$ images; `P@k` divides by $k$.
+# - SEM-PCYC and SAKE rank by Euclidean distance, and SEM-PCYC can leave out sketches.
+# - SAKE's script prints means over classes, not over queries.
+# - The Pascal VOC code gives NaN for a query without right pictures; ours refuses such a query.
 #
 # **Can one be converted into another?** For a single query, {eq}`eq-product` does it. For published
 # tables, no: they print means over queries, and the mean of a product is not the product of the

@@ -361,6 +361,11 @@ for entry in recorded:
 # | CVAE {cite}`yelamarthi2018cvae` | 33.4 / 22.6 | 10.2 / 4.9 |
 # | BDT {cite}`li2019bdt` | 41.2 / 29.9 | 17.6 / 10.2 |
 #
+# With *unaligned* pairs, a random photo of the sketch's class as in this book, a draft of that paper
+# gives on Sketchy SAE 27.1 / 17.5, CVAE 31.2 / 19.9 and BDT 39.7 / 28.1; on TU-Berlin ESZSL 4.8 / 1.7,
+# Siamese 8.3 / 3.7 and SAE 11.6 / 5.5. It says that the word vectors of the baselines were taken out
+# or replaced by the mean image features of the classes.
+#
 # Of SSGN itself we know that its abstract reports an improvement of more than 20% over the state of
 # the art {cite}`wang2019ssgn`.
 #

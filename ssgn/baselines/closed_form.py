@@ -59,6 +59,7 @@ def ridge(
     device: str | torch.device | None = None,
     progress: bool = True,
     strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
+    identity: bool = False,
     refit: bool = False,
 ) -> tuple[Baseline, History]:
     """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
@@ -66,12 +67,16 @@ def ridge(
     The regression is linear, with a squared penalty on the weights. The chapter *The paper's table*
     explains it.
 
+    With ``identity``, the penalty is on what the weights change, ``|W - I|^2``: a strong one leaves
+    the sketch's own features, as the skip connection of SSGN does, and not zero.
+
     Args:
         feats: features of C classes.
         sem, seed, progress: not used; every method takes them.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         device: by default a GPU if one is available.
         strengths: of the penalty, to choose from.
+        identity: penalize the distance from the identity.
         refit: fit once more on all seen classes, with the chosen strength.
 
     Raises:
@@ -86,7 +91,8 @@ def ridge(
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
 
         def at(strength: float) -> Baseline:
-            weights = torch.linalg.solve(gram + strength * eye, right)
+            wanted = right + strength * eye if identity else right
+            weights = torch.linalg.solve(gram + strength * eye, wanted)
             return Baseline(lambda s: inputs.sketch(s) @ weights, inputs.photo)
 
         return at

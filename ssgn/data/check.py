@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -97,6 +98,14 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     return report
 
 
+def _random_map(counts: list[int]) -> float:
+    """The expected mAP of random rankings of a gallery with so many images of each class."""
+    n = sum(counts)
+    harmonic = sum(1 / i for i in range(1, n + 1))
+    each = [(r - 1 + (n - r) * harmonic / n) / max(1, n - 1) for r in counts]
+    return sum(each) / len(each)
+
+
 def what_a_split_tells(survey: Survey) -> list[str]:
     """How many classes the default split holds out, and what a result on so many can tell."""
     with warnings.catch_warnings():
@@ -104,12 +113,14 @@ def what_a_split_tells(survey: Survey) -> list[str]:
         split = Split.of(survey.layout.split, survey.classes)
     n = len(split.unseen)
     lines = [f"split {split.name}: {split.counts(survey.classes)}"]
+    counts = Counter(file.label for file in survey.photo)
+    of_class = [counts[survey.classes.index(name)] for name in split.unseen]
     if n < 2:
         lines.append("too few classes: retrieval among fewer than 2 unseen classes tells nothing")
-    else:
+    elif all(of_class):
         lines.append(
-            f"a random ranking has an mAP of about {1 / n:.2f}, and each unseen class is "
-            f"{1 / n:.0%} of the result: report several splits"
+            f"a random ranking has an mAP of about {_random_map(of_class):.2f}, and each unseen "
+            f"class is {1 / n:.0%} of the result: report several splits"
         )
     if len(split.validation) < 2:
         lines.append("no pseudo-unseen classes: training cannot select an epoch and keeps the last")

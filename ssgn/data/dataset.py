@@ -337,6 +337,39 @@ class Split:
         return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}")
 
     @classmethod
+    def partition(
+        cls, classes: Sequence[str], seed: int, parts: int = 5, validation: float = 0.1
+    ) -> list["Split"]:
+        """Deal the classes out into parts; each part is the unseen classes of one split [O].
+
+        Every class is unseen in exactly one split. Pseudo-unseen are classes of the next part.
+
+        Args:
+            classes: C class names.
+            seed: of the random permutation.
+            parts: number of splits.
+            validation: fraction of the classes that is pseudo-unseen.
+
+        Raises:
+            ValueError: fewer than two classes per part, or fewer than two parts.
+        """
+        classes = name_list(classes, "classes")
+        if not 2 <= parts <= len(classes) / 2:
+            raise ValueError(
+                f"{len(classes)} classes cannot be dealt out into {parts} parts; every part needs "
+                "at least 2 classes, and there must be at least 2 parts"
+            )
+        order = np.random.default_rng(seed).permutation(len(classes))
+        dealt = [order[i::parts] for i in range(parts)]
+        splits = []
+        for i, unseen in enumerate(dealt):
+            rest = np.concatenate(dealt[i + 1 :] + dealt[:i])
+            roles = unseen, rest[: round(validation * len(classes))]
+            names = (tuple(sorted(classes[c] for c in role)) for role in roles)
+            splits.append(cls(*names, name=f"seed-{seed} part {i + 1} of {parts}"))
+        return splits
+
+    @classmethod
     def stored(cls, name: str) -> "Split":
         """Load a split that comes with the package, a JSON file in ``ssgn/data/splits``.
 

@@ -17,6 +17,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ SYSTEM = (
     *(".", "@", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
     *("lost+found", "system volume information"),
 )
+# The names of the first 25 sketches and photos of each class of Sketchy.
+FIRST_25 = "9765c974e46e5d02376099d88e49036867edd4bd91d9069082102f6f873baee7"
 Root = Path | str | None
 Aliases = Mapping[str, str] | None
 
@@ -139,7 +142,11 @@ class Survey:
 
 
 def sketchy(
-    split: SplitLike = None, root: Root = None, extended: bool = True, aliases: Aliases = None
+    split: SplitLike = None,
+    root: Root = None,
+    extended: bool = True,
+    aliases: Aliases = None,
+    first: int | None = None,
 ) -> Dataset:
     """Sketchy-Extended: 125 classes, 75,471 to 75,481 sketches, 12,500 + 60,502 photos [A].
 
@@ -153,17 +160,41 @@ def sketchy(
         extended: include the 60,502 extension photos. Those that copy one of Sketchy's own photos,
             by class and file name, are always left out.
         aliases: the classes of folders whose spelling is unknown, by folder name.
+        first: take only so many sketches and photos of each class, the first by file name, without
+            extension photos. With 25, their names are checked, so that everybody who has the
+            published archive measures with the same 6,250 images.
 
     Raises:
         DataError: something is missing or cannot be assigned to a class; the message says what to
-            do.
-        ValueError: an alias for an unknown class, or a split with other classes.
+            do. With ``first=25``, also if these are not the published files.
+        ValueError: an alias for an unknown class, a split with other classes, or ``first`` below 1
+            or with extension photos.
     """
+    if first is not None and (extended or first < 1):
+        raise ValueError(f"first is {first}; it must be at least 1, and extended=False")
     survey = survey_sketchy(root, extended, aliases)
+    if first is not None:
+        survey.sketch, survey.photo = (
+            _first(half, first) for half in (survey.sketch, survey.photo)
+        )
+        names = digest(*(file.name for file in survey.sketch + survey.photo))
+        if first == 25 and names != FIRST_25 and not survey.problems:
+            survey.wrong(
+                f"{survey.root} has other images among the first 25 of each class than the "
+                "published archive, so results could not be compared. Unpack the archive again, or "
+                "take another number"
+            )
     dataset = _dataset(survey, split)
     photo = {(file.label, file.path.stem): i for i, file in enumerate(survey.photo)}
     drawn_from = [(file.label, file.path.stem.rsplit("-", 1)[0]) for file in survey.sketch]
     return replace(dataset, pairs=torch.tensor([photo.get(key, -1) for key in drawn_from]))
+
+
+def _first(files: Sequence[File], n: int) -> list[File]:
+    """The first n files of each class by name, of those that are named as published."""
+    named = [file for file in files if re.match(r"n\d+_\d+", file.path.name)]
+    each = groupby(sorted(named, key=lambda f: (f.label, f.name)), key=lambda f: f.label)
+    return [file for _, of_class in each for file in islice(of_class, n)]
 
 
 def tuberlin(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
@@ -267,8 +298,8 @@ def survey_sketchy(root: Root = None, extended: bool = True, aliases: Aliases = 
     found = scan(survey, "extension")
     if not found:
         survey.wrong(
-            "There are no extension photos. To do without them: ssgn.load_dataset('sketchy', "
-            "extended=False), in Python."
+            "There are no extension photos. To do without them: --first 25, or in Python "
+            "ssgn.load_dataset('sketchy', extended=False)."
         )
     more = [file for file in found if (file.label, file.path.stem) not in own]
     if copies := len(found) - len(more):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from .. import machine
-from ..backbones import load_backbone
+from ..backbones import FROM_FILE, load_backbone
 from ..data.dataset import (
     DataError,
     Drawings,
@@ -249,6 +249,11 @@ class Gallery:
             name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
             model = model_of(model)
             backbone, size = model.backbone, model.provenance.get("size")
+            if str(model.provenance.get("weights")).startswith(FROM_FILE):
+                raise FeatureError(
+                    "this model was trained on features from a file of weights, which an index "
+                    "cannot name; train one on the backbone's own weights"
+                )
         net = load_backbone(backbone, size=size)
         about = {
             "format": FORMAT,
@@ -422,9 +427,10 @@ def _update(index: Path, root: Path, there, others, stored: _Stored, about, net,
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
     features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
-    failed |= {path: before[path] for path in same - features.keys()}
+    # What could not be read is tried again: a permission or a decoder does not change the file.
+    failed |= {path: before[path] for path in same - features.keys() if path.startswith(locked)}
     todo = [f for path, f in there.items() if path not in features and path not in failed]
-    changed = sum(f.path in before for f in todo)
+    changed = sum(f.path in before and f.path not in same for f in todo)
     changes = {
         "new": len(there.keys() - before),
         "changed": changed,
