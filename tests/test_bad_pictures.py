@@ -467,7 +467,7 @@ def test_a_study_records_how_many_images_were_left_out(command, own, tmp_path, m
     for i in range(3):
         (own / "photo" / "thing 3" / f"bad {i}.png").write_bytes(b"bad")
     monkeypatch.setattr(ssgn, "study", lambda *_, **__: [])
-    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: torch.rand(6, 4))
+    monkeypatch.setattr(ssgn, "class_vectors", lambda classes, _: torch.rand(6, 4))
     words = ("study", tmp_path / "r.json", "--data", "folder", "--root", own)
     code, _, err = command(*words)
     assert code == 1 and "bad 0.png cannot be read" in err and not (tmp_path / "r.json").exists()
@@ -486,7 +486,7 @@ def test_a_training_goes_on_without_unreadable_images(command, own, tmp_path, mo
         raise ssgn.DataError("enough")
 
     monkeypatch.setattr(ssgn, "fit", fit)
-    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: torch.zeros(len(classes), 2))
+    monkeypatch.setattr(ssgn, "class_vectors", lambda classes, _: torch.zeros(len(classes), 2))
     words = ("train", tmp_path / "m", "--data", "folder", "--root", own)
     assert command(*words)[0] == 1 and not given
     assert command(*words, "--skip-unreadable")[0] == 1 and len(given[0].sketch) == 6
