@@ -41,8 +41,8 @@ def evaluate(
     - ``P@k``: relevant items among the first k, / k;
     - ``mAP@k``: the sum over the first k, / the relevant items found there (SEM-PCYC);
     - ``mAP@k/min``: the first k, / min(k, R), with precision interpolated as in Pascal VOC: P(i)
-      replaced by the highest P(j) with i <= j <= k (SAKE, ACNet, ZSE-SBIR; with k the gallery's
-      size it is what they call mAP@all);
+      replaced by the highest P(j) with i <= j <= k (SAKE, ACNet, ZSE-SBIR; what they call
+      ``mAP@all`` is this one, with k the gallery's size);
     - ``mAP@k/k``: the sum over the first k, / k (CVAE [C], BDT [B], so SSGN's own comparison).
 
     Items of equal similarity keep the gallery's order [O]. A gallery smaller than k is ranked whole
