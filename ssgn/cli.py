@@ -135,7 +135,7 @@ def check(name: Name, root: Root = None):
     report = check_dataset(name, root)
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
-        typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]))
+        typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())
         raise typer.Exit(1)
     typer.echo("Every image can be read; nothing is wrong.")
 

@@ -33,7 +33,7 @@ class Report:
     Attributes:
         found: what is available.
         problems: what is wrong and, if known, what to do about it; empty if nothing is wrong.
-        advice: what to download and where to put it.
+        advice: what to download and where to put it; empty for images of your own that are there.
     """
 
     found: list[str] = field(default_factory=list)
@@ -58,7 +58,8 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
         survey.problems,
-        folders.how_to_get(survey),
+        # Whoever has images of their own in both halves knows where they are.
+        folders.how_to_get(survey) if survey.layout.counts or not survey.photo else "",
     )
     for half in HALVES:
         n = len(getattr(survey, half))
