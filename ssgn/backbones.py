@@ -78,6 +78,11 @@ class Backbone:
             for name, t, end in zip(self.taps, pooled, ends, strict=True)
         }
 
+    @property
+    def width(self) -> int:
+        """Number of columns of a row of concatenated features."""
+        return max(columns.stop for columns in self.columns.values())
+
 
 FROM_FILE = "file "  # how the weights of a file are called in provenances, before their hash
 
@@ -118,10 +123,8 @@ def load_backbone(
         raise ValueError(f"size is {size}; it must be at least 1 pixel")
     if name == "efficientnet-lite0":
         return _efficientnet_lite0(size or 128, pretrained)
-    if name == "vgg16":
-        return _vgg16(size or 224, pretrained)
-    if name == "vgg16-features":
-        return _vgg16_features(size or 224, pretrained)
+    if name in ("vgg16", "vgg16-features"):
+        return _vgg16(name, size or 224, pretrained)
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise ValueError(
@@ -201,39 +204,23 @@ def _efficientnet_lite0(size: int, pretrained: bool) -> Backbone:
     )
 
 
-def _vgg16(size: int, pretrained: bool) -> Backbone:
+def _vgg16(name: str, size: int, pretrained: bool) -> Backbone:
     from torchvision.models import VGG16_Weights, vgg16
 
-    chosen = VGG16_Weights.IMAGENET1K_V1 if pretrained else None
-    with _weights_of("vgg16"):
-        network = vgg16(weights=chosen)
     # The last ReLU of each convolutional block, and that of the second fully connected layer [B].
     nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
-    return _extractor(
-        "vgg16",
-        network,
-        {**nodes, "classifier.4": "embedding"},
-        fusion=(*nodes.values(), "embedding"),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        size=size,
-        weights=str(chosen or "random"),
-    )
-
-
-def _vgg16_features(size: int, pretrained: bool) -> Backbone:
-    from torchvision.models import VGG16_Weights, vgg16
-
-    chosen = VGG16_Weights.IMAGENET1K_FEATURES
-    with _weights_of("vgg16-features"):
+    chosen, single = VGG16_Weights.IMAGENET1K_FEATURES, "block5"
+    if name == "vgg16":
+        chosen, single = VGG16_Weights.IMAGENET1K_V1, "embedding"
+        nodes["classifier.4"] = single
+    with _weights_of(name):
         network = vgg16(weights=chosen if pretrained else None)
-    nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
     made_for = chosen.transforms()
     return _extractor(
-        "vgg16-features",
+        name,
         network,
         nodes,
-        single=("block5",),
+        single=(single,),
         fusion=tuple(nodes.values()),
         mean=tuple(made_for.mean),
         std=tuple(made_for.std),

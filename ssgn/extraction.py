@@ -139,7 +139,7 @@ def fused(
         FeatureError: an image cannot be read, or features are not finite.
     """
     options = compute_options(batch_size, workers, device, precision)
-    x = torch.empty(len(images), max(columns.stop for columns in backbone.columns.values()))
+    x = torch.empty(len(images), backbone.width)
     every = np.arange(len(images))
     for rows, features in _computed(backbone, images, every, progress=progress, **options):
         x[rows] = torch.from_numpy(features)
@@ -212,9 +212,8 @@ def compute_rows(
     Raises:
         FeatureError: an image cannot be read, or features are not finite.
     """
-    width = max(columns.stop for columns in net.columns.values())
     with machine.lock(folder):
-        x = mapped(folder / f"{name}.npy", (len(images), width), np.float32)
+        x = mapped(folder / f"{name}.npy", (len(images), net.width), np.float32)
         done = mapped(folder / f"{name}.done.npy", (len(images),), np.bool_)
     todo = np.arange(len(images))[share]
     for rows, features in _computed(net, images, todo[~done[todo]], **options):

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,6 @@ def study(
     """
     jobs, seeds, ks = [], [int(seed) for seed in seeds], cutoffs(ks)
     sem = word_vectors(feats, sem)
-    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
@@ -102,7 +101,7 @@ def study(
             for name, variant in variants.items():
                 run = partial(_run, there, sem, variant, seed, ks, options)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
-                jobs.append(_job(ledger, row, data, variant, seed, [ks, more], run))
+                jobs.append(_job(ledger, row, data, variant, [seed, ks], options, run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -189,7 +188,6 @@ def select(
     jobs, seeds = [], [int(seed) for seed in seeds]
     variants = {name: (word_vectors(feats, sem), c) for name, (sem, c) in variants.items()}
     splits = folds(feats.split, feats.classes, n)
-    more = {name: x for name, x in options.items() if name not in ("device", "progress")}
     for seed in seeds:
         for fold, split in enumerate(splits):
             there = feats.with_split(split)
@@ -197,7 +195,7 @@ def select(
                 row = {"variant": name, "fold": fold, "seed": seed}
                 run = partial(_fold_run, there, sem, config, seed, options)
                 data = data_key(there, sem)
-                jobs.append(_job(ledger, row, data, config, seed, ["fold", more], run))
+                jobs.append(_job(ledger, row, data, config, [seed, "fold"], options, run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -213,14 +211,15 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _job(ledger, names: dict, data: str, variant, seed: int, made_with: list, run) -> dict:
+def _job(ledger, names: dict, data: str, variant, made_with: list, options: Mapping, run) -> dict:
     """Describe a run: its names, how to do it, and by what it is found again.
 
     ``key`` hashes data and settings; in a named ledger, the names of the run too. ``code`` is the
     source that a result depends on besides: in the cache the library's; of a method of the user's
     that of the modules that define it and its base classes. None if it cannot be known.
     """
-    settings = [type(variant).__name__, seed, *made_with, {} if ledger is None else names]
+    further = {name: x for name, x in options.items() if name not in ("device", "progress")}
+    settings = [type(variant).__name__, made_with, further, {} if ledger is None else names]
     try:
         settings += [asdict(variant), repr(variant)]  # which has the types of nested dataclasses
         key = machine.digest(data, json.dumps(settings))[:16]
@@ -543,32 +542,36 @@ def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, floa
     Returns:
         The estimate, and the lower and upper end, in 0..1.
     """
-    runs = list(runs)
-    mean = np.mean([table[0].mean() for table in _tables(runs, [variant], True)])
-    return float(mean), *_ends(bootstrap(runs, [variant], **options)[:, 0])
+    return _interval(runs, [variant], lambda means: means[..., 0], **options)
 
 
-def ratio(
-    runs: Iterable[Mapping], a: str, b: str, *, paired: bool = True, **options
-) -> tuple[float, float, float]:
+def ratio(runs: Iterable[Mapping], a: str, b: str, **options) -> tuple[float, float, float]:
     """Return the mean average precision of ``a`` over that of ``b``, and its 95% interval.
 
     Args:
-        runs, paired, options: see :func:`bootstrap`.
+        runs, options: see :func:`bootstrap`.
         a, b: names of variants.
 
     Returns:
         The estimate, and the lower and upper end.
     """
+    return _interval(runs, [a, b], lambda means: means[..., 0] / means[..., 1], **options)
+
+
+def _interval(
+    runs: Iterable[Mapping],
+    variants: Sequence[str],
+    of: Callable[[np.ndarray], np.ndarray],
+    *,
+    paired: bool = True,
+    **options,
+) -> tuple[float, float, float]:
+    """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
     runs = list(runs)
-    means = np.mean([[t.mean() for t in ts] for ts in _tables(runs, [a, b], paired)], axis=0)
-    drawn = bootstrap(runs, [a, b], paired=paired, **options)
-    return float(means[0] / means[1]), *_ends(drawn[:, 0] / drawn[:, 1])
-
-
-def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
+    tables = _tables(runs, variants, paired)
+    means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
+    low, high = np.percentile(of(bootstrap(runs, variants, paired=paired, **options)), [2.5, 97.5])
+    return float(of(means)), float(low), float(high)
 
 
 def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:

@@ -118,9 +118,9 @@ class Inputs:
             yield self.x[rows], self.v[self.first[y] + pick], y
 
 
-def validation(model: Baseline, held_out: Features) -> float | None:
-    """Compute ``mAP@all`` on the pseudo-unseen classes; None if there are fewer than two."""
-    return evaluate_all(model, held_out, ())["mAP@all"] if len(held_out.classes) > 1 else None
+def validation(model: Baseline, held_out: Features) -> float:
+    """Compute ``mAP@all`` on the pseudo-unseen classes."""
+    return evaluate_all(model, held_out, ())["mAP@all"]
 
 
 def choose(
@@ -149,12 +149,13 @@ def choose(
     """
     started = time.perf_counter()
     held_out = feats.part("validation")
-    can_select(held_out)  # warns of a single class
+    selects = can_select(held_out)
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
         at = prepare("train")
         for options in trials:
-            history.epochs.append({**options, "validation": validation(at(**options), held_out)})
+            score = validation(at(**options), held_out) if selects else None
+            history.epochs.append({**options, "validation": score})
         scores = history.column("validation")
         # Without pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
         best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
@@ -195,7 +196,7 @@ def descend(
     """
     started = time.perf_counter()
     held_out = feats.part("validation")
-    can_select(held_out)  # warns of a single class
+    selects = can_select(held_out)
     seed = int(seed)
     history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
     generator = torch.Generator(device=inputs.device).manual_seed(seed)
@@ -220,7 +221,7 @@ def descend(
             record = {"total": float(total) / steps}
             check_diverged(record, net, epoch, seed)
             net.eval()
-            record["validation"] = score = validation(model, held_out)
+            record["validation"] = score = validation(model, held_out) if selects else None
             history.epochs.append({**record, "seconds": time.perf_counter() - began})
             # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
             if score is None or score > best:

@@ -15,10 +15,7 @@ _PLACES = {
         *("as_rgb", "draw", "open_image"),
     ),
     "folders": ("data_root", "folder", "quickdraw_ext", "sketchy", "tuberlin"),
-    "sketch": (
-        "as_sketch",
-        "rastered",
-    ),
+    "sketch": ("as_sketch", "rastered"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [*_PLACE, "DATASETS", "SHOWS", "load_dataset"]

@@ -58,7 +58,7 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
         survey.problems,
-        # Whoever has images of their own in both halves knows where they are.
+        # Users with images of their own in both halves know where they are.
         folders.how_to_get(survey) if survey.layout.counts or not survey.photo else "",
     )
     for half in HALVES:
@@ -103,7 +103,7 @@ def _random_map(counts: list[int]) -> float:
     """The expected mAP of random rankings of a gallery with so many images of each class."""
     n = sum(counts)
     harmonic = sum(1 / i for i in range(1, n + 1))
-    each = [(r - 1 + (n - r) * harmonic / n) / max(1, n - 1) for r in counts]
+    each = [(r - 1 + (n - r) * harmonic / n) / (n - 1) for r in counts]
     return sum(each) / len(each)
 
 

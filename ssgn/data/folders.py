@@ -193,7 +193,7 @@ def sketchy(
 def _first(files: Sequence[File], n: int) -> list[File]:
     """The first n files of each class by name, of those that are named as published."""
     named = [file for file in files if re.match(r"n\d+_\d+", file.path.name)]
-    each = groupby(sorted(named, key=lambda f: (f.label, f.name)), key=lambda f: f.label)
+    each = groupby(named, key=lambda file: file.label)  # files come by class and name
     return [file for _, of_class in each for file in islice(of_class, n)]
 
 
@@ -605,7 +605,7 @@ def _content(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:  # whoever needs the image reports it
+    except OSError as error:  # reading the image reports it
         return reason(error)
 
 

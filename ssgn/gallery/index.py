@@ -212,9 +212,9 @@ class Gallery:
         """Index the images of a folder and its subfolders, or update an index.
 
         Only images that are new, or whose size or date has changed, are read; of images that share
-        size and date, those whose content has changed. An interrupted build
-        continues where it stopped, unless the folder has changed meanwhile. Images that cannot be
-        read are left out, and are tried again when they change.
+        size and date, those whose content has changed. An interrupted build continues where it
+        stopped, unless the folder has changed meanwhile. Images that cannot be read are left out,
+        and are tried again each time.
 
         Args:
             folder: with images; hidden files, linked folders and those of the system (``@eaDir``)
@@ -453,7 +453,7 @@ def _update(index: Path, root: Path, there, others, stored: _Stored, about, net,
     if (stored.about, stored.files, stored.unreadable) != (about, files, unreadable):
         # Write a new file; it becomes part of the index when index.json names it.
         name = f"features-{uuid.uuid4().hex[:12]}.npy"
-        rows = mapped(index / name, (len(files), max(c.stop for c in net.columns.values())), "f4")
+        rows = mapped(index / name, (len(files), net.width), "f4")
         for row, f in zip(rows, files, strict=True):
             x, i = features[f.path]
             row[:] = x[i]
