@@ -257,6 +257,27 @@ class Features:
             pairs=pairs,
         )
 
+    def own_photos(self, order: Tensor) -> Tensor:
+        """Return where in ``photo[order]`` each sketch's own photo is, the one it was drawn from.
+
+        Args:
+            order: int64 ``[M]``, a permutation of the photos.
+
+        Returns:
+            int64 ``[N]``, on the device of ``order``; -1 for a sketch whose photo is missing.
+
+        Raises:
+            ValueError: no sketch has a photo of its own.
+        """
+        if self.pairs is None or not (self.pairs >= 0).any():
+            raise ValueError(
+                "aligned=True needs the photo that each sketch was drawn from, but "
+                f"{self.provenance.get('dataset', 'this dataset')} has no such pairs; use Sketchy, "
+                "or aligned=False"
+            )
+        pairs = self.pairs.to(order.device)
+        return torch.where(pairs >= 0, order.argsort()[pairs], -1)
+
     def with_split(self, split: Split | str | int) -> "Features":
         """Return the same features under another split.
 

@@ -190,14 +190,7 @@ class Batches:
             self.first = self.count.cumsum(0) - self.count
             self.own = torch.full_like(self.labels, -1)  # the row of v that a sketch was drawn from
             if model.config.aligned:
-                if train.pairs is None:
-                    raise ValueError(
-                        "SSGNConfig.aligned needs the photo that each sketch was drawn from, but "
-                        f"{train.provenance.get('dataset', 'this dataset')} has no such pairs; use "
-                        "Sketchy, or aligned=False"
-                    )
-                pairs = train.pairs.to(device)
-                self.own = torch.where(pairs >= 0, order.argsort()[pairs], -1)
+                self.own = train.own_photos(order)
             check_varies(self.x, "sketch")
             check_varies(self.v, "photo")
             self.s = model.standardize_semantics(words.to(device))

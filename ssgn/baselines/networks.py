@@ -30,6 +30,7 @@ def direct_regression(
     epochs: int = 8,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
+    aligned: bool = False,
 ) -> tuple[Baseline, History]:
     """Train direct regression: from sketch features to those of a photo of the same class [C].
 
@@ -47,13 +48,16 @@ def direct_regression(
         hidden: width of the hidden layer.
         dropout: of the hidden layer in training.
         epochs, batch_size, learning_rate: of the training.
+        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
+            default with a random photo of its class in every epoch.
 
     Raises:
-        ValueError: unknown taps, no class to train on, or a training class without images.
+        ValueError: unknown taps, no class to train on, a training class without images, or
+            ``aligned`` without pairs.
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, True, device)
+    inputs = Inputs(feats, "train", taps, True, device, aligned)
     d = inputs.x.shape[1]
 
     def build():
@@ -75,7 +79,7 @@ class Regression(nn.Module):
         self.net = net
 
     def loss(self, x: Tensor, v: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean squared error against one random photo of each sketch's class [C]."""
+        """Compute the mean squared error against one photo of each sketch's class [C]."""
         return losses.reconstruction(self.net(x), v)
 
     def synthesize(self, x: Tensor) -> Tensor:
@@ -102,6 +106,7 @@ def cvae(
     epochs: int = 25,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
+    aligned: bool = False,
 ) -> tuple[Baseline, History]:
     """Train the CVAE, which synthesizes photo features from sketch features and a latent z [C].
 
@@ -109,9 +114,9 @@ def cvae(
     :class:`CVAE` for the network. The defaults are the published sizes, epochs and optimizer [C],
     which need a GPU. Smaller ``widths`` and ``latent`` suit a CPU; a table must say so.
 
-    The published code pairs a sketch with the photo that it was drawn from; here it gets a random
-    photo of its class in every epoch, as in ``fit`` [O]. The chapter *The paper's table* explains
-    it.
+    The published code pairs a sketch with the photo that it was drawn from [C], as ``aligned``
+    does; by default it gets a random photo of its class in every epoch, as in ``fit`` [O]. The
+    chapter *The paper's table* explains it.
 
     Args:
         feats: features of C classes.
@@ -127,14 +132,16 @@ def cvae(
         draws: K, how many z are averaged when features are synthesized. Epochs are compared with at
             most 10, which ranks them at a tenth of the cost [O].
         epochs, batch_size, learning_rate: of the training.
+        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
+            default with a random photo of its class in every epoch.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, fewer than
-            one draw, or fewer than two sketches per batch or in all.
+            one draw, fewer than two sketches per batch or in all, or ``aligned`` without pairs.
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, standardized, device)
+    inputs = Inputs(feats, "train", taps, standardized, device, aligned)
     if min(batch_size, len(inputs.x)) < 2:
         raise ValueError(
             f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
@@ -273,6 +280,7 @@ def two_tower(
     epochs: int = 8,
     batch_size: int = 256,
     learning_rate: float = 3e-4,
+    aligned: bool = False,
 ) -> tuple[Baseline, History]:
     """Train two networks, one per domain, into a common space: the modern reference [O].
 
@@ -292,13 +300,16 @@ def two_tower(
         embedding: width of the common space.
         dropout: of the hidden layers in training.
         epochs, batch_size, learning_rate: of the training.
+        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
+            default with a random photo of its class in every epoch.
 
     Raises:
-        ValueError: unknown taps, no class to train on, or a training class without images.
+        ValueError: unknown taps, no class to train on, a training class without images, or
+            ``aligned`` without pairs.
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, True, device)
+    inputs = Inputs(feats, "train", taps, True, device, aligned)
     d = inputs.x.shape[1]
 
     def build():

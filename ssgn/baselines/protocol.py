@@ -45,6 +45,7 @@ class Inputs:
         taps: the columns to use: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         standardized: bring each column to zero mean and unit variance over these classes.
         device: by default a GPU if one is available.
+        aligned: pair a sketch with the photo that it was drawn from, where that is known.
 
     Attributes:
         x: float32 ``[N, d]``, the sketches.
@@ -53,11 +54,14 @@ class Inputs:
         count: int64 ``[C]``, how many photos each class has.
 
     Raises:
-        ValueError: unknown taps, an unknown device, or see :func:`~ssgn.train.check_trainable`.
+        ValueError: unknown taps, an unknown device, ``aligned`` without pairs, or see
+            :func:`~ssgn.train.check_trainable`.
         FeatureError: NaN or infinity, or features that are the same for all images.
     """
 
-    def __init__(self, feats: Features, part: str, taps, standardized: bool, device):
+    def __init__(
+        self, feats: Features, part: str, taps, standardized: bool, device, aligned: bool = False
+    ):
         check_trainable(feats)
         train = feats.part(part)
         self.device, self.width = pick_device(device), train.sketch.shape[1]
@@ -73,6 +77,7 @@ class Inputs:
         check_varies(self.v, "photo")
         self.count = torch.bincount(self.v_labels, minlength=len(train.classes))
         self.first = self.count.cumsum(0) - self.count
+        self.own = train.own_photos(order) if aligned else torch.full_like(self.x_labels, -1)
 
     def sketch(self, sketch: ArrayLike) -> Tensor:
         """Select and standardize the columns of full sketch features, ``[N, D]`` to ``[N, d]``.
@@ -97,7 +102,10 @@ class Inputs:
         return x
 
     def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """Yield one epoch: every sketch once, each with a random photo of its class [O].
+        """Yield one epoch: every sketch once, each with a photo of its class.
+
+        That is a random one [O]; with ``aligned``, the one that the sketch was drawn from [C], or a
+        random one if that photo is missing.
 
         A last batch of one pair joins the one before it: batch normalization needs two.
 
@@ -114,8 +122,9 @@ class Inputs:
             batches[-2:] = [torch.cat(batches[-2:])]
         for rows in batches:
             y = self.x_labels[rows]
-            pick = (torch.rand(len(y), **random) * self.count[y]).long()
-            yield self.x[rows], self.v[self.first[y] + pick], y
+            pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
+            pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
+            yield self.x[rows], self.v[pick], y
 
 
 def validation(model: Baseline, held_out: Features) -> float:
