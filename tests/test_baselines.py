@@ -19,6 +19,7 @@ from ssgn.train import class_means
 TRAINED = dict(hidden=64, dropout=0.0, learning_rate=3e-3, batch_size=64)
 QUICK = {
     **dict.fromkeys(("nearest_neighbor", "ridge", "eszsl", "sae"), {}),
+    "cca": dict(components=(2, 4, 8)),
     "direct_regression": TRAINED | dict(epochs=12),
     "cvae": dict(
         widths=(64, 32), latent=4, draws=12, epochs=20, batch_size=32, learning_rate=3e-3,
@@ -89,6 +90,7 @@ def test_pseudo_unseen_classes_choose_and_are_not_fitted_to(world, learn, name):
         "ridge": {"strengths": (100.0,)},
         "eszsl": {"gammas": (1.0,), "lambdas": (1.0,)},
         "sae": {"lambdas": (0.1,)},
+        "cca": {"components": (8,)},
     }.get(name, epochs(name, 1))
     a, history = learn(name, **one)
     b, other = learn(name, overwritten(feats, feats.validation), **one)
@@ -119,9 +121,9 @@ def test_a_seed_decides_the_result_and_the_callers_random_numbers_are_left_alone
     b, _ = learn(name, seed=3, **epochs(name, 2))
     assert_same_maps(a, b, world.feats)
     assert history.seed == 3 and history.seconds > 0 and history.device.startswith("CPU")
-    if name in ITERATIVE:
-        c, _ = learn(name, seed=4, epochs=2)
-        assert not torch.equal(a.synthesize(world.feats.sketch), c.synthesize(world.feats.sketch))
+    c, _ = learn(name, seed=4, **epochs(name, 2))
+    same = torch.equal(a.synthesize(world.feats.sketch), c.synthesize(world.feats.sketch))
+    assert same != baselines.Method(name).trained
 
 
 @every_method
@@ -176,7 +178,7 @@ def test_a_training_that_diverges_says_so(learn, name):
         learn(name, learning_rate=1e30, epochs=3)
 
 
-@pytest.mark.parametrize("name", ["ridge", "eszsl", "sae"])
+@pytest.mark.parametrize("name", ["ridge", "eszsl", "sae", "cca"])
 def test_a_closed_form_takes_its_best_trial(world, learn, name):
     model, history = learn(name)
     scores = history.column("validation")
@@ -291,6 +293,99 @@ def test_a_strong_ridge_towards_the_identity_leaves_the_sketch_as_it_is(world, l
     assert gradient.abs().max() < 0.05
 
 
+# Canonical correlation analysis -----------------------------------------------------------
+
+
+def drawn_pairs(inputs, n=5, seed=0):
+    chance = torch.Generator().manual_seed(seed)
+    drawn = [next(inputs.pairs(len(inputs.x), chance)) for _ in range(n)]
+    return [torch.cat([pairs[i] for pairs in drawn]).double() for i in (0, 1)]
+
+
+def test_cca_finds_the_canonical_correlations(world, learn):
+    """They are the singular values of the cross-covariance of orthonormal columns."""
+    model, _ = learn("cca", components=(4,))
+    train = world.feats.part("train")
+    inputs = Inputs(world.feats, "train", "fusion", True, "cpu")
+    x, v = drawn_pairs(inputs)
+    assert x.shape == v.shape == (1200, 16)
+    u, w = (torch.linalg.svd(a - a.mean(0), full_matrices=False)[0] for a in (x, v))
+    # The same pairs as the model maps them; the world's photos are in the order of their classes.
+    inputs.x, inputs.v = model.synthesize(train.sketch), model.embed(train.photo)
+    scores = torch.cat(drawn_pairs(inputs), 1)
+    assert scores.mean(0).abs().max() < 1e-5
+    correlations = torch.corrcoef(scores.T)
+    found = correlations[:4, 4:].diag().sort(descending=True).values  # the last two are swapped
+    assert torch.allclose(found, torch.linalg.svdvals(u.T @ w)[:4], atol=1e-3)
+    assert torch.allclose(correlations[:4, :4], torch.eye(4).double(), atol=0.02)
+
+
+def test_fewer_components_of_cca_are_the_first_of_more(world, learn):
+    few, history = learn("cca", components=(3,))
+    more, _ = learn("cca", components=(8,))
+    got = few.synthesize(world.feats.sketch)
+    assert got.shape[1] == 3 and history.column("components") == [3]
+    assert torch.allclose(got, more.synthesize(world.feats.sketch)[:, :3], atol=1e-4)
+
+
+def test_cca_has_no_more_components_than_columns_or_rows(world, learn):
+    """And scikit-learn's warnings of slow convergence do not reach the user."""
+    model, _ = learn("cca", components=(50,))  # 16 columns
+    assert model.synthesize(world.feats.sketch).shape[1] == 16
+    model, _ = learn("cca", components=(50,), pca=5)
+    assert model.embed(world.feats.photo).shape[1] == 5
+    f = world.feats
+    few = f.rows(torch.arange(len(f.sketch)) % 12 == 0, torch.arange(len(f.photo)) % 5 == 0)
+    few = few.with_split(Split(few.classes[5:], ()))  # 5 classes with one sketch and one photo
+    model, _ = learn("cca", few)
+    assert model.synthesize(few.sketch).shape[1] == 4
+
+
+@pytest.mark.parametrize("option", [{"components": (8, 0)}, {"pca": 0}, {"pairs": 0}])
+def test_cca_refuses_less_than_one_of_anything(learn, option):
+    with pytest.raises(ValueError, match="cca: .* must be at least 1"):
+        learn("cca", **option)
+
+
+# Aligned pairs ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aligned(world):
+    """The world in which each sketch was drawn from the second photo of its class; the first
+    sketch's photo is not there. Photos are in reverse order."""
+    f = world.feats
+    pairs = len(f.photo) - 1 - (f.sketch_labels * 5 + 1)
+    pairs[0] = -1
+    return replace(f, photo=f.photo.flip(0), photo_labels=f.photo_labels.flip(0), pairs=pairs)
+
+
+def test_aligned_inputs_pair_a_sketch_with_its_own_photo(world, aligned):
+    def places(feats, **options):
+        """Which of its class's five photos each sketch of an epoch is paired with."""
+        inputs = Inputs(feats, "train", "fusion", True, "cpu", **options)
+        photos = inputs.photo(world.feats.photo)
+        chance = torch.Generator().manual_seed(0)
+        for x, v, labels in inputs.pairs(64, chance):
+            first = (x == inputs.x[0]).all(1)
+            for photo, y, skip in zip(v, labels.tolist(), first.tolist(), strict=True):
+                place = (photos[y * 5 : y * 5 + 5] - photo).abs().sum(1).argmin().item()
+                yield "first" if skip else place
+
+    assert set(places(aligned, aligned=True)) == {1, "first"}
+    assert set(places(aligned)) == {0, 1, 2, 3, 4, "first"}
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_aligned_changes_what_a_network_is_trained_on(world, learn, aligned, name):
+    a, _ = learn(name, aligned, aligned=True, epochs=1)
+    b, _ = learn(name, aligned, epochs=1)
+    assert not torch.equal(a.synthesize(aligned.sketch), b.synthesize(aligned.sketch))
+    for none in (None, torch.full((len(aligned.sketch),), -1)):
+        with pytest.raises(ValueError, match="aligned.*world has no such pairs"):
+            learn(name, replace(aligned, pairs=none), aligned=True, epochs=1)
+
+
 def test_a_last_batch_of_one_pair_joins_the_one_before_it(world, learn):
     """240 training sketches: batch normalization cannot train on one row."""
     _, history = learn("cvae", batch_size=239, **epochs("cvae", 1))
@@ -312,7 +407,7 @@ def test_a_single_pseudo_unseen_class_selects_nothing_and_is_warned_of(world, le
 
 
 @pytest.mark.parametrize("spread", [0, 1e-7, 1e-30])
-@pytest.mark.parametrize("name", ["nearest_neighbor", "ridge", "eszsl", "sae"])
+@pytest.mark.parametrize("name", ["nearest_neighbor", "ridge", "eszsl", "sae", "cca"])
 def test_nearly_identical_features_are_solved_or_refused_by_name(world, learn, name, spread):
     changed = {d: 1 + spread * getattr(world.feats, d) for d in ("sketch", "photo")}
     feats = replace(world.feats, **changed)
@@ -471,9 +566,28 @@ def test_the_table_has_every_method_with_one_layer_and_with_several():
     assert {method.name for method in made.values()} == set(baselines.METHODS)
     assert {method.taps for method in made.values()} == {"single", "fusion"}
     assert made["CVAE (published form), fusion"].options == baselines.REDUCED
+    assert made["ridge towards the identity, fusion"].options == {"identity": True}
     assert baselines.table(True)["CVAE (published form), fusion"].options == {}
     with pytest.raises(ValueError, match="siamese.*nearest_neighbor"):
         baselines.Method("siamese")
+
+
+def test_the_table_takes_other_layers():
+    made = baselines.table(taps={"last": "single", "late": ["mid", "embedding"]})
+    assert len(made) == len(baselines.table())
+    assert made["CCA, last"] == baselines.Method("cca", "single")
+    assert made["SAE, late"] == baselines.Method("sae", ("mid", "embedding"))
+
+
+@pytest.mark.parametrize("published_sizes", [True, False])
+def test_the_table_aligns_what_was_published_with_aligned_pairs(published_sizes):
+    plain, made = (baselines.table(published_sizes, aligned=a) for a in (False, True))
+    changed = {name for name, method in made.items() if method != plain[name]}
+    assert {name.rpartition(",")[0] for name in changed} == {
+        "direct regression", "CVAE (published form)", "CVAE (standardized)",
+    }  # fmt: skip
+    for name in changed:
+        assert made[name].options == plain[name].options | {"aligned": True}
 
 
 def test_a_method_is_called_with_its_options(world, learn):

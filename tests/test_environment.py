@@ -100,8 +100,8 @@ def test_conda_and_make_install_the_project_with_the_extra_of_the_book():
 def test_the_core_is_small():
     """What ``pip install ssgn`` brings; extras bring the rest."""
     assert set(asked_for()) == {
-        "numpy", "scipy", "torch", "torchvision", "timm", "safetensors", "pillow", "tqdm",
-        "platformdirs", "filelock", "typer",
+        "numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "safetensors", "pillow",
+        "tqdm", "platformdirs", "filelock", "typer",
     }  # fmt: skip
 
 

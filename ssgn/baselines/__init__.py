@@ -12,24 +12,25 @@ classes, and no unseen class within reach. Like the result of ``fit``, the retur
 been fitted to the pseudo-unseen classes; a closed form with ``refit=True`` has, and is then not
 comparable with ``fit``.
 
-A closed form has no epochs: its history holds one record per trial, with the trial's options and
-``validation``, and ``best_epoch`` is 0. The chapter *The paper's table* explains the methods.
+A closed form or CCA has no epochs: its history holds one record per trial, with the trial's
+options and ``validation``, and ``best_epoch`` is 0. The chapter *The paper's table* explains the
+methods.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..features import ArrayLike, Features
 from ..moved import moved
 from ..train import History
-from .closed_form import eszsl, eszsl_solver, nearest_neighbor, ridge, sae, sae_solver
+from .closed_form import cca, eszsl, eszsl_solver, nearest_neighbor, ridge, sae, sae_solver
 from .networks import CVAE, Regression, TwoTower, cvae, direct_regression, two_tower
 from .protocol import Baseline
 
 __getattr__ = moved(__name__)
 
-METHODS = {
-    f.__name__: f for f in (nearest_neighbor, ridge, eszsl, sae, direct_regression, cvae, two_tower)
-}
+CLOSED_FORMS = (nearest_neighbor, ridge, eszsl, sae)  # their results do not depend on the seed
+METHODS = {f.__name__: f for f in (*CLOSED_FORMS, cca, direct_regression, cvae, two_tower)}
 __all__ = [*METHODS, "METHODS", "REDUCED", "Method", "table"]
 __all__ += ["CVAE", "Baseline", "Regression", "TwoTower", "eszsl_solver", "sae_solver"]
 
@@ -57,6 +58,11 @@ class Method:
         if self.name not in METHODS:
             raise ValueError(f"unknown baseline {self.name!r}; available: {', '.join(METHODS)}")
 
+    @property
+    def trained(self) -> bool:
+        """Whether the result depends on the seed; a closed form needs one run per split only."""
+        return METHODS[self.name] not in CLOSED_FORMS
+
     def fit(self, feats: Features, sem: ArrayLike, **options) -> tuple[Baseline, History]:
         """Fit the baseline.
 
@@ -79,31 +85,45 @@ class Method:
 REDUCED = {"widths": (512, 256), "latent": 64, "learning_rate": 1e-3, "epochs": 15}
 
 
-def table(published_sizes: bool = False) -> dict[str, Method]:
+def table(
+    published_sizes: bool = False,
+    taps: Mapping[str, str | Sequence[str]] | None = None,
+    aligned: bool = False,
+) -> dict[str, Method]:
     """Return the methods of the comparison table by name, each with a single layer and with fusion.
 
-    Direct regression, ESZSL, SAE and CVAE are the paper's own comparison [C]; nearest neighbor,
-    ridge regression, the standardized CVAE and the two towers are ours [O]. The chapter *The
-    paper's table* explains them.
+    Direct regression, ESZSL, SAE and CVAE are the paper's own comparison [C]; nearest neighbor, the
+    two ridge regressions, CCA, the standardized CVAE and the two towers are ours [O]. The chapter
+    *The paper's table* explains them.
 
     Args:
         published_sizes: train the CVAE at its published sizes and learning rate [C], which needs a
             GPU; by default with the options of :data:`REDUCED`.
+        taps: the layers that each method is given, by the label that they have in its name; by
+            default ``{"single layer": "single", "fusion": "fusion"}``.
+        aligned: train direct regression and the CVAEs on each sketch with the photo that it was
+            drawn from, as published [C]; by default with a random photo of its class.
     """
-    sizes = {} if published_sizes else REDUCED
+    taps = taps or {"single layer": "single", "fusion": "fusion"}
+    pairs = {"aligned": True} if aligned else {}
+    sizes = pairs | ({} if published_sizes else REDUCED)
     methods = {
         "nearest neighbor, raw": ("nearest_neighbor", {"standardized": False}),
         "nearest neighbor, standardized": ("nearest_neighbor", {}),
-        "direct regression": ("direct_regression", {}),
+        "direct regression": ("direct_regression", pairs),
         "ESZSL": ("eszsl", {}),
         "SAE": ("sae", {}),
         "ridge": ("ridge", {}),
+        "ridge towards the identity": ("ridge", {"identity": True}),
+        "CCA": ("cca", {}),
         "CVAE (published form)": ("cvae", sizes),
         "CVAE (standardized)": ("cvae", {**sizes, "standardized": True}),
         "two-tower": ("two_tower", {}),
     }
     return {
-        f"{name}, {layers}": Method(function, taps, options)
+        f"{name}, {layers}": Method(
+            function, chosen if isinstance(chosen, str) else tuple(chosen), options
+        )
         for name, (function, options) in methods.items()
-        for layers, taps in (("single layer", "single"), ("fusion", "fusion"))
+        for layers, chosen in taps.items()
     }
