@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import overwritten
+from sklearn.cross_decomposition import CCA
+from sklearn.exceptions import ConvergenceWarning
 
 import ssgn
 from ssgn import FeatureError, baselines
+from ssgn.baselines import closed_form
 from ssgn.baselines.protocol import Inputs, validation
 from ssgn.data import Split
 from ssgn.train import class_means
@@ -329,7 +332,6 @@ def test_fewer_components_of_cca_are_the_first_of_more(world, learn):
 
 
 def test_cca_has_no_more_components_than_columns_or_rows(world, learn):
-    """And scikit-learn's warnings of slow convergence do not reach the user."""
     model, _ = learn("cca", components=(50,))  # 16 columns
     assert model.synthesize(world.feats.sketch).shape[1] == 16
     model, _ = learn("cca", components=(50,), pca=5)
@@ -339,6 +341,18 @@ def test_cca_has_no_more_components_than_columns_or_rows(world, learn):
     few = few.with_split(Split(few.classes[5:], ()))  # 5 classes with one sketch and one photo
     model, _ = learn("cca", few)
     assert model.synthesize(few.sketch).shape[1] == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_slow_convergence_of_cca_is_not_the_users_concern(learn, monkeypatch):
+    class Hasty(CCA):
+        def __init__(self, n_components, scale):
+            super().__init__(n_components, scale=scale, max_iter=1)
+
+    monkeypatch.setattr(closed_form, "CCA", Hasty)
+    with pytest.raises(ConvergenceWarning):
+        Hasty(2, scale=False).fit(numbers(9, 3).numpy(), numbers(9, 3, seed=1).numpy())
+    learn("cca")
 
 
 @pytest.mark.parametrize("option", [{"components": (8, 0)}, {"pca": 0}, {"pairs": 0}])
