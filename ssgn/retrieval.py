@@ -362,6 +362,7 @@ def evaluate_all(
     *,
     semantics: ArrayLike | None = None,
     stage: str = "fine",
+    draws: int | None = None,
     bank: ArrayLike | None = None,
     neighbors: int = 0,
     per_query: bool = False,
@@ -374,6 +375,7 @@ def evaluate_all(
         model: an SSGN or a baseline.
         feats: features of C classes, for example ``feats.part("validation")``.
         ks, semantics, stage, bank, neighbors, per_query: see :func:`evaluate_unseen`.
+        draws: see :func:`synthesize`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -384,8 +386,9 @@ def evaluate_all(
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
-    q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
-    hubs = None if bank is None else hubness(g, synthesize(model, bank, stage=stage))
+    options = {"stage": stage, "draws": draws}
+    q, g = synthesize(model, feats.sketch, oracle=oracle, **options), embed(model, feats.photo)
+    hubs = None if bank is None else hubness(g, synthesize(model, bank, **options))
     if neighbors:
         q, g = augmented(q, g, neighbors)
     labels = feats.sketch_labels, feats.photo_labels
