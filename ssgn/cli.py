@@ -248,7 +248,11 @@ def study(
     sketches_per_class: PerClass = None,
     first: First = None,
     what: Annotated[
-        str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
+        str,
+        typer.Option(
+            help="ablations, baselines; or, on folds of seen classes, coarse-to-fine, choices (of "
+            "the default) or layers (those of choices that differ in their layers)."
+        ),
     ] = "ablations",
     published_sizes: Annotated[
         bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
@@ -257,15 +261,15 @@ def study(
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
 ):
-    """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds.
+    """Run ablations, baselines, the conditions of the coarse stage or choices over several seeds.
 
     Every run is written to the ledger at once, with its commit. After an interruption, the same
     command continues with the next run. Ablations and baselines are evaluated on the unseen
-    classes, coarse-to-fine on five folds of the seen classes.
+    classes, coarse-to-fine on five folds of the seen classes, choices on three.
     """
     import ssgn
     from ssgn import baselines, studies
-    from ssgn.config import ablations, conditions
+    from ssgn.config import ablations, choices, conditions
 
     config = SSGNConfig(epochs=epochs)
     if what == "ablations":
@@ -276,12 +280,19 @@ def study(
     elif what == "coarse-to-fine":
         compared = conditions(config)
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
+    elif what in ("choices", "layers"):
+        configs = choices(backbone, only_layers=what == "layers")
+        compared = {key: (vectors, c) for key, c in configs.items()}
+        recorded = {key: asdict(c) for key, c in configs.items()}
     else:
-        raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
-    if what == "coarse-to-fine" and (splits or vectors != "glove-50"):
         raise ValueError(
-            "coarse-to-fine has folds and word vectors of its own; leave out --splits and --vectors"
+            f"--what is {what!r}; available: ablations, baselines, coarse-to-fine, choices, layers"
         )
+    on_folds = what in ("coarse-to-fine", "choices", "layers")
+    if on_folds and splits:
+        raise ValueError(f"{what} has folds of its own; leave out --splits")
+    if what == "coarse-to-fine" and vectors != "glove-50":
+        raise ValueError("coarse-to-fine has word vectors of its own; leave out --vectors")
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
@@ -292,7 +303,8 @@ def study(
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
-    if what == "coarse-to-fine":
+    if on_folds:
+        options["n"] = 5 if what == "coarse-to-fine" else 3
         of = cache(lambda source: ssgn.class_vectors(ds.classes, source))
         variants = {key: (of(source), c) for key, (source, c) in compared.items()}
         runs = studies.select(feats, variants, **options)

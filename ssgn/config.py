@@ -291,21 +291,39 @@ def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfi
     return out
 
 
-def choices(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
+LAYERS = {
+    "efficientnet-lite0": (
+        *(("stage5",), ("stage6",), ("stage7",), ("embedding",)),
+        ("stage5", "stage6", "stage7"),
+        ("stage4", "stage5", "stage6", "stage7"),
+        ("stage5", "stage6", "stage7", "embedding"),
+        ("stage4", "stage5", "stage6", "stage7", "embedding"),
+    ),
+    "vgg16-features": (
+        *(("block3",), ("block4",), ("block5",)),
+        ("block4", "block5"),
+        ("block3", "block4", "block5"),
+    ),
+}
+
+
+def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
     """Return the configurations that the default was chosen from, on folds of seen classes [O].
 
-    Each changes one value of the first, but for those that the second round adds, which combine the
-    best changes of the first. ``book/results/protocol.md`` says how the choice was made.
+    The first is where the choice began; each other one changes one value of it.
+    ``book/results/protocol.md`` says how the choice was made.
 
     Args:
-        base: the configuration to vary; by default the one that the choice began with.
+        backbone: whose layers to choose from.
+        only_layers: leave everything but the layers.
     """
-    base = base or SSGNConfig(steps=200, epochs=4, draws=64)
+    base = SSGNConfig(steps=200, draws=16)
     changes = [
+        *({"taps": taps} for taps in ("all", *LAYERS.get(backbone, ()))),
         *({"steps": n} for n in (100, 400, 800)),
         *({"hidden": n} for n in (256, 512, 1024)),
         *({"learning_rate": rate} for rate in (5e-4, 1e-3)),
-        *({"draws": n} for n in (4, 16)),
+        *({"draws": n} for n in (4, 64)),
         *({"dropout": share} for share in (0.2, 0.7)),
         *({"temperature": t} for t in (0.03, 0.1)),
         *({"classification": weight} for weight in (0.05, 1.0)),
@@ -313,9 +331,12 @@ def choices(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         {"classifier": "linear"},
         {"skip": False},
         {"decoder": "single-stage"},
-        {"taps": "all"},
     ]
-    named = {"base": {}}
+    named = {"base": base}
     for change in changes:
-        named[", ".join(f"{name} {value}" for name, value in change.items())] = change
-    return {name: replace(base, **change) for name, change in named.items()}
+        if only_layers and "taps" not in change:
+            continue
+        ((name, value),) = change.items()
+        shown = value if isinstance(value, (str, int, float)) else " + ".join(value)
+        named[f"{name} {shown}"] = replace(base, **change)
+    return named

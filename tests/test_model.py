@@ -14,7 +14,7 @@ from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES
+from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES, choices
 from ssgn.machine import partial
 from ssgn.model import SSGN, Standardize
 from ssgn.retrieval import check_features
@@ -597,6 +597,17 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
     safetensors.torch.save_file(tensors, path)
     with pytest.raises(CheckpointError, match=f"(?s)model.*{message}"):
         ssgn.SSGN.load(saved)
+
+
+def test_each_choice_changes_one_value_of_the_first():
+    """At most 40 of them."""
+    base, *others = choices("efficientnet-lite0").values()
+    for config in others:
+        assert sum(getattr(config, name) != value for name, value in vars(base).items()) == 1
+    assert len(others) < 40
+    layers = choices("vgg16-features", only_layers=True)
+    assert list(layers)[:2] == ["base", "taps all"] and "taps block4 + block5" in layers
+    assert len({config.taps for config in layers.values()}) == len(layers)
 
 
 # The paper, literally ---------------------------------------------------------------------
