@@ -243,6 +243,38 @@ def ablations(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
     }
 
 
+VERDICT_LAYERS = {
+    "chosen layers": "fusion",
+    "all layers": "all",
+    "last layer": "single",
+    "best single layer": "best",
+}
+
+
+def verdict(pairs: bool = False) -> dict[str, SSGNConfig]:
+    """Return the configurations that the verdict compares, by name.
+
+    ``book/results/protocol.md`` says what is claimed of them. Names are ``"chosen layers,
+    coarse-to-fine"`` and so on; those that begin with ``"literal: "`` are of
+    :meth:`SSGNConfig.paper_small`.
+
+    Args:
+        pairs: whether the dataset names the photo that a sketch was drawn from. The literal ones
+            are then trained on these pairs [C], and the default in both ways.
+    """
+    literal = SSGNConfig.paper_small(aligned=pairs)
+    found = {}
+    for layers, taps in VERDICT_LAYERS.items():
+        for decoder in CHOICES["decoder"]:
+            changes = {"taps": taps, "decoder": decoder}
+            found[f"{layers}, {decoder}"] = SSGNConfig(**changes)
+            if taps in ("all", "single"):
+                found[f"literal: {layers}, {decoder}"] = replace(literal, **changes)
+            if pairs and taps == "fusion":
+                found[f"aligned: {layers}, {decoder}"] = SSGNConfig(aligned=True, **changes)
+    return found
+
+
 def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfig]]:
     """Return the variants of the chapter *Coarse-to-fine, understood* by name [O].
 

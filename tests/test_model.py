@@ -14,7 +14,7 @@ from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES, choices
+from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES, choices, verdict
 from ssgn.machine import partial
 from ssgn.model import SSGN, Standardize
 from ssgn.retrieval import check_features
@@ -608,6 +608,17 @@ def test_each_choice_changes_one_value_of_the_first():
     layers = choices("vgg16-features", only_layers=True)
     assert list(layers)[:2] == ["base", "taps all"] and "taps block4 + block5" in layers
     assert len({config.taps for config in layers.values()}) == len(layers)
+
+
+def test_the_verdict_compares_layers_and_decoders_and_the_literal_reading():
+    plain, paired = verdict(), verdict(pairs=True)
+    assert len(plain) == 8 + 4 and len(paired) == len(plain) + 2
+    assert plain["chosen layers, coarse-to-fine"] == ssgn.SSGNConfig()
+    assert {c.taps for c in plain.values()} == {"fusion", "all", "single", "best"}
+    for name, config in paired.items():
+        assert config.decoder in name and config.aligned == name.startswith(("literal", "aligned"))
+        assert (config.network == "cvae") == name.startswith("literal: ")
+    assert not any(config.aligned for config in plain.values())
 
 
 # The paper, literally ---------------------------------------------------------------------
