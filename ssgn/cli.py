@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
+WITH_PAIRS = ("sketchy",)  # datasets that name the photo that a sketch was drawn from
 of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
 Name = Annotated[str, typer.Argument(**of_datasets)]
 Data = Annotated[str, typer.Option("--data", **of_datasets)]
@@ -45,7 +46,12 @@ Device = Annotated[
 ]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training sketches.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Evaluations in a training; by default the preset's.")
+]
+Preset = Annotated[
+    str, typer.Option(help="default; paper, the most literal reading; or paper-small, for a CPU.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
 Precision = Annotated[
@@ -91,11 +97,28 @@ def _load(name: str, root, split: str | None, sketches_per_class=None, first=Non
     return ssgn.load_dataset(name, split=chosen, **given)
 
 
+def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNConfig:
+    """Return a preset with the changes that were asked for."""
+    presets = {
+        "default": SSGNConfig,
+        "paper": SSGNConfig.paper,
+        "paper-small": SSGNConfig.paper_small,
+    }
+    if preset not in presets:
+        raise ValueError(f"--preset is {preset!r}; available: {', '.join(presets)}")
+    if preset != "default":
+        changes["aligned"] = dataset in WITH_PAIRS
+    if epochs is not None:
+        changes["epochs"] = epochs
+    return presets[preset](**changes)
+
+
 def _splits(given: str, classes: Sequence[str]) -> list:
     from .data import Split
 
-    if given == "ten":
-        return [split for seed in (1000, 1001) for split in Split.partition(classes, seed)]
+    if given in ("five", "ten"):
+        seeds = (1000, 1001)[: 1 if given == "five" else 2]
+        return [split for seed in seeds for split in Split.partition(classes, seed)]
     return [int(name) if name.isdecimal() else name for name in given.split(",")]
 
 
@@ -196,9 +219,12 @@ def train(
     weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
-    taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
+    preset: Preset = "default",
+    taps: Annotated[
+        str | None, typer.Option(help="fusion, all, single, best, or tap names with commas.")
+    ] = None,
     decoder: Decoder = "coarse-to-fine",
-    epochs: Epochs = SSGNConfig.epochs,
+    epochs: Epochs = None,
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
@@ -211,8 +237,10 @@ def train(
     import ssgn
     from ssgn.model import check_folder
 
-    names = tuple(taps.split(",")) if "," in taps else taps
-    config = SSGNConfig(taps=names, decoder=decoder, epochs=epochs)
+    changes = {"decoder": decoder}
+    if taps is not None:
+        changes["taps"] = tuple(taps.split(",")) if "," in taps else taps
+    config = _config(preset, name, epochs, **changes)
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
@@ -239,19 +267,21 @@ def study(
         str | None,
         typer.Option(
             help="Several splits, with commas; or ten: two partitions of the classes into five "
-            "parts, in which every class is unseen twice."
+            "parts, in which every class is unseen twice; or five: the first of them."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
-    epochs: Epochs = SSGNConfig.epochs,
+    preset: Preset = "default",
+    epochs: Epochs = None,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
     what: Annotated[
         str,
         typer.Option(
-            help="ablations, baselines; or, on folds of seen classes, coarse-to-fine, choices (of "
-            "the default) or layers (those of choices that differ in their layers)."
+            help="ablations, baselines, verdict (what the book's verdict compares); or, on folds "
+            "of seen classes, coarse-to-fine, choices (of the default) or layers (those of choices "
+            "that differ in their layers)."
         ),
     ] = "ablations",
     published_sizes: Annotated[
@@ -261,19 +291,22 @@ def study(
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
 ):
-    """Run ablations, baselines, the conditions of the coarse stage or choices over several seeds.
+    """Train many variants on several splits with several seeds, and evaluate each.
 
     Every run is written to the ledger at once, with its commit. After an interruption, the same
-    command continues with the next run. Ablations and baselines are evaluated on the unseen
+    command continues with the next run. Ablations, baselines and verdict are evaluated on unseen
     classes, coarse-to-fine on five folds of the seen classes, choices on three.
     """
     import ssgn
     from ssgn import baselines, studies
-    from ssgn.config import ablations, choices, conditions
+    from ssgn.config import ablations, choices, conditions, verdict
 
-    config = SSGNConfig(epochs=epochs)
+    config = _config(preset, name, epochs)
     if what == "ablations":
         compared, recorded = ablations(config), asdict(config)
+    elif what == "verdict":
+        compared = verdict(name in WITH_PAIRS)
+        recorded = {key: asdict(c) for key, c in compared.items()}
     elif what == "baselines":
         compared = baselines.table(published_sizes)
         recorded = {key: asdict(method) for key, method in compared.items()}
@@ -286,7 +319,8 @@ def study(
         recorded = {key: asdict(c) for key, c in configs.items()}
     else:
         raise ValueError(
-            f"--what is {what!r}; available: ablations, baselines, coarse-to-fine, choices, layers"
+            f"--what is {what!r}; available: ablations, baselines, verdict, coarse-to-fine, "
+            "choices, layers"
         )
     on_folds = what in ("coarse-to-fine", "choices", "layers")
     if on_folds and splits:
