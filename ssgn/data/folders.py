@@ -533,9 +533,10 @@ def scan(survey: Survey, half: str) -> list[File]:
             absent.append(name)
     if absent and half != "extension" and not survey.available:
         named = f": {', '.join(absent)}" if files else ""
+        way_out = " To go on with the complete classes: --classes available." if files else ""
         survey.wrong(
             f"{where} has no {half} images of {len(absent)} of the {len(folders)} classes{named}. "
-            "Is the archive completely unpacked?"
+            f"Is the archive completely unpacked?{way_out}"
         )
     return files
 
