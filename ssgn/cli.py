@@ -40,6 +40,13 @@ First = Annotated[
     int | None,
     typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Published datasets: file with the classes to take, one name per line; or available: "
+        "those with images in both halves."
+    ),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
@@ -86,11 +93,18 @@ def _ssgn(
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
 
 
-def _load(name: str, root, split: str | None, sketches_per_class=None, first=None):
+def _classes(given: str | None):
+    from .data.folders import AVAILABLE, listed_classes
+
+    return given if given in (None, AVAILABLE) else listed_classes(given)
+
+
+def _load(name: str, root, split: str | None, sketches_per_class=None, first=None, classes=None):
     """Load a dataset with only the options that were given."""
     import ssgn
 
     options = {"root": root, "sketches_per_class": sketches_per_class, "first": first}
+    options["classes"] = _classes(classes)
     options["extended"] = None if first is None else False
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
@@ -142,20 +156,24 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 @data.command()
 def prepare(
-    name: Name = "doodle-emoji", root: Root = None, split: SplitName = None, first: First = None
+    name: Name = "doodle-emoji",
+    root: Root = None,
+    split: SplitName = None,
+    first: First = None,
+    classes: Classes = None,
 ):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split, first=first)
+    ds = _load(name, root, split, first=first, classes=classes)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
 
 @data.command()
-def check(name: Name, root: Root = None):
+def check(name: Name, root: Root = None, classes: Classes = None):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
-    report = check_dataset(name, root)
+    report = check_dataset(name, root, classes=_classes(classes))
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())
@@ -172,6 +190,7 @@ def extract(
     split: SplitName = None,
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
     ] = None,
@@ -195,7 +214,7 @@ def extract(
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
-        _load(name, root, split, sketches_per_class, first),
+        _load(name, root, split, sketches_per_class, first, classes),
         backbone,
         skip_unreadable,
         quiet=rank > 0,
@@ -229,6 +248,7 @@ def train(
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -244,7 +264,7 @@ def train(
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class, first)
+    ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
@@ -276,6 +296,7 @@ def study(
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     what: Annotated[
         str,
         typer.Option(
@@ -330,7 +351,7 @@ def study(
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class, first)
+    ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
