@@ -1,4 +1,4 @@
-"""Claims: what a study is to decide, its verdict by numbers, and sentences that hold to them.
+"""Claims: what a study is to decide, the verdict of its numbers, and sentences checked by them.
 
 A claim names two variants of a study and the ratio that the first must exceed. The chapter *What
 reproduces: the ledger of claims* shows the verdicts.
@@ -74,7 +74,7 @@ class Verdict:
         return f"{self.number}, {self.word}"
 
     def sentence(self, words: str, word: str) -> str:
-        """Return words with the number behind them, if the verdict is the one that they say.
+        """Return words, followed by the number, if the verdict is the one that they say.
 
         Args:
             words: what a page says, without its full stop.
@@ -87,7 +87,7 @@ class Verdict:
 
 
 def said(condition: bool, words: str, found: object = "the condition is false") -> str:
-    """Return words that a condition on their numbers holds for; a page that is built calls it.
+    """Return words for a page if the condition on their numbers is true; else fail the build.
 
     Args:
         condition: what must be true of the numbers.
@@ -95,7 +95,7 @@ def said(condition: bool, words: str, found: object = "the condition is false") 
         found: the numbers, for the message.
 
     Raises:
-        ClaimError: the condition is false, so the build of the page fails.
+        ClaimError: the condition is false.
     """
     if not condition:
         raise ClaimError(f"the page says {words!r}, but {found}; write what the numbers say")

@@ -523,7 +523,9 @@ def bootstrap(
     """Resample splits, then classes and seeds within each, and average again [O].
 
     A result varies with the split, with the classes and with the seed. Resampling splits alone
-    would take two splits for independent that share classes.
+    would take two splits for independent that share classes. A class keeps its sketches and photos:
+    they are not resampled, because sketches are not independent (on Sketchy, several show one
+    photo).
 
     Args:
         runs: from :func:`study` or a ledger; each has ``split``, ``seed`` and ``per_class``.

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from ssgn.train import History
 
 pytestmark = pytest.mark.usefixtures("cache")
 CALLS = []
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -537,6 +539,15 @@ def test_a_ledger_of_another_version_names_the_command_that_makes_it_anew(tmp_pa
         read_ledger(tmp_path / "old.json")
     with pytest.raises(FileNotFoundError):
         read_ledger(tmp_path / "nowhere.json")
+
+
+def test_ledgers_of_the_format_before_per_class_numbers_stay_readable():
+    runs = read_ledger(ROOT / "book/results/doodle-emoji-cpu.json")["runs"]
+    full = "SSGN: fusion, coarse-to-fine"
+    assert len(values(runs, full, "mAP@5/k" + studies.WITHOUT_LEAKS)) >= 5
+    assert len(ratios(runs, full, "fusion, single-stage")) >= 5
+    with pytest.raises(ValueError, match="no runs with the average precision of each class; rec"):
+        level(runs, full)
 
 
 def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tmp_path):
