@@ -223,6 +223,7 @@ def _claims() -> tuple[Claim, ...]:
         *(
             Claim(f"the {'KL' if x == 'kl' else x} loss helps", ours, f"SSGN without {x} loss")
             for x in LOSSES
+            if x != "back"
         ),
         *(
             Claim(f"SSGN over {method} on the same features", ours, f"{name}, chosen layers")
