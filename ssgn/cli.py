@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
+WITH_PAIRS = ("sketchy",)  # datasets that name the photo that a sketch was drawn from
 of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
 Name = Annotated[str, typer.Argument(**of_datasets)]
 Data = Annotated[str, typer.Option("--data", **of_datasets)]
@@ -39,13 +40,25 @@ First = Annotated[
     int | None,
     typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="Published datasets: file with the classes to take, one name per line; or available: "
+        "those with images in both halves."
+    ),
+]
 Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
 ]
 SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
 Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training sketches.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Evaluations in a training; by default the preset's.")
+]
+Preset = Annotated[
+    str, typer.Option(help="default; paper, the most literal reading; or paper-small, for a CPU.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
 Precision = Annotated[
@@ -80,22 +93,46 @@ def _ssgn(
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
 
 
-def _load(name: str, root, split: str | None, sketches_per_class=None, first=None):
+def _classes(given: str | None):
+    from .data.folders import AVAILABLE, listed_classes
+
+    return given if given in (None, AVAILABLE) else listed_classes(given)
+
+
+def _load(name: str, root, split: str | None, sketches_per_class=None, first=None, classes=None):
     """Load a dataset with only the options that were given."""
     import ssgn
 
     options = {"root": root, "sketches_per_class": sketches_per_class, "first": first}
+    options["classes"] = _classes(classes)
     options["extended"] = None if first is None else False
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
 
 
+def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNConfig:
+    """Return a preset with the changes that were asked for."""
+    presets = {
+        "default": SSGNConfig,
+        "paper": SSGNConfig.paper,
+        "paper-small": SSGNConfig.paper_small,
+    }
+    if preset not in presets:
+        raise ValueError(f"--preset is {preset!r}; available: {', '.join(presets)}")
+    if preset != "default":
+        changes["aligned"] = dataset in WITH_PAIRS
+    if epochs is not None:
+        changes["epochs"] = epochs
+    return presets[preset](**changes)
+
+
 def _splits(given: str, classes: Sequence[str]) -> list:
     from .data import Split
 
-    if given == "ten":
-        return [split for seed in (1000, 1001) for split in Split.partition(classes, seed)]
+    if given in ("five", "ten"):
+        seeds = (1000, 1001)[: 1 if given == "five" else 2]
+        return [split for seed in seeds for split in Split.partition(classes, seed)]
     return [int(name) if name.isdecimal() else name for name in given.split(",")]
 
 
@@ -119,20 +156,24 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 @data.command()
 def prepare(
-    name: Name = "doodle-emoji", root: Root = None, split: SplitName = None, first: First = None
+    name: Name = "doodle-emoji",
+    root: Root = None,
+    split: SplitName = None,
+    first: First = None,
+    classes: Classes = None,
 ):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split, first=first)
+    ds = _load(name, root, split, first=first, classes=classes)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
 
 @data.command()
-def check(name: Name, root: Root = None):
+def check(name: Name, root: Root = None, classes: Classes = None):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
-    report = check_dataset(name, root)
+    report = check_dataset(name, root, classes=_classes(classes))
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())
@@ -149,6 +190,7 @@ def extract(
     split: SplitName = None,
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     size: Annotated[
         int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
     ] = None,
@@ -172,7 +214,7 @@ def extract(
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
-        _load(name, root, split, sketches_per_class, first),
+        _load(name, root, split, sketches_per_class, first, classes),
         backbone,
         skip_unreadable,
         quiet=rank > 0,
@@ -196,13 +238,17 @@ def train(
     weights: Weights = None,
     root: Root = None,
     split: SplitName = None,
-    taps: Annotated[str, typer.Option(help="fusion, single, or tap names with commas.")] = "fusion",
+    preset: Preset = "default",
+    taps: Annotated[
+        str | None, typer.Option(help="fusion, all, single, best, or tap names with commas.")
+    ] = None,
     decoder: Decoder = "coarse-to-fine",
-    epochs: Epochs = SSGNConfig.epochs,
+    epochs: Epochs = None,
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -211,12 +257,14 @@ def train(
     import ssgn
     from ssgn.model import check_folder
 
-    names = tuple(taps.split(",")) if "," in taps else taps
-    config = SSGNConfig(taps=names, decoder=decoder, epochs=epochs)
+    changes = {"decoder": decoder}
+    if taps is not None:
+        changes["taps"] = tuple(taps.split(",")) if "," in taps else taps
+    config = _config(preset, name, epochs, **changes)
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class, first)
+    ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
@@ -239,16 +287,23 @@ def study(
         str | None,
         typer.Option(
             help="Several splits, with commas; or ten: two partitions of the classes into five "
-            "parts, in which every class is unseen twice."
+            "parts, in which every class is unseen twice; or five: the first of them."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
-    epochs: Epochs = SSGNConfig.epochs,
+    preset: Preset = "default",
+    epochs: Epochs = None,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
+    classes: Classes = None,
     what: Annotated[
-        str, typer.Option(help="ablations, baselines, or coarse-to-fine (folds of seen classes).")
+        str,
+        typer.Option(
+            help="ablations, baselines, verdict (what the book's verdict compares); or, on folds "
+            "of seen classes, coarse-to-fine, choices (of the default) or layers (those of choices "
+            "that differ in their layers)."
+        ),
     ] = "ablations",
     published_sizes: Annotated[
         bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
@@ -257,42 +312,54 @@ def study(
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
 ):
-    """Run all ablations, all baselines, or the conditions of the coarse stage, over several seeds.
+    """Train many variants on several splits with several seeds, and evaluate each.
 
     Every run is written to the ledger at once, with its commit. After an interruption, the same
-    command continues with the next run. Ablations and baselines are evaluated on the unseen
-    classes, coarse-to-fine on five folds of the seen classes.
+    command continues with the next run. Ablations, baselines and verdict are evaluated on unseen
+    classes, coarse-to-fine on five folds of the seen classes, choices on three.
     """
     import ssgn
     from ssgn import baselines, studies
-    from ssgn.config import ablations, conditions
+    from ssgn.config import ablations, choices, conditions, verdict
 
-    config = SSGNConfig(epochs=epochs)
+    config = _config(preset, name, epochs)
     if what == "ablations":
         compared, recorded = ablations(config), asdict(config)
+    elif what == "verdict":
+        compared = verdict(name in WITH_PAIRS)
+        recorded = {key: asdict(c) for key, c in compared.items()}
     elif what == "baselines":
         compared = baselines.table(published_sizes)
         recorded = {key: asdict(method) for key, method in compared.items()}
     elif what == "coarse-to-fine":
         compared = conditions(config)
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
+    elif what in ("choices", "layers"):
+        configs = choices(backbone, only_layers=what == "layers")
+        compared = {key: (vectors, c) for key, c in configs.items()}
+        recorded = {key: asdict(c) for key, c in configs.items()}
     else:
-        raise ValueError(f"--what is {what!r}; available: ablations, baselines, coarse-to-fine")
-    if what == "coarse-to-fine" and (splits or vectors != "glove-50"):
         raise ValueError(
-            "coarse-to-fine has folds and word vectors of its own; leave out --splits and --vectors"
+            f"--what is {what!r}; available: ablations, baselines, verdict, coarse-to-fine, "
+            "choices, layers"
         )
+    on_folds = what in ("coarse-to-fine", "choices", "layers")
+    if on_folds and splits:
+        raise ValueError(f"{what} has folds of its own; leave out --splits")
+    if what == "coarse-to-fine" and vectors != "glove-50":
+        raise ValueError("coarse-to-fine has word vectors of its own; leave out --vectors")
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class, first)
+    ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
-    if what == "coarse-to-fine":
+    if on_folds:
+        options["n"] = 5 if what == "coarse-to-fine" else 3
         of = cache(lambda source: ssgn.class_vectors(ds.classes, source))
         variants = {key: (of(source), c) for key, (source, c) in compared.items()}
         runs = studies.select(feats, variants, **options)

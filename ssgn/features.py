@@ -297,20 +297,21 @@ class Features:
         The chapter *Multi-layer features* compares the choices.
 
         Args:
-            taps: ``"fusion"``, ``"single"``, one tap's name or a list of names.
+            taps: ``"all"``, another preset such as ``"fusion"`` or ``"single"``, one tap's name, or
+                a list of names.
 
         Raises:
             ValueError: no tap, or an unknown one.
         """
         if isinstance(taps, str):
-            taps = self.presets.get(taps, [taps])
+            taps = {"all": tuple(self.taps), **self.presets}.get(taps, [taps])
         names = name_list(taps, "taps")
         unknown = [name for name in names if name not in self.taps]
         if unknown or not names:
             raise ValueError(
                 f"unknown taps: {', '.join(map(repr, unknown)) or '(none given)'}; features of "
                 f"{self.provenance.get('backbone', 'this backbone')} have {', '.join(self.taps)}, "
-                f"and the presets {', '.join(self.presets)}"
+                f"and the presets {', '.join({'all': 0, **self.presets})}"
             )
         ranges = [torch.arange(r.start, r.stop) for name, r in self.taps.items() if name in names]
         return torch.cat(ranges)

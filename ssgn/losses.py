@@ -113,6 +113,20 @@ def semantic(s_hat: Tensor, s: Tensor) -> Tensor:
     return _mse(s_hat, s)
 
 
+def back(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Compute the mean squared error of sketch features that are predicted back from f [C].
+
+    It keeps in f what tells one sketch from another. The chapter *The model* explains it.
+
+    Args:
+        x_hat, x: ``[B, D]``, predicted and true.
+
+    Raises:
+        ValueError: shapes differ, or tensors are not floating-point.
+    """
+    return _mse(x_hat, x)
+
+
 def _mse(a: Tensor, b: Tensor) -> Tensor:
     _same_shape(a, b)
     return F.mse_loss(a, b)

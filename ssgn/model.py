@@ -40,10 +40,15 @@ class Standardize(nn.Module):
 
     Args:
         sample: ``[N, D]``, rows of training classes of one domain only [O].
+        on: False leaves the columns as they are.
     """
 
-    def __init__(self, sample: Tensor):
+    def __init__(self, sample: Tensor, on: bool = True):
         super().__init__()
+        if not on:
+            self.register_buffer("mean", torch.zeros(sample.shape[1]))
+            self.register_buffer("scale", torch.ones(sample.shape[1]))
+            return
         self.register_buffer("mean", sample.mean(0))
         # A column that is constant on the training classes, but for rounding or noise, carries no
         # information. It becomes zero; dividing by its tiny deviation would blow it up on unseen
@@ -70,6 +75,29 @@ def mlp(n_in: int, hidden: int, n_out: int, dropout: float) -> nn.Sequential:
         nn.LeakyReLU(0.2),
         nn.Dropout(dropout),
         nn.Linear(hidden, n_out),
+    )
+
+
+def _part(config: SSGNConfig, n_in: int, n_out: int) -> nn.Sequential:
+    """Make a decoder or a head: ``[B, n_in]`` to ``[B, n_out]``."""
+    if config.network == "mlp":
+        return mlp(n_in, config.hidden, n_out, config.dropout)
+    return nn.Sequential(nn.Linear(n_in, config.hidden), nn.ReLU(), nn.Linear(config.hidden, n_out))
+
+
+def _encoder(config: SSGNConfig, n_in: int) -> nn.Sequential:
+    """Make the encoder of the CVAE: ``[B, n_in]`` to ``[B, 2Z]`` [C]."""
+    first, second = 2 * config.hidden, config.hidden
+    return nn.Sequential(
+        nn.Linear(n_in, first),
+        nn.ReLU(),
+        nn.BatchNorm1d(first),
+        nn.Dropout(config.dropout),
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.BatchNorm1d(second),
+        nn.Linear(second, 2 * config.latent),
+        nn.Tanh(),
     )
 
 
@@ -114,33 +142,38 @@ class SSGN(nn.Module):
         self.classes, self.backbone = tuple(classes), backbone
         self.provenance: dict = {}
         self.register_buffer("columns", columns)
-        self.standardize_sketch = Standardize(sketch[:, columns])
-        self.standardize_photo = Standardize(photo[:, columns])
+        self.standardize_sketch = Standardize(sketch[:, columns], config.standardize)
+        self.standardize_photo = Standardize(photo[:, columns], config.standardize)
         self.standardize_semantics = Standardize(semantics)
 
         d, s, z = len(columns), semantics.shape[1], config.latent
-        hidden, drop = config.hidden, config.dropout
+        literal, part = config.network == "cvae", partial(_part, config)
         self.register_buffer("words", self.standardize_semantics(semantics))
-        self.encoder = mlp(2 * d, hidden, 2 * z, drop)
+        self.encoder = _encoder(config, 2 * d) if literal else part(2 * d, 2 * z)
         if config.two_stage:
             out = {"convex": len(self.classes), "contrastive": config.embedding}
             given = config.embedding if config.condition == "contrastive" else s
-            self.semantic_head = mlp(d, hidden, out.get(config.condition, s), drop)
+            self.semantic_head = part(d, out.get(config.condition, s))
             if config.condition == "contrastive":
                 self.word_embedding = nn.Linear(s, given)
             z_coarse, z_fine = (
                 z if config.latent_at in (stage, "both") else 0 for stage in ("coarse", "fine")
             )
-            self.coarse_decoder = mlp(z_coarse + given, hidden, d, drop)
-            self.fine_decoder = mlp(z_fine + d + d, hidden, d, drop)
+            self.coarse_decoder = part(z_coarse + given, d)
+            self.fine_decoder = part(z_fine + d + d, d)
         else:
-            self.decoder = mlp(z + d, hidden, d, drop)
+            self.decoder = part(z + d, d)
         if config.skip:
             # Halfway between ignoring the sketch's own value and copying it.
             self.gain = nn.Parameter(torch.full((d,), 0.5))
-        self.regressor = mlp(d, hidden, s, drop)
+        self.regressor = part(d, s)
         if config.classifier == "linear":
             self.classifier = nn.Linear(d, len(self.classes))
+        if config.back:
+            self.back_decoder = part(d, d)
+        if literal and not config.standardize:
+            # VGG-16's features are outputs of a ReLU; those of other backbones may be negative.
+            self.register_buffer("nonnegative", (photo[:, columns] >= 0).all(0))
 
     # What goes in -------------------------------------------------------------------------
 
@@ -241,11 +274,16 @@ class SSGN(nn.Module):
         """
         if self.config.two_stage:
             at = self.config.latent_at
-            c = self.coarse_decoder(s if at == "fine" else torch.cat([z, s], 1))
+            c = self._photo(self.coarse_decoder(s if at == "fine" else torch.cat([z, s], 1)))
             f = self.fine_decoder(torch.cat([c, x] if at == "coarse" else [z, c, x], 1))
         else:
             c, f = None, self.decoder(torch.cat([z, x], 1))
-        return (f + self.gain * x if self.config.skip else f), c
+        return self._photo(f + self.gain * x if self.config.skip else f), c
+
+    def _photo(self, f: Tensor) -> Tensor:
+        """Return features ``[B, d]`` as photo features can be: no negative value where none is."""
+        raw = self.config.network == "cvae" and not self.config.standardize
+        return torch.where(self.nonnegative, f.relu(), f) if raw else f
 
     def objective(
         self,
@@ -290,6 +328,8 @@ class SSGN(nn.Module):
                 if self.config.classifier == "linear"
                 else losses.contrastive(f, v, labels, labels, self.config.temperature)
             )
+        if "back" in on:
+            terms["back"] = losses.back(self.back_decoder(f), x)
         if two_stage and "coarse" in on:
             terms["coarse"] = losses.coarse(c, class_mean)
         if two_stage and "semantic" in on:

@@ -29,6 +29,7 @@ def synthesize(
     seed: int = 0,
     stage: str = "fine",
     oracle: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
     chunk: int = 1024,
 ) -> Tensor:
     """Synthesize photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
@@ -44,6 +45,9 @@ def synthesize(
         stage: ``"fine"``, or ``"coarse"`` for the intermediate features of the two-stage decoder.
         oracle: ``[N, S]``, the *true* word vectors of the sketches' classes, only for a model with
             ``condition="oracle"``. It leaks the label, so report such results as an upper bound.
+        candidates: ``[U, S]``, word vectors of the classes that queries may be of. The condition
+            is then :func:`named`, their average. If unseen classes are among them, this is
+            *class-transductive*, so report such results in a table of their own.
         chunk: sketches to decode at a time.
 
     Returns:
@@ -52,13 +56,15 @@ def synthesize(
     Raises:
         FeatureError: features of another width, NaN or infinity.
         ValueError: an oracle for a model without one, a missing oracle, or one of another shape;
-            fewer than one draw, or sketch at a time; a stage that the decoder does not have; or any
-            of these options for a baseline.
+            candidates for a model that is not conditioned on word vectors; fewer than one draw, or
+            sketch at a time; a stage that the decoder does not have; or any of these options for a
+            baseline.
     """
     if not isinstance(model, SSGN):
-        if (draws, stage, oracle) != (None, "fine", None):
+        if (draws, stage, oracle, candidates) != (None, "fine", None, None):
             raise ValueError(
-                "draws, stage and oracle are options of an SSGN, not of a baseline; leave them out"
+                "draws, stage, oracle and candidates are options of an SSGN, not of a baseline; "
+                "leave them out"
             )
         return model.synthesize(as_rows(sketch, "sketch features"))
     if oracle is not None:
@@ -69,6 +75,8 @@ def synthesize(
     _check_options(model, len(x), draws, stage, oracle, chunk)
     latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
     true = None if oracle is None else model.standardize_semantics(oracle.to(x))
+    if candidates is not None:
+        true = named(model, x, candidates) @ _candidates(model, candidates)
     out = torch.empty_like(x)
     for rows in torch.arange(len(x), device=x.device).split(chunk):
         s = None
@@ -77,6 +85,40 @@ def synthesize(
         decoded = (model.decode(z.expand(len(rows), -1), x[rows], s) for z in latents)
         out[rows] = sum(f if stage == "fine" else c for f, c in decoded) / draws
     return out
+
+
+def named(model: SSGN, x: Tensor, candidates: ArrayLike, temperature: float = 0.1) -> Tensor:
+    """Name the class of sketches among candidates, by the word vectors that the model predicts [O].
+
+    The chapter *Coarse-to-fine, understood* uses it.
+
+    Args:
+        model: two-stage, with ``condition="regression"`` or ``"convex"``.
+        x: ``[B, d]``, from :meth:`~ssgn.model.SSGN.sketch_input`.
+        candidates: ``[U, S]`` word vectors.
+        temperature: of the softmax over cosines; infinity gives the uniform control.
+
+    Returns:
+        ``[B, U]``, the weight of each candidate.
+
+    Raises:
+        ValueError: another model, or candidates of another width.
+    """
+    words = _candidates(model, candidates)
+    return (unit(model.condition(x)) @ unit(words).T / temperature).softmax(1)
+
+
+def _candidates(model: SSGN, candidates: ArrayLike) -> Tensor:
+    config, words = model.config, as_rows(candidates, "candidates")
+    if not config.two_stage or config.condition not in ("regression", "convex"):
+        raise ValueError(
+            "candidates need a two-stage model with condition='regression' or 'convex', and this "
+            f"one has condition={config.condition!r}, decoder={config.decoder!r}"
+        )
+    width = len(model.standardize_semantics.mean)
+    if words.shape[1] != width:
+        raise ValueError(f"candidates have {words.shape[1]} numbers, the model's words {width}")
+    return model.standardize_semantics(words.to(model.standardize_semantics.mean))
 
 
 def _check_options(
@@ -310,6 +352,7 @@ def evaluate_unseen(
     semantics: ArrayLike | None = None,
     leaked: bool = True,
     stage: str = "fine",
+    candidates: ArrayLike | None = None,
     bank: ArrayLike | None = None,
     neighbors: int = 0,
     generalized: bool = False,
@@ -327,7 +370,7 @@ def evaluate_unseen(
         leaked: keep the unseen classes that the backbone was pre-trained on, with a
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
             smaller gallery is easier: compare only results on the same classes.
-        stage: see :func:`synthesize`.
+        stage, candidates: see :func:`synthesize`.
         bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
             correct for hubs, see :func:`hubness`.
         neighbors: above 0, *uses the gallery*: see :func:`augmented`.
@@ -351,7 +394,7 @@ def evaluate_unseen(
         )
     in_gallery = classes | ~feats.unseen if generalized else classes
     chosen = feats.rows(classes[feats.sketch_labels], in_gallery[feats.photo_labels])
-    options = dict(semantics=semantics, stage=stage, per_query=per_query)
+    options = dict(semantics=semantics, stage=stage, candidates=candidates, per_query=per_query)
     return evaluate_all(model, chosen, ks, bank=bank, neighbors=neighbors, **options)
 
 
@@ -362,6 +405,8 @@ def evaluate_all(
     *,
     semantics: ArrayLike | None = None,
     stage: str = "fine",
+    candidates: ArrayLike | None = None,
+    draws: int | None = None,
     bank: ArrayLike | None = None,
     neighbors: int = 0,
     per_query: bool = False,
@@ -373,7 +418,8 @@ def evaluate_all(
     Args:
         model: an SSGN or a baseline.
         feats: features of C classes, for example ``feats.part("validation")``.
-        ks, semantics, stage, bank, neighbors, per_query: see :func:`evaluate_unseen`.
+        ks, semantics, stage, candidates, bank, neighbors, per_query: see :func:`evaluate_unseen`.
+        draws: see :func:`synthesize`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -384,8 +430,9 @@ def evaluate_all(
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
-    q, g = synthesize(model, feats.sketch, stage=stage, oracle=oracle), embed(model, feats.photo)
-    hubs = None if bank is None else hubness(g, synthesize(model, bank, stage=stage))
+    options = {"stage": stage, "draws": draws, "candidates": candidates}
+    q, g = synthesize(model, feats.sketch, oracle=oracle, **options), embed(model, feats.photo)
+    hubs = None if bank is None else hubness(g, synthesize(model, bank, **options))
     if neighbors:
         q, g = augmented(q, g, neighbors)
     labels = feats.sketch_labels, feats.photo_labels

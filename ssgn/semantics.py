@@ -31,6 +31,10 @@ def class_vectors(
 ) -> Tensor:
     """One word vector per class; a name of several words gets the mean of their vectors [C].
 
+    A file may have a vector for a whole name, such as ``alarm_clock`` or ``car_(sedan)``: it is
+    taken instead of the mean. So files with one line per class, as later papers publish them
+    (word2vec, GloVe, fastText, WordNet similarities), are read as they are.
+
     Args:
         classes: C class names, at least one. Case, spaces, hyphens, underscores and parentheses do
             not matter.
@@ -38,10 +42,11 @@ def class_vectors(
             embeddings of all-MiniLM-L6-v2, S = 384, from the packages of the extra
             ``ssgn[sentences]``), which embeds a name as a whole; or the path of a GloVe or word2vec
             file: text, or word2vec's binary format if it ends in ``.bin``. If a file has a word
-            twice, the first vector counts, as in gensim: files are sorted by frequency.
+            twice, the first vector counts, as in gensim: files are sorted by frequency. In a whole
+            name, spaces, hyphens, underscores and parentheses do not matter there either.
         words: what to look up instead of a class's own name, by class name. It takes precedence
             over the package's few replacements for misleading names (in the file ``WORDS``), such
-            as ``headphones`` for ``head-phones`` [O].
+            as ``headphones`` for ``head-phones`` [O]; so does a file's vector for the whole name.
 
     Returns:
         float32 ``[C, S]``.
@@ -58,18 +63,26 @@ def class_vectors(
         raise ValueError("classes must hold at least one name")
     if unknown := sorted(set(words) - set(classes)):
         raise ValueError(f"words= names unknown classes: {unknown}")
+    own = {c: _folded(words.get(c, c)) for c in classes}
     words = {**json.loads(WORDS.read_text())["words"], **words}
-    names = {c: re.sub(r"[\s_\-()]+", " ", _composed(words.get(c, c))).strip() for c in classes}
+    names = {c: _folded(words.get(c, c)) for c in classes}
     if source == "minilm":
         return _minilm([names[c] for c in classes])
-    parts = {c: name.split() for c, name in names.items()}
-    wanted = {form for ws in parts.values() for w in ws for form in (w, w.lower())}
-    table = _lookup(source, wanted)
+    choices = {}  # what to look up for each class, in order of preference
+    for c in classes:
+        # A name of one word that has a replacement comes last: large files may have a vector for
+        # it, but of little use.
+        whole = [own[c]] if " " in own[c] else []
+        choices[c] = [whole, [names[c]], names[c].split(), [own[c]]]
+    forms = {w for ways in choices.values() for ws in ways for w in ws}
+    table = _lookup(source, forms | {w.lower() for w in forms})
 
-    parts = {c: [w.lower() if w.lower() in table else w for w in ws] for c, ws in parts.items()}
-    missing = {
-        c: bad for c, ws in parts.items() if (bad := [w for w in ws if w not in table]) or not ws
-    }
+    parts, missing = {}, {}
+    for c, ways in choices.items():
+        ways = [[w.lower() if w.lower() in table else w for w in ws] for ws in ways]
+        parts[c] = next((ws for ws in ways if ws and all(w in table for w in ws)), None)
+        if parts[c] is None:
+            missing[c] = [w for w in ways[2] if w not in table]
     if missing:
         listed = "; ".join(f"class {c!r}: {', '.join(map(repr, ws))}" for c, ws in missing.items())
         raise MissingWordError(
@@ -84,7 +97,13 @@ def class_vectors(
     return vectors
 
 
+def _folded(name: str) -> str:
+    """A name without hyphens, underscores and parentheses, its words one space apart."""
+    return re.sub(r"[\s_\-()]+", " ", _composed(name)).strip()
+
+
 def _lookup(source: str | Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """The vectors of the wanted words, and of whole names as :func:`_folded` has them."""
     if source == "glove-50":
         return _glove_50(wanted)
     path = Path(source)
@@ -124,8 +143,12 @@ def _composed(text: str) -> str:
 
 
 def _word(data: bytes) -> str:
-    """Decode a word. Bytes that are not UTF-8 make it an unknown word, not an error."""
-    return _composed(data.decode("utf-8", "surrogateescape"))
+    """Decode a word, and fold one that is a whole name (``car_(sedan)``).
+
+    Bytes that are not UTF-8 make it an unknown word, not an error.
+    """
+    word = _composed(data.decode("utf-8", "surrogateescape"))
+    return folded if " " in (folded := _folded(word)) else word
 
 
 def _text(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:

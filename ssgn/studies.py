@@ -27,8 +27,8 @@ from . import machine
 from .config import SSGNConfig
 from .data.dataset import Split
 from .features import ArrayLike, Features, word_vectors
-from .leaks import leaked_unseen
-from .metrics import cutoffs
+from .leaks import evaluated, leaked_unseen
+from .metrics import cutoffs, from_ranks, interval
 from .retrieval import evaluate_all, evaluate_unseen
 from .train import data_key, fit
 
@@ -36,6 +36,9 @@ FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
 STARTED = time.time()  # a module that was changed later may not be the one that is imported
 WITHOUT_LEAKS = " without leaked classes"
+FEWEST = 5  # classes that must remain without the leaked ones
+# The metrics of a ledger of hundreds of runs.
+SLIM = ("mAP@all", "P@k", "mAP@k/k", "mAP@all" + WITHOUT_LEAKS)
 
 
 class LedgerError(ValueError):
@@ -50,6 +53,7 @@ def study(
     *,
     splits: Sequence[Split | str | int] | None = None,
     ks: Sequence[int] = (5, 10),
+    metrics: Sequence[str] | None = None,
     progress: bool = True,
     ledger: Path | str | None = None,
     **options,
@@ -67,10 +71,13 @@ def study(
             ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
             A run of your own method is done again after any change of the modules that define it
             and its base classes (of helpers from other modules, nothing is known); from a notebook
-            or a prompt it is not kept.
+            or a prompt it is not kept. One whose attribute ``trained`` is False, a closed form, has
+            the same result with every seed and runs with the first only.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
+        metrics: which metrics a run keeps, by default all. ``@k`` stands for every cut-off; see
+            :data:`SLIM`.
         progress: show a progress bar.
         ledger: the file to write the runs to; by default one in the cache folder, which repeats
             runs of another version of the library's source.
@@ -81,28 +88,45 @@ def study(
         epochs), ``seconds``, ``device``, ``commit``, ``validation`` (the ``mAP@all`` that selected
         the epoch or the options), ``per_class`` (the mean average precision of each unseen class,
         in the order of the classes, as integers in units of 1e-4), and the metrics of
-        :func:`~ssgn.metrics.evaluate`. If the backbone was pre-trained on some but not all unseen
-        classes, each metric also without those, under its name and :data:`WITHOUT_LEAKS`.
+        :func:`~ssgn.metrics.evaluate`. If the backbone was pre-trained on some unseen classes, and
+        at least :data:`FEWEST` others remain, ``per_class`` and each metric also without those,
+        under its name and :data:`WITHOUT_LEAKS`. Numbers are rounded to 5 decimals, because further
+        ones differ between machines.
 
     Raises:
         ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`; ValueError also for a
-            variant that is not a dataclass of values.
+            variant that is not a dataclass of values, and for an unknown metric.
         FileExistsError: ``ledger`` is about other data, damaged, or not a ledger of this version;
             or it has a run of the same names with other data or settings.
         LedgerError: the ledger in the cache folder is damaged or of another version.
         OSError: the ledger cannot be written.
     """
     jobs, seeds, ks = [], [int(seed) for seed in seeds], cutoffs(ks)
+    metrics = None if metrics is None else _named(metrics, ks)
     sem = word_vectors(feats, sem)
     for split in [feats.split] if splits is None else splits:
         there = feats.with_split(split)
         data = data_key(there, sem)
         for seed in seeds:
             for name, variant in variants.items():
-                run = partial(_run, there, sem, variant, seed, ks, options)
+                if seed != seeds[0] and not getattr(variant, "trained", True):
+                    continue
+                run = partial(_run, there, sem, variant, seed, ks, metrics, options)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
-                jobs.append(_job(ledger, row, data, variant, [seed, ks], options, run))
+                jobs.append(_job(ledger, row, data, variant, [seed, ks, metrics], options, run))
     return _recorded(feats, ledger, jobs, progress)
+
+
+def _named(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
+    """Return the keys of the metrics that are asked for, with every cut-off in place of ``@k``."""
+    names, known = machine.name_list(metrics, "metrics"), list(from_ranks([[1]], 1, ks))
+    found = sorted({re.sub("@k", f"@{k}", name, count=1) for name in names for k in ks or (0,)})
+    if unknown := [name for name in found if name.removesuffix(WITHOUT_LEAKS) not in known]:
+        raise ValueError(
+            f"unknown metric {unknown[0]!r}; available: {', '.join(known)}, and each with "
+            f"{WITHOUT_LEAKS!r} after it"
+        )
+    return found
 
 
 def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
@@ -111,27 +135,34 @@ def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
     return train(feats.part("seen"), sem[seen], seed=seed, progress=False, **options)
 
 
-def _run(feats, sem, variant, seed: int, ks: Sequence[int], options: Mapping) -> dict:
+def _run(feats, sem, variant, seed: int, ks: Sequence[int], metrics, options: Mapping) -> dict:
     model, history = _train(feats, sem, variant, seed, options)
     scores, best = history.column("validation"), history.best_epoch
-    each = evaluate_unseen(model, feats, ks, semantics=sem, per_query=True)
-    unseen = feats.part("unseen")
-    labels = unseen.sketch_labels
-    ap = torch.bincount(labels, each["mAP@all"].cpu()) / torch.bincount(labels).clamp_min(1)
     row = {
         "best_epoch": best,
         "seconds": round(history.seconds, 2),
         "device": history.device,
         # A closed form has trials in place of epochs, and keeps the best of them.
         "validation": scores[best - 1] if best or scores[0] is None else max(scores),
-        **{key: float(value.mean()) for key, value in each.items()},
-        "per_class": (ap * 1e4).round().int().tolist(),
     }
+    found = _measured(model, feats, sem, ks)
     shown = leaked_unseen(feats).values()
-    if any(shown) and not all(shown):
-        metrics = evaluate_unseen(model, feats, ks, semantics=sem, leaked=False)
-        row |= {key + WITHOUT_LEAKS: value for key, value in metrics.items()}
-    return row
+    if any(shown) and sum(not x for x in shown) >= FEWEST:
+        others = _measured(model, feats, sem, ks, leaked=False)
+        found |= {key + WITHOUT_LEAKS: value for key, value in others.items()}
+    kept = found if metrics is None else metrics
+    return row | {k: v for k, v in found.items() if k in kept or k.startswith("per_class")}
+
+
+def _measured(model, feats, sem, ks: Sequence[int], leaked: bool = True) -> dict:
+    """Return the metrics, and the average precision per evaluated class as integers of 1e-4."""
+    each = evaluate_unseen(model, feats, ks, semantics=sem, leaked=leaked, per_query=True)
+    classes = evaluated(feats, leaked)  # [C]
+    labels = feats.sketch_labels[classes[feats.sketch_labels]]
+    total = torch.bincount(labels, each["mAP@all"].cpu(), minlength=len(classes))[classes]
+    ap = total / torch.bincount(labels, minlength=len(classes))[classes].clamp_min(1)
+    means = {key: float(value.mean()) for key, value in each.items()}
+    return means | {"per_class": (ap * 1e4).round().int().tolist()}
 
 
 def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> list[Split]:
@@ -277,11 +308,12 @@ def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> 
         # Another process may have written meanwhile.
         done = [r for r in _content(path)["runs"] if _current(r) and r["key"] == key]
         if code is None:
-            done = [{**job["run"](), "commit": commit}]
+            done = [{**_rounded(job["run"]()), "commit": commit}]
         elif not done or done[0].get("code", "") != code:
             machine.check_free(path, lambda _: None)  # before the run, not after it
-            about = {"commit": commit, "experiment": EXPERIMENT, "key": key, "code": code}
-            done = [{**names, **job["run"](), **about}]
+            about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
+            about |= {"code": code} if code else {}
+            done = [{**names, **_rounded(job["run"]()), **about}]
             with machine.lock(path):
                 content = _content(path)
                 # It replaces that of other code or, of the same names, of an earlier experiment.
@@ -289,10 +321,22 @@ def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> 
                     r for r in content["runs"]
                     if (r["key"] != key if _current(r) else not names.items() <= r.items())
                 ]  # fmt: skip
-                machine.write_json(path, {**content, "runs": [*kept, *done]})
+                _write(path, {**content, "runs": [*kept, *done]})
         # Names do not change a result: return it under those of this call.
         rows.append({**done[0], **names})
     return rows
+
+
+def _rounded(run: dict) -> dict:
+    return {name: round(x, 5) if isinstance(x, float) else x for name, x in run.items()}
+
+
+def _write(path: Path, content: dict) -> None:
+    """Write a ledger, one run per line."""
+    head = json.dumps({**content, "runs": []}, indent=1)
+    runs = ",\n  ".join(json.dumps(run, separators=(",", ":")) for run in content["runs"])
+    with machine.atomic(path) as made:
+        made.write_text(head.removesuffix("[]\n}") + f"[\n  {runs}\n ]\n}}\n")
 
 
 def _current(run: dict) -> bool:
@@ -412,7 +456,7 @@ def open_ledger(
         content = {} if overwrite else _content(path)
         if "dataset" not in content:
             runs = content.get("runs", [])
-            machine.write_json(path, {"format": FORMAT, **about, **(head or {}), "runs": runs})
+            _write(path, {"format": FORMAT, **about, **(head or {}), "runs": runs})
 
 
 def _differs(about: Mapping, path: Path) -> str | None:
@@ -472,18 +516,24 @@ def bootstrap(
     variants: Sequence[str],
     *,
     paired: bool = True,
+    without_leaks: bool = False,
     n: int = 2000,
     seed: int = 0,
 ) -> np.ndarray:
     """Resample splits, then classes and seeds within each, and average again [O].
 
     A result varies with the split, with the classes and with the seed. Resampling splits alone
-    would take two splits for independent that share classes.
+    would take two splits for independent that share classes. A class keeps its sketches and photos:
+    they are not resampled, because sketches are not independent (on Sketchy, several show one
+    photo).
 
     Args:
         runs: from :func:`study` or a ledger; each has ``split``, ``seed`` and ``per_class``.
         variants: V names. All are resampled on the same splits and classes.
         paired: resample the same seeds for all variants: right for runs whose batches are the same.
+            False for variants with different seeds, such as a closed form, which has one.
+        without_leaks: measure without the classes that the backbone was pre-trained on, on the
+            splits where at least :data:`FEWEST` others remain.
         n: number of resamples.
         seed: of the resampling.
 
@@ -493,7 +543,7 @@ def bootstrap(
     Raises:
         ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
     """
-    tables = _tables(list(runs), variants, paired)
+    tables = _tables(list(runs), variants, paired, without_leaks)
     rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
     picked = rng.integers(len(tables), size=(n, len(tables)))
 
@@ -511,18 +561,32 @@ def bootstrap(
     return out
 
 
-def _tables(runs: list, variants: Sequence[str], paired: bool) -> list[list[np.ndarray]]:
+def _per_class(runs: Iterable[Mapping], variant: str, without_leaks: bool) -> dict[tuple, list]:
+    """Return, by split and seed, the average precision per class of the runs that have it."""
+    key = "per_class" + WITHOUT_LEAKS * without_leaks
+    return {
+        (run["split"], run["seed"]): run[key]
+        for run in runs
+        if run["variant"] == variant and key in run
+    }
+
+
+def _tables(
+    runs: list, variants: Sequence[str], paired: bool, without_leaks: bool
+) -> list[list[np.ndarray]]:
     """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
-    found = [
-        {(run["split"], run["seed"]): run["per_class"] for run in runs if run["variant"] == name}
-        for name in variants
-    ]
+    found = [_per_class(runs, name, without_leaks) for name in variants]
     keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
     for name, there in zip(variants, keys, strict=True):
-        if there != keys[0] or not there:
+        if not there:
+            raise ValueError(
+                f"{name!r} has no runs with the average precision of each class"
+                f"{WITHOUT_LEAKS * without_leaks}; record it with `ssgn study`"
+            )
+        if there != keys[0]:
             raise ValueError(
                 f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
-                "need the same ones, at least one"
+                "need the same ones"
             )
     return [
         [
@@ -531,6 +595,33 @@ def _tables(runs: list, variants: Sequence[str], paired: bool) -> list[list[np.n
         ]
         for split in sorted({split for split, _ in found[0]})
     ]
+
+
+def shared(
+    runs: Iterable[Mapping], a: str, b: str, without_leaks: bool = False
+) -> tuple[list[Mapping], bool]:
+    """Return the runs of two variants that can be compared, and whether their seeds can be paired.
+
+    These are the runs on the splits of both. If both have several seeds, these are the seeds of
+    both too, and are paired. Else one is a closed form, and is compared with all seeds of the other
+    by split.
+
+    Args:
+        runs: from :func:`study` or a ledger.
+        a, b: names of variants.
+        without_leaks: see :func:`bootstrap`.
+
+    Returns:
+        The runs, none if the two share no split; and what :func:`ratio` takes as ``paired``.
+    """
+    runs = list(runs)
+    keys = [set(_per_class(runs, name, without_leaks)) for name in (a, b)]
+    paired = all(len({seed for _, seed in found}) > 1 for found in keys)
+    both = keys[0] & keys[1]
+    if not paired:
+        splits = set.intersection(*({split for split, _ in found} for found in keys))
+        both = {key for key in keys[0] | keys[1] if key[0] in splits}
+    return [r for r in runs if r["variant"] in (a, b) and (r["split"], r["seed"]) in both], paired
 
 
 def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
@@ -564,20 +655,68 @@ def _interval(
     of: Callable[[np.ndarray], np.ndarray],
     *,
     paired: bool = True,
+    without_leaks: bool = False,
     **options,
 ) -> tuple[float, float, float]:
     """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
-    runs = list(runs)
-    tables = _tables(runs, variants, paired)
+    runs, same = list(runs), dict(paired=paired, without_leaks=without_leaks)
+    tables = _tables(runs, variants, **same)
     means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
-    low, high = np.percentile(of(bootstrap(runs, variants, paired=paired, **options)), [2.5, 97.5])
+    low, high = np.percentile(of(bootstrap(runs, variants, **same, **options)), [2.5, 97.5])
     return float(of(means)), float(low), float(high)
+
+
+def over_seeds(
+    runs: Iterable[Mapping], a: str, b: str | None = None, *, without_leaks: bool = False
+) -> tuple[float, float, float]:
+    """Return a level or a ratio with the interval over its seeds alone [O].
+
+    It says how well a rerun on the same splits and classes repeats the number, and nothing about
+    other classes: each seed's mean over the splits is one value of Student's t interval.
+
+    Args:
+        runs: from :func:`study` or a ledger.
+        a: name of a variant.
+        b: that of the one to divide by, seed by seed; a variant with a single seed is compared
+            with every seed of the other.
+        without_leaks: see :func:`bootstrap`.
+
+    Returns:
+        The mean over the seeds that every split has, and the ends of its 95% interval, which are
+        NaN for a single seed.
+
+    Raises:
+        ValueError: no seed that every split has, or none that ``a`` and ``b`` share.
+    """
+    runs, means = list(runs), []
+    for name in (a,) if b is None else (a, b):
+        found = _per_class(runs, name, without_leaks)
+        by_seed = {seed: [] for _, seed in found}
+        for (_, seed), precision in found.items():
+            by_seed[seed].append(np.mean(precision) * 1e-4)
+        splits = len({split for split, _ in found})
+        means.append({s: np.mean(x) for s, x in sorted(by_seed.items()) if len(x) == splits})
+    over, under = means[0], means[-1]
+    if b is None:
+        each = list(over.values())
+    elif 1 in (len(over), len(under)):
+        each = [x / y for x in over.values() for y in under.values()]
+    else:
+        each = [over[seed] / under[seed] for seed in over if seed in under]
+    if not each:
+        raise ValueError(
+            f"{' and '.join(repr(x) for x in (a, b) if x)}: no seed was run on every split; record "
+            "the missing runs with `ssgn study`"
+        )
+    mean, half = interval(each)
+    return mean, mean - half, mean + half
 
 
 def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
     """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
 
-    In bold: the best of a column, and every other one whose paired ratio to it may be 1.
+    In bold: the best of a column, and every other one whose ratio to it may be 1, on the runs that
+    are :func:`shared`.
 
     Args:
         ledgers: by heading, the runs of a study.
@@ -587,46 +726,58 @@ def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **op
     Raises:
         ValueError: an unknown form, or variants of a ledger that cannot be compared.
     """
-    if form not in ("markdown", "latex", "csv"):
-        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
     columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     if form == "csv":
-        out = io.StringIO()
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(("variant", "ledger", "mAP@all", "low", "high", "best"))
+        lines = [("variant", "ledger", "mAP@all", "low", "high", "best")]
         for name in names:
             for heading, column in columns.items():
                 if name in column:
                     *numbers, best = column[name]
-                    rows.writerow((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
-        return out.getvalue()
-    bold, start, between, end = ("**{}**", "| ", " | ", " |")
-    if form == "latex":
-        bold, start, between, end = (r"\textbf{{{}}}", "", " & ", r" \\")
+                    lines.append((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
+        return written(lines, form)
+    bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
     lines = [["variant", *columns]]
     for name in names:
         cells = [column.get(name) for column in columns.values()]
         lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
+    return written(lines, form)
+
+
+def written(lines: Sequence[Sequence], form: str) -> str:
+    """Write a table as text.
+
+    Args:
+        lines: rows of equally many cells; the first is the head.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    if form not in ("markdown", "latex", "csv"):
+        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
+    if form == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(lines)
+        return out.getvalue()
+    start, between, end = ("", " & ", r" \\") if form == "latex" else ("| ", " | ", " |")
     escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
-    written = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
+    out = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
     if form == "markdown":
-        written.insert(1, "|" + " --- |" * (len(columns) + 1))
-    return "\n".join(written) + "\n"
+        out.insert(1, "|" + " --- |" * len(lines[0]))
+    return "\n".join(out) + "\n"
 
 
 def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
     """Return each variant's level, the ends of its interval, and whether it may be the best."""
+    without = options.get("without_leaks", False)
     names = dict.fromkeys(run["variant"] for run in runs)
     levels = {name: level(runs, name, **options) for name in names}
-    best = max(levels, key=lambda name: levels[name][0])
-    seeds = {
-        name: {(r["split"], r["seed"]) for r in runs if r["variant"] == name} for name in names
-    }
+    best = max(levels, key=lambda name: levels[name][0], default=None)
 
     def may_be(name: str) -> bool:
-        paired = seeds[name] == seeds[best]
-        return name == best or ratio(runs, name, best, paired=paired, **options)[2] >= 1
+        some, paired = shared(runs, name, best, without)
+        return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
 
     return {name: (*found, may_be(name)) for name, found in levels.items()}
 

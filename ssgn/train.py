@@ -120,14 +120,8 @@ def fit(
         }
         batches = Batches(model, train, words, seed)
         del train  # the batches hold all that is needed
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,  # one pass over the weights, several times faster on two cores
-        )
         steps = config.epochs * len(batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        optimizer, schedule = optimization(model, steps)
         bar = tqdm(total=steps, desc="training", unit="step", disable=not progress)
         for epoch in range(1, config.epochs + 1):
             model.train()
@@ -147,7 +141,8 @@ def fit(
 
             record["validation"] = score = None
             if selects:
-                metrics = evaluate_all(model, held_out, (), semantics=held_out_words)
+                draws = min(config.draws, 10)
+                metrics = evaluate_all(model, held_out, (), semantics=held_out_words, draws=draws)
                 record["validation"] = score = metrics["mAP@all"]
             record["seconds"] = time.perf_counter() - began
             history.epochs.append(record)
@@ -162,11 +157,30 @@ def fit(
     return model.eval(), history
 
 
+def optimization(model: SSGN, steps: int):
+    """Return the optimizer of a model, and the schedule of its learning rate over the steps.
+
+    The chapter *Training* explains them.
+    """
+    config, literal = model.config, model.config.optimizer == "adam"
+    optimizer = (torch.optim.Adam if literal else torch.optim.AdamW)(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.5 if literal else 0.9, 0.999),
+        weight_decay=config.weight_decay,
+        fused=True,  # one pass over the weights, several times faster on two cores
+    )
+    if literal:
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
 class Batches:
     """Random pairs of sketches and photos of the training classes, all on the model's device.
 
     Every epoch has each sketch once, in random order, with a random photo of its class; or, with
-    ``config.aligned``, the photo that it was drawn from. The chapter *Training* explains it.
+    ``config.aligned``, the photo that it was drawn from. With ``config.steps`` an epoch has as many
+    batches as its share of the steps. The chapter *Training* explains it.
 
     Args:
         model: selects and standardizes the columns, on its device.
@@ -199,12 +213,17 @@ class Batches:
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def __len__(self) -> int:
-        return -(-len(self.x) // self.config.batch_size)
+        config = self.config
+        return config.steps // config.epochs or -(-len(self.x) // config.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Yield the arguments of :meth:`~ssgn.model.SSGN.objective`, batch by batch."""
         random = {"generator": self.generator, "device": self.x.device}
-        for rows in torch.randperm(len(self.x), **random).split(self.config.batch_size):
+        n, size = len(self.x), self.config.batch_size
+        count = len(self) * size if self.config.steps else n
+        order = [torch.randperm(n, **random) for _ in range(-(-count // n))]
+        # Batches of equal size: batch normalization cannot use a last one of a single row.
+        for rows in torch.cat(order)[:count].tensor_split(len(self)):
             y = self.labels[rows]  # [B]
             pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
             pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)

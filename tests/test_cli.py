@@ -208,7 +208,7 @@ def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world
     code, shown, _ = run("table", tmp_path / "r.json", "--format", "csv")
     assert code == 0 and shown.splitlines()[1].startswith("only,r,0.")
     code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
-    assert code == 1 and "folds and word vectors of its own" in err
+    assert code == 1 and "folds of its own; leave out --splits" in err
 
 
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):

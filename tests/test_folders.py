@@ -393,6 +393,171 @@ def test_the_images_of_the_records_are_checked_by_their_names(sketchy, monkeypat
             ssgn.load_dataset("sketchy", **{**options, **wrong})
 
 
+# Some of the classes ------------------------------------------------------------------------
+
+# Nine classes of TU-Berlin: 4 unseen and 3 pseudo-unseen ones of tuberlin-220-30, and 2 others.
+STORED_220 = Split.stored("tuberlin-220-30")
+PICKED = sorted([*STORED_220.unseen[:4], *STORED_220.validation[:3], "giraffe", "bear (animal)"])
+
+
+def test_some_classes_are_taken_and_the_others_may_be_missing_or_there(tuberlin):
+    shutil.rmtree(tuberlin / "png/zebra")  # neither is chosen
+    next((tuberlin / "ImageResized/axe").iterdir()).unlink()
+    given = [{"bear (animal)": "Bear"}.get(name, name) for name in PICKED[::-1]]
+    ds = ssgn.load_dataset("tuberlin", root=tuberlin, classes=given)
+    assert ds.name == "tuberlin" and list(ds.classes) == PICKED
+    for images, labels in ((ds.sketch, ds.sketch_labels), (ds.photo, ds.photo_labels)):
+        named = [name.rsplit("/", 1)[0] for name in images.names]
+        assert named == [ds.classes[i] for i in labels.tolist()] == PICKED
+    message = refusal("tuberlin", tuberlin, classes=[*PICKED, "zebra"])
+    assert "sketch images of 1 of the 10 classes: zebra" in message
+
+
+def test_the_classes_with_both_halves_can_be_taken(tuberlin):
+    for name in classes_of("tuberlin"):
+        if name not in PICKED:
+            half = "png" if len(name) % 2 else "ImageResized"
+            spelled = name if half == "png" else MISSPELLED.get(name, name)
+            shutil.rmtree(tuberlin / half / spelled)
+    way_out = "completely unpacked? To go on with the complete classes: --classes available."
+    assert way_out in refusal("tuberlin", tuberlin)
+    ds = ssgn.load_dataset("tuberlin", root=tuberlin, classes="available")
+    same = ssgn.load_dataset("tuberlin", root=tuberlin, classes=PICKED)
+    assert list(ds.classes) == PICKED and ds.fingerprint == same.fingerprint
+    assert ds.photo.names == same.photo.names and ds.split == same.split
+    assert torch.equal(ds.photo_labels, same.photo_labels)
+    shutil.rmtree(tuberlin / "png")
+    (tuberlin / "png").mkdir()
+    message = refusal("tuberlin", tuberlin, classes="available")
+    assert "no class with images in both halves" in message and "SketchNet" in message
+
+
+def test_all_classes_chosen_are_the_whole_dataset_and_fewer_are_another(tuberlin):
+    whole = ssgn.load_dataset("tuberlin", root=tuberlin)
+    for every in ("available", whole.classes[::-1]):
+        ds = ssgn.load_dataset("tuberlin", root=tuberlin, classes=every)
+        assert (ds.fingerprint, ds.split) == (whole.fingerprint, whole.split)
+    ds = ssgn.load_dataset("tuberlin", root=tuberlin, classes=whole.classes[1:])
+    assert ds.fingerprint != whole.fingerprint
+
+
+def test_a_stored_split_is_cut_to_the_chosen_classes_and_its_name_says_so(tuberlin):
+    ds = ssgn.load_dataset("tuberlin", root=tuberlin, classes=PICKED)
+    assert ds.split.name == "tuberlin-220-30, 9 of 250 classes"
+    assert ds.split.unseen == STORED_220.unseen[:4]
+    assert ds.split.validation == STORED_220.validation[:3]
+    assert ds.with_split("tuberlin-220-30").split == ds.split
+    drawn = ssgn.load_dataset("tuberlin", root=tuberlin, classes=PICKED, split=3)
+    assert drawn.split == Split.drawn(PICKED, 3)
+    with pytest.raises(ValueError, match="sketchy-104-21: unseen holds unknown classes"):
+        ds.with_split("sketchy-104-21")
+
+
+@pytest.mark.parametrize(
+    "kept, message",
+    [
+        (["ant", *STORED_220.validation, "axe"], "1 of its 30 unseen classes among the 27"),
+        ([*STORED_220.unseen, "zebra", "axe"], "0 of its 25 pseudo-unseen classes among the 32"),
+    ],
+)
+def test_a_split_with_too_few_classes_left_is_refused(tuberlin, kept, message):
+    with pytest.raises(ValueError, match=message):
+        ssgn.load_dataset("tuberlin", root=tuberlin, classes=kept)
+    assert ssgn.load_dataset("tuberlin", root=tuberlin, classes=kept, split=0).unseen.sum() >= 2
+    found = check_dataset("tuberlin", tuberlin, classes=kept, progress=False).found
+    assert any(re.search(message, line) for line in found)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["ant", "girafe"], r"classes not in tuberlin: 'girafe' \(is it 'giraffe'"),
+        (["ant", "xyzzyqq", "zebraa"], r"'xyzzyqq'; 'zebraa' \(is it 'zebra'\?\)$"),
+        ([], "at least one name"),
+        ("ant", "classes must be a list of names, got 'ant'"),
+        (["ant", 3], "classes must be strings, got 3"),
+    ],
+)
+def test_classes_that_do_not_exist_are_refused_with_similar_ones(tuberlin, given, message):
+    with pytest.raises(ValueError, match=message):
+        ssgn.load_dataset("tuberlin", root=tuberlin, classes=given)
+
+
+def test_an_unknown_folder_is_an_error_whatever_classes_are_chosen(tuberlin):
+    put(tuberlin / "png/girrafe/1.png")
+    for given in (PICKED, "available"):
+        message = refusal("tuberlin", tuberlin, classes=given)
+        assert "girrafe is none of the 250 classes; is it 'giraffe'" in message
+
+
+def test_some_classes_of_sketchy_come_with_their_pairs_and_extension(sketchy):
+    picked = ("ant", "cup", "pear", "rabbit", "raccoon", "ray", "rhinoceros", "zebra")
+    options = dict(root=sketchy, classes=picked, split=1)
+    ds = ssgn.load_dataset("sketchy", **options)
+    assert ds.classes == picked and (len(ds.sketch), len(ds.photo)) == (16, 24)
+    for sketch, photo in zip(ds.sketch.names, ds.pairs.tolist(), strict=True):
+        assert ds.photo.names[photo] == sketch.rsplit("-", 1)[0] + ".jpg"
+    shutil.rmtree(sketchy / "EXTEND_image_sketchy/ant")
+    shutil.rmtree(sketchy / "256x256/photo/tx_000000000000/bat")
+    ds = ssgn.load_dataset("sketchy", root=sketchy, classes="available")
+    assert len(ds.classes) == 124 and len(ds.photo) == 2 * 124 + 123
+    first = ssgn.load_dataset("sketchy", extended=False, first=25, **options)  # names unchecked
+    assert len(first.photo) == 16
+
+
+def test_some_classes_can_be_checked(tuberlin, own):
+    shutil.rmtree(tuberlin / "png/zebra")
+    report = check_dataset("tuberlin", tuberlin, classes=PICKED, progress=False)
+    assert report.problems == []
+    assert {"9 of 250 classes chosen", "9 sketch images", "9 photo images"} <= set(report.found)
+    with pytest.raises(ValueError, match="cannot check some classes of 'folder'"):
+        check_dataset("folder", own, classes=PICKED)
+
+
+def test_the_command_line_takes_classes_from_a_file(tuberlin, tmp_path, command):
+    (tmp_path / "some.txt").write_text("\n".join(["# ours", *PICKED, ""]))
+    options = "tuberlin", "--root", tuberlin, "--classes"
+    code, out, err = command("data", "prepare", *options, tmp_path / "some.txt")
+    assert (code, err) == (0, "") and "tuberlin: 9 classes, 4 of them unseen" in out
+    assert "split tuberlin-220-30, 9 of 250 classes" in out
+    shutil.rmtree(tuberlin / "png/zebra")
+    code, out, err = command("data", "prepare", *options, "available")
+    assert code == 0 and "tuberlin: 249 classes" in out
+    code, out, _ = command("data", "check", *options, tmp_path / "some.txt")
+    assert code == 0 and "9 of 250 classes chosen" in out
+    for given, message in ((["ant", "axee"], "'axe'"), ([], "names no class"), (None, "No such")):
+        (tmp_path / "other.txt").unlink(missing_ok=True)
+        if given is not None:
+            (tmp_path / "other.txt").write_text("\n".join(given))
+        code, out, err = command("data", "prepare", *options, tmp_path / "other.txt")
+        assert (code, out) == (1, "") and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", ["extract", "train out --data", "study out --data"])
+def test_every_command_hands_the_classes_on(tmp_path, command, monkeypatch, words):
+    def load(name, **options):
+        assert options["classes"] == ["ant", "axe"]
+        raise DataError("as far as this test goes")
+
+    (tmp_path / "some.txt").write_text("ant\naxe\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ssgn, "load_dataset", load)
+    code, _, err = command(*words.split(), "tuberlin", "--classes", "some.txt")
+    assert code == 1 and "as far as this test goes" in err
+
+
+def test_classes_are_listed_in_a_file(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("\ufeffant\n\n# all of\n  bear (animal)  # the animal\r\nt-shirt", "utf-8")
+    assert folders.listed_classes(path) == ["ant", "bear (animal)", "t-shirt"]
+    path.write_text("# none\n")
+    with pytest.raises(ValueError, match="classes.txt names no class"):
+        folders.listed_classes(path)
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match="classes.txt is not a text file in UTF-8"):
+        folders.listed_classes(path)
+
+
 @pytest.mark.parametrize("suffix", [".JFIF", ".JPG", ".jfif", ".jpe", ".jpeg"])
 def test_a_jpeg_is_listed_under_any_of_its_endings(own, suffix):
     put(own / f"photo/thing 3/2{suffix}")

@@ -4,17 +4,19 @@ import dataclasses
 import json
 import math
 import shutil
+from functools import partial as given
 
 import pytest
 import safetensors.torch
 import torch
 from conftest import left_in, same_weights
+from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES
+from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES, choices, verdict
 from ssgn.machine import partial
-from ssgn.model import Standardize
+from ssgn.model import SSGN, Standardize
 from ssgn.retrieval import check_features
 
 DECODERS = CHOICES["decoder"]
@@ -284,10 +286,10 @@ def test_the_encoder_sees_photo_and_sketch(build, batch):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_weight_zero_removes_exactly_that_loss(build, batch, decoder):
-    every = build(decoder=decoder).objective(**batch)
+    every = build(decoder=decoder, back=1.0).objective(**batch)
     assert sorted(every) == sorted(LOSSES_OF[decoder])
     for off in LOSSES_OF[decoder]:
-        others = build(decoder=decoder, **{off: 0.0}).objective(**batch)
+        others = build(decoder=decoder, **{"back": 1.0, off: 0.0}).objective(**batch)
         assert others.keys() == every.keys() - {off}
         assert all(torch.equal(value, every[name]) for name, value in others.items()), off
 
@@ -300,13 +302,14 @@ SEES = {
     "regression": {"x", "v", "noise", "s"},
     "classification": {"x", "v", "noise", "labels"},
     "semantic": {"x", "s"},
+    "back": {"x", "v", "noise"},
 }
 
 
 @pytest.mark.parametrize("part", ["x", "v", "s", "class_mean", "labels", "noise"])
 def test_each_loss_depends_on_what_it_compares_and_on_nothing_else(build, batch, part):
     """In particular the true word vector is a target only: no decoder is conditioned on it."""
-    model = build(condition="regression", latent_at="coarse")
+    model = build(condition="regression", latent_at="coarse", back=1.0)
     before = model.objective(**batch)
     # The contrastive loss compares rows with each other: flipped labels would change nothing.
     other = batch[part].flip(0) if part != "labels" else batch[part] // 2
@@ -594,3 +597,104 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
     safetensors.torch.save_file(tensors, path)
     with pytest.raises(CheckpointError, match=f"(?s)model.*{message}"):
         ssgn.SSGN.load(saved)
+
+
+def test_each_choice_changes_one_value_of_the_first():
+    """At most 40 of them."""
+    base, *others = choices("efficientnet-lite0").values()
+    for config in others:
+        assert sum(getattr(config, name) != value for name, value in vars(base).items()) == 1
+    assert len(others) < 40
+    layers = choices("vgg16-features", only_layers=True)
+    assert list(layers)[:2] == ["base", "taps all"] and "taps block4 + block5" in layers
+    assert len({config.taps for config in layers.values()}) == len(layers)
+
+
+def test_the_verdict_compares_layers_and_decoders_and_the_literal_reading():
+    plain, paired = verdict(), verdict(pairs=True)
+    assert len(plain) == 8 + 4 and len(paired) == len(plain) + 2
+    assert plain["chosen layers, coarse-to-fine"] == ssgn.SSGNConfig()
+    assert {c.taps for c in plain.values()} == {"fusion", "all", "single", "best"}
+    for name, config in paired.items():
+        assert config.decoder in name and config.aligned == name.startswith(("literal", "aligned"))
+        assert (config.network == "cvae") == name.startswith("literal: ")
+    assert not any(config.aligned for config in plain.values())
+
+
+# The paper, literally ---------------------------------------------------------------------
+
+
+def test_the_literal_presets_have_the_published_values_and_take_changes():
+    paper, small = ssgn.SSGNConfig.paper(), ssgn.SSGNConfig.paper_small(aligned=False)
+    assert (paper.hidden, paper.latent, paper.draws, paper.epochs) == (2048, 1024, 100, 25)
+    assert (paper.learning_rate, paper.batch_size, paper.back) == (2e-4, 128, 10.0)
+    assert not paper.skip and paper.classifier == "linear" and paper.kl == paper.latent
+    assert paper.aligned and not small.aligned
+    sizes = {"hidden", "latent", "kl", "learning_rate", "epochs", "aligned"}
+    differing = {name for name in vars(paper) if getattr(paper, name) != getattr(small, name)}
+    assert differing == sizes
+    with pytest.raises(TypeError, match="unexpected"):
+        ssgn.SSGNConfig.paper(width=3)
+
+
+@pytest.fixture
+def literal(build):
+    return given(
+        build,
+        **{
+            **vars(ssgn.SSGNConfig.paper_small()),
+            "hidden": 24,
+            "latent": 4,
+            "kl": 4.0,
+            "aligned": False,
+            "taps": "fusion",
+        },
+    )
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_literal_network_has_the_layers_of_the_cvae(literal, batch, decoder):
+    model = literal(decoder=decoder).train()
+    widths = [layer.out_features for layer in model.encoder if isinstance(layer, nn.Linear)]
+    assert widths == [48, 24, 8]
+    kinds = [type(layer).__name__ for layer in model.encoder]
+    assert kinds == [
+        "Linear",
+        "ReLU",
+        "BatchNorm1d",
+        "Dropout",
+        "Linear",
+        "ReLU",
+        "BatchNorm1d",
+        "Linear",
+        "Tanh",
+    ]
+    mu, log_var = model.encode(batch["v"], batch["x"])
+    assert mu.abs().max() <= 1 and log_var.abs().max() <= 1
+    assert "back" in model.objective(**batch)
+    assert not any(isinstance(layer, nn.LayerNorm) for layer in model.modules())
+
+
+def test_raw_features_that_are_never_negative_are_synthesized_so(literal, batch):
+    model = literal()
+    model.nonnegative[:] = torch.arange(16) < 8
+    f, c = model.decode(batch["noise"], batch["x"], batch["s"])
+    for out in (f, c):
+        assert (out[:, :8] >= 0).all() and (out[:, 8:] < 0).any()
+    standardized = literal(standardize=True)
+    assert not hasattr(standardized, "nonnegative")
+    assert (standardized.decode(batch["noise"], batch["x"], batch["s"])[0] < 0).any()
+
+
+def test_raw_features_go_in_as_they_are(literal):
+    rows = torch.randn(5, 24)
+    model = literal()
+    assert torch.equal(model.sketch_input(rows), rows[:, model.columns])
+
+
+def test_a_literal_model_survives_saving(literal, tmp_path, batch):
+    model = literal().eval()
+    model.save(tmp_path / "model")
+    again = SSGN.load(tmp_path / "model")
+    args = batch["noise"], batch["x"], batch["s"]
+    assert torch.equal(again.decode(*args)[0], model.decode(*args)[0])

@@ -116,7 +116,7 @@ def test_impossible_options_are_named(trained, fit, queries):
 
 def test_synthesize_is_not_told_a_label():
     assert list(inspect.signature(ssgn.synthesize).parameters) == [
-        "model", "sketch", "draws", "seed", "stage", "oracle", "chunk",
+        "model", "sketch", "draws", "seed", "stage", "oracle", "candidates", "chunk",
     ]  # fmt: skip
 
 
@@ -147,6 +147,40 @@ def test_an_oracle_goes_with_an_oracle_model_only(trained, oracle, fit, queries,
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_candidates_make_the_condition_an_average_of_their_word_vectors(fit, queries, world):
+    model, _ = fit(condition="regression", epochs=1)
+    x, words = model.sketch_input(queries), world.sem[world.feats.unseen]
+    s = model.standardize_semantics(words)
+    cosine = F.normalize(model.condition(x), dim=1) @ F.normalize(s, dim=1).T
+    weights = (cosine / 0.1).softmax(1)
+    assert close(retrieval.named(model, x, words), weights)
+    z = torch.randn(1, 4, generator=torch.Generator().manual_seed(0)).expand(len(x), -1)
+    got = ssgn.synthesize(model, queries, draws=1, candidates=words)
+    assert close(got, model.decode(z, x, weights @ s)[0])
+    unseen = world.feats.part("unseen")
+    want = ssgn.evaluate(
+        ssgn.synthesize(model, queries, candidates=words),
+        ssgn.embed(model, unseen.photo),
+        unseen.sketch_labels,
+        unseen.photo_labels,
+        (5, 10),
+    )
+    assert ssgn.evaluate_unseen(model, world.feats, candidates=words) == want
+    uniform = retrieval.named(model, x, words, temperature=float("inf"))
+    assert close(uniform, torch.full_like(uniform, 1 / len(words)))
+
+
+def test_candidates_need_a_model_with_a_word_vector_as_its_condition(fit, queries, world):
+    single, _ = fit(decoder="single-stage", epochs=1)
+    contrastive, _ = fit(condition="contrastive", epochs=1)
+    for model in (single, contrastive):
+        with pytest.raises(ValueError, match="candidates need a two-stage model"):
+            ssgn.synthesize(model, queries, candidates=world.sem)
+    model, _ = fit(condition="convex", epochs=1)
+    with pytest.raises(ValueError, match="candidates have 5 numbers, the model's words 6"):
+        ssgn.synthesize(model, queries, candidates=world.sem[:, :5])
 
 
 def test_the_oracle_is_each_querys_own_standardized_word_vector(oracle, world, queries):

@@ -72,6 +72,76 @@ def test_the_user_can_map_a_class_to_other_words(file):
         ssgn.class_vectors(["sun"], file, words={"dgo": "cat"})
 
 
+WHOLE = {
+    "alarm_clock": [1, 1],
+    "alarm": [9, 0],
+    "clock": [0, 9],
+    "car_(sedan)": [2, 2],
+    "hot-air_balloon": [3, 3],
+    "pipe_(for_smoking)": [4, 4],
+    "smoking": [7, 7],
+    "pipe": [8, 8],
+    "table_lamp": [5, 5],
+    "cat-": [6, 6],
+    "cat": [1, 2],
+    "Alarm-Clock": [8, 9],
+    "alarm-clock": [9, 9],
+    "hotdog": [2, 3],
+    "The_Tower": [4, 3],
+}
+
+
+@pytest.fixture(params=["text", "binary"])
+def per_class(request, tmp_path):
+    """A file with vectors for whole names, in each format."""
+    if request.param == "text":
+        (tmp_path / "w.txt").write_text(text(WHOLE))
+        return tmp_path / "w.txt"
+    each = (f"{w} ".encode() + struct.pack("<2f", *v) for w, v in WHOLE.items())
+    (tmp_path / "w.bin").write_bytes(f"{len(WHOLE)} 2\n".encode() + b"".join(each))
+    return tmp_path / "w.bin"
+
+
+@pytest.mark.parametrize(
+    "name, vector",
+    [
+        *(
+            (name, [1, 1])
+            for name in ("alarm clock", "alarm_clock", "Alarm-clock", "alarm (clock)")
+        ),
+        *((name, [2, 2]) for name in ("car (sedan)", "car_(sedan)", "car sedan")),
+        *((name, [3, 3]) for name in ("hot air balloon", "hot-air balloon")),
+        ("clock alarm", [4.5, 4.5]),  # no line for this whole name: the mean
+        ("cat", [1, 2]),  # not "cat-", which is one word
+        ("pipe (for smoking)", [4, 4]),  # its own name before the package's replacement
+        ("tablelamp", [5, 5]),  # a whole name that the package replaces this one by
+        ("hot-dog", [2, 3]),
+        ("The Tower", [4, 3]),
+    ],
+)
+def test_a_vector_for_the_whole_name_is_taken_instead_of_the_mean(per_class, name, vector):
+    assert ssgn.class_vectors([name], per_class).tolist() == [vector]
+
+
+def test_a_name_is_looked_up_in_place_of_a_whole_one_if_the_user_says_so(per_class):
+    got = ssgn.class_vectors(
+        ["alarm clock", "x"], per_class, words={"alarm clock": "cat", "x": "car_(sedan)"}
+    )
+    assert got.tolist() == [[1, 2], [2, 2]]
+
+
+def test_a_whole_name_that_a_file_lacks_is_named_with_its_missing_words(per_class):
+    with pytest.raises(ssgn.MissingWordError, match="class 'table clock': 'table'[.;]"):
+        ssgn.class_vectors(["alarm clock", "table clock"], per_class)
+
+
+def test_a_replaced_name_of_one_word_is_used_if_a_file_has_only_that(tmp_path):
+    (tmp_path / "w.txt").write_text("tablelamp 1 2\ncat 3 4\n")
+    assert ssgn.class_vectors(["tablelamp"], tmp_path / "w.txt").tolist() == [[1, 2]]
+    (tmp_path / "w.txt").write_text("tablelamp 1 2\ntable 3 4\nlamp 5 6\n")
+    assert ssgn.class_vectors(["tablelamp"], tmp_path / "w.txt").tolist() == [[4, 5]]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -3,9 +3,11 @@
 import csv
 import importlib
 import io
+import json
 import os
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from ssgn.studies import (
     bootstrap,
     level,
     open_ledger,
+    over_seeds,
     ratio,
     ratios,
     read_ledger,
     select,
+    shared,
     table,
     values,
 )
@@ -30,6 +34,7 @@ from ssgn.train import History
 
 pytestmark = pytest.mark.usefixtures("cache")
 CALLS = []
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,18 @@ class Slow(Spy):
     @staticmethod
     def hook():
         pass
+
+
+@dataclass(frozen=True)
+class ClosedForm(Spy):
+    """A method that has the same result with every seed."""
+
+    trained: bool = False
+
+
+def rounded(metrics):
+    """The metrics as a run has them."""
+    return {key: round(value, 5) for key, value in metrics.items()}
 
 
 @pytest.fixture
@@ -117,8 +134,9 @@ def test_a_study_runs_every_variant_on_every_split_with_every_seed(run, world, c
     ]
     row, feats = rows[5], world.feats.with_split(splits[1])
     model, history = fit(feats, seed=1, epochs=1, decoder="single-stage")
-    assert {**row, **ssgn.evaluate_unseen(model, feats, (5,))} == row
-    assert row["validation"] == history.epochs[0]["validation"] and row["best_epoch"] == 1
+    assert {**row, **rounded(ssgn.evaluate_unseen(model, feats, (5,)))} == row
+    assert row["validation"] == round(history.epochs[0]["validation"], 5)
+    assert row["best_epoch"] == 1
 
 
 def test_a_run_says_what_it_is_and_where_it_was_made(run, monkeypatch):
@@ -154,11 +172,63 @@ def test_metrics_without_leaked_classes_stand_beside_the_others(run, world):
     with pytest.warns(ssgn.LeakWarning):
         (row,) = run(feats=feats)
     method, _ = Spy().fit(feats, world.sem, seed=0)
-    want = ssgn.evaluate_unseen(method, feats, (5,), leaked=False)
+    want = rounded(ssgn.evaluate_unseen(method, feats, (5,), leaked=False))
     assert {key: row[key + studies.WITHOUT_LEAKS] for key in want} == want
     assert row["mAP@all" + studies.WITHOUT_LEAKS] != row["mAP@all"]
+    shown = list(ssgn.leaked_unseen(feats).values())
+    each = row["per_class" + studies.WITHOUT_LEAKS]
+    assert len(each) == shown.count([]) == 5 and len(row["per_class"]) == 8
+    # The gallery is smaller without leaked classes, so no class is harder.
+    among = [ap for ap, by in zip(row["per_class"], shown, strict=True) if not by]
+    assert (np.array(each) >= among).all()
+    assert np.mean(each) * 1e-4 == pytest.approx(row["mAP@all" + studies.WITHOUT_LEAKS], abs=1e-4)
     (row,) = run()  # of a backbone that nothing is known of
     assert not [key for key in row if key.endswith(studies.WITHOUT_LEAKS)]
+
+
+def test_nothing_is_stored_without_leaked_classes_if_few_classes_remain(run, world):
+    unseen = ("zebra", "bat", "tree", "tiger", "giraffe", "banana", "saw", "cow")
+    classes = (*world.feats.classes[:24], *unseen)
+    split, about = replace(world.feats.split, unseen=unseen), {"backbone": "vgg16", "weights": "x"}
+    feats = replace(world.feats, classes=classes, split=split, provenance=about)
+    assert list(ssgn.leaked_unseen(feats).values()).count([]) == studies.FEWEST - 1
+    with pytest.warns(ssgn.LeakWarning):
+        (row,) = run(feats=feats)
+    assert not [key for key in row if key.endswith(studies.WITHOUT_LEAKS)]
+
+
+def test_a_closed_form_runs_with_the_first_seed_only(run, calls):
+    rows = run({"form": ClosedForm("form"), "spy": Spy()}, (3, 1), splits=[0, 1])
+    assert [(r["split"], r["seed"], r["variant"]) for r in rows] == [
+        (f"seed-{i}", seed, name)
+        for i in (0, 1)
+        for seed, name in ((3, "form"), (3, "spy"), (1, "spy"))
+    ]
+    assert calls() == ["form", "spy", "spy"] * 2
+
+
+def test_a_run_keeps_the_metrics_that_are_asked_for(run, calls, tmp_path):
+    whole, few = run(ks=(5, 25)), run(ks=(5, 25), metrics=studies.SLIM)
+    assert len(calls()) == 2
+    metrics = [key for key in few[0] if key.startswith(("mAP", "P@"))]
+    assert metrics == ["mAP@all", "P@5", "mAP@5/k", "P@25", "mAP@25/k"]
+    assert {**whole[0], **{key: few[0][key] for key in (*metrics, "per_class")}} == whole[0]
+    for wrong in ("P@7", "map", "mAP@5/K"):
+        with pytest.raises(ValueError, match=f"unknown metric '{wrong}'; available: mAP@all, P@5"):
+            run(metrics=["mAP@all", wrong])
+    with pytest.raises(ValueError, match="metrics must be a list of names, got 'mAP@all'"):
+        run(metrics="mAP@all")
+
+
+def test_a_named_ledger_is_small_and_has_a_run_per_line(run, tmp_path):
+    path, names = tmp_path / "runs.json", {f"all layers, variant {i}": Spy(str(i)) for i in "abcd"}
+    rows = run(names, ledger=path, ks=(5, 25), metrics=studies.SLIM)
+    lines = path.read_text().splitlines()
+    assert [json.loads(line.strip(" ,")) for line in lines if '"variant"' in line] == rows
+    # 25 unseen classes of Sketchy, 12 of which have leaked, and the longest names of a split.
+    more = 5 * (25 - 8) + 5 * 13 + 2 * len(studies.WITHOUT_LEAKS) + 40
+    assert max(len(line) for line in lines if '"variant"' in line) + more < 600
+    assert read_ledger(path)["runs"] == rows
 
 
 def test_baselines_stand_beside_configurations(run, world, config):
@@ -170,9 +240,10 @@ def test_baselines_stand_beside_configurations(run, world, config):
     }
     rows = {row["variant"]: row for row in run(variants)}
     model, history = baselines.sae(world.feats, world.sem, "single", device="cpu")
-    assert {**rows["sae"], **ssgn.evaluate_unseen(model, world.feats, (5,))} == rows["sae"]
+    want = rounded(ssgn.evaluate_unseen(model, world.feats, (5,)))
+    assert {**rows["sae"], **want} == rows["sae"]
     assert rows["sae"]["best_epoch"] == 0
-    assert rows["sae"]["validation"] == max(history.column("validation"))
+    assert rows["sae"]["validation"] == round(max(history.column("validation")), 5)
     assert rows["regression"]["best_epoch"] in (1, 2) and rows["oracle"]["mAP@all"] > 0
     none = world.feats.with_split(replace(world.feats.split, validation=()))
     assert [row["validation"] for row in run(variants, feats=none)] == [None] * 4
@@ -470,6 +541,15 @@ def test_a_ledger_of_another_version_names_the_command_that_makes_it_anew(tmp_pa
         read_ledger(tmp_path / "nowhere.json")
 
 
+def test_ledgers_of_the_format_before_per_class_numbers_stay_readable():
+    runs = read_ledger(ROOT / "book/results/doodle-emoji-cpu.json")["runs"]
+    full = "SSGN: fusion, coarse-to-fine"
+    assert len(values(runs, full, "mAP@5/k" + studies.WITHOUT_LEAKS)) >= 5
+    assert len(ratios(runs, full, "fusion, single-stage")) >= 5
+    with pytest.raises(ValueError, match="no runs with the average precision of each class; rec"):
+        level(runs, full)
+
+
 def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
@@ -538,10 +618,10 @@ def test_select_trains_on_every_fold_without_the_unseen_classes(world, config, f
     assert [r["coarse"] is None for r in rows[:3]] == [False, True, False]
     there = feats.with_split(studies.folds(feats.split, feats.classes, 2)[1])
     model, history = fit(there)
-    assert rows[3]["mAP@all"] == history.epochs[-1]["validation"]
+    assert rows[3]["mAP@all"] == round(history.epochs[-1]["validation"], 5)
     held_out = there.part("validation")
     coarse = ssgn.retrieval.evaluate_all(model, held_out, (), stage="coarse")["mAP@all"]
-    assert rows[3]["coarse"] == pytest.approx(coarse)
+    assert rows[3]["coarse"] == pytest.approx(coarse, abs=1e-5)
 
     sem = world.sem.clone()
     sem[feats.unseen] = 77.0
@@ -637,9 +717,93 @@ def test_resampling_is_repeatable_and_gives_back_what_does_not_vary():
     assert bootstrap(runs, ["a", "b"], n=20).shape == (20, 2)
 
 
+def closed(runs, name):
+    """The runs, with one seed of a variant, as of a closed form."""
+    return [run for run in runs if run["variant"] != name or run["seed"] == 0]
+
+
+def test_an_interval_of_a_ratio_to_a_closed_form_covers_the_truth():
+    rng, hits = np.random.default_rng(2), []
+    for i in range(100):
+        runs = closed(made_up(rng, ("b", "a")), "b")
+        mean, low, high = ratio(runs, "a", "b", paired=False, n=300, seed=i)
+        hits.append(low <= 1.1 <= high)
+        assert low < mean < high
+    assert 0.86 <= np.mean(hits) <= 1
+
+
+def test_an_interval_over_seeds_covers_the_mean_of_seeds_on_the_same_splits_and_classes():
+    """It is narrower than the one over splits and classes too, which it does not speak of."""
+    rng, hits, widths = np.random.default_rng(3), [], []
+    for _ in range(200):
+        runs = [{"variant": "a", "split": split, "seed": seed,
+                         "per_class": (0.3 + 0.2 * split + rng.normal(0, 0.03, 12)) * 1e4}
+                        for split in (0, 1) for seed in range(3)]  # fmt: skip
+        mean, low, high = over_seeds(runs, "a")
+        assert mean == pytest.approx(level(runs, "a", n=20)[0]) and low < mean < high
+        hits.append(low <= 0.4 <= high)
+        widths.append([high - low, np.ptp(level(runs, "a", n=200)[1:])])
+    assert 0.9 <= np.mean(hits) < 1
+    assert np.mean(widths, 0)[0] < np.mean(widths, 0)[1]
+
+
+def test_seeds_are_divided_one_by_one_or_by_the_only_one():
+    runs = [
+        {"variant": name, "split": split, "seed": seed, "per_class": [1000 * value] * 5}
+        for split in "xy"
+        for name, values in (("a", (2, 3, 4)), ("b", (1, 2, 4)))
+        for seed, value in enumerate(values)
+    ]
+    mean, low, high = over_seeds(runs, "a", "b")
+    assert mean == pytest.approx(1.5) and high - mean == pytest.approx(mean - low) and low < 1
+    assert over_seeds(closed(runs, "b"), "a", "b")[0] == pytest.approx(3)
+    assert over_seeds(closed(runs, "b"), "b", "a")[0] == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
+    mean, low, high = over_seeds(closed(runs, "b"), "b")
+    assert mean == pytest.approx(0.1) and np.isnan([low, high]).all()
+    # A seed that a split lacks is left out.
+    assert over_seeds(runs[:-1], "b")[0] == pytest.approx(0.15)
+    with pytest.raises(ValueError, match="'a' and 'c': no seed was run on every split"):
+        over_seeds(runs, "a", "c")
+
+
+def test_levels_and_ratios_without_leaked_classes_have_per_class_numbers_of_their_own():
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    key = "per_class" + studies.WITHOUT_LEAKS
+    few = [r if r["split"] < "1" else {**r, key: r["per_class"][:6] / 2} for r in runs]
+    halves = [{**r, "per_class": r[key]} for r in few if key in r]
+    for read in (
+        lambda runs, **options: level(runs, "a", n=50, **options),
+        lambda runs, **options: ratio(runs, "a", "b", n=50, **options),
+        lambda runs, **options: over_seeds(runs, "a", "b", **options),
+        lambda runs, **options: table({"x": runs}, n=50, **(options)),
+        lambda runs, **options: bootstrap(runs, ["a", "b"], n=50, **options).tolist(),
+    ):
+        assert read(few, without_leaks=True) == read(halves) != read(few)
+    with pytest.raises(ValueError, match="'a' has no runs with .* without leaked classes; record"):
+        level(runs, "a", without_leaks=True)
+
+
+def test_variants_are_compared_on_the_splits_and_seeds_of_both():
+    runs = made_up(np.random.default_rng(0), ("a", "b", "closed"))
+    keys = {(r["split"], r["seed"]) for r in runs}
+    less = [r for r in runs if r["variant"] != "b" or (r["split"] > "1" and r["seed"])]
+    some, paired = shared(iter(less), "a", "b")
+    want = sorted(key for key in keys if key[0] > "1" and key[1])
+    assert paired and sorted((r["split"], r["seed"]) for r in some if r["variant"] == "a") == want
+    assert ratio(some, "a", "b", n=20)[0] > 0
+    with pytest.raises(ValueError, match="'b' has runs of"):
+        ratio(less, "a", "b")
+    some, paired = shared(closed(less, "closed"), "closed", "a")
+    assert not paired and len(some) == len(keys) * 4 / 3
+    some, paired = shared(closed(less, "closed"), "closed", "b")
+    assert not paired and {r["split"] for r in some} == {split for split, _ in want}
+    assert shared([r for r in less if r["variant"] != "a" or r["split"] < "1"], "a", "b")[0] == []
+    assert shared(less, "a", "c")[0] == []
+
+
 def test_variants_that_cannot_be_compared_are_named():
     runs = made_up(np.random.default_rng(0), ("a", "b"))
-    with pytest.raises(ValueError, match="'c' has runs of \\[\\]"):
+    with pytest.raises(ValueError, match="'c' has no runs with the average precision of each"):
         level(runs, "c")
     less = [r for r in runs if r["variant"] == "a" or r["seed"]]
     with pytest.raises(ValueError, match="'b' has runs of .*'a' of"):
@@ -672,3 +836,6 @@ def test_a_table_shows_levels_and_what_may_be_the_best():
     assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
     with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
         table({}, "html")
+    # A variant with fewer splits is compared on those.
+    fewer = [r for r in runs if r["variant"] != "clearly worse" or r["split"] > "1"]
+    assert table({"x": fewer}, n=200).count("**") == 2

@@ -84,7 +84,7 @@ def test_each_sketch_comes_with_a_photo_and_the_facts_of_its_own_class(world, tr
     x, v = trained.sketch_input(world.feats.sketch), trained.photo_input(world.feats.photo)
     semantics = (world.sem - world.sem[:20].mean(0)) / world.sem[:20].std(0, correction=0)
     batches, drawn = batches_of(trained, world.feats, world.sem), set()
-    for _ in range(20):
+    for _ in range(25):
         for bx, bv, bs, bmean, by, noise in batches:
             assert noise.shape == (len(bx), 4)
             for i in range(0, len(by), 9):
@@ -207,6 +207,52 @@ def test_training_leaves_its_inputs_alone(world, fit):
     fit(epochs=1)
     after = (world.feats.sketch, world.feats.photo, world.sem)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("steps, each", [(40, 10), (3, 1), (0, 4)])
+def test_steps_set_the_length_of_a_training_whatever_the_number_of_sketches(
+    world, config, steps, each
+):
+    """240 sketches in batches of up to 60: four per pass."""
+    chosen = config(steps=steps, epochs=max(1, min(steps, 4)), batch_size=60)
+    part, words = world.feats.part("train"), world.sem[:20]
+    given = (part.sketch, part.photo, words, part.classes)
+    model = ssgn.SSGN(chosen, part.columns(chosen.taps), 24, *given)
+    batches = train.Batches(model, part, words, 0)
+    sizes = [len(x) for x, *_ in batches]
+    assert len(batches) == each and sizes == [60] * each
+    if each >= 4:  # no sketch comes a second time before each has come once
+        first = torch.cat([x for x, *_ in batches])[:240]
+        assert len(first.unique(dim=0)) == 240
+
+
+def test_no_batch_is_left_with_one_sketch(fit):
+    """Batch normalization needs two: 240 sketches in batches of up to 239."""
+    fit(network="cvae", epochs=1, batch_size=239)
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        fit(network="cvae", epochs=1, batch_size=1)
+
+
+def test_the_literal_configuration_trains(world, fit):
+    changes = {**vars(ssgn.SSGNConfig.paper_small(aligned=False)), "hidden": 32, "taps": "fusion"}
+    model, history = fit(**{**changes, "epochs": 2})
+    assert history.column("back")[1] < history.column("back")[0]
+    assert ssgn.evaluate_unseen(model, world.feats)["mAP@all"] > 0
+
+
+def test_the_optimizer_of_the_cvae_keeps_its_rate(fit, monkeypatch):
+    made = []
+
+    def spied(model, steps, original=train.optimization):
+        made.append(original(model, steps))
+        return made[-1]
+
+    monkeypatch.setattr(train, "optimization", spied)
+    fit(optimizer="adam", epochs=2, learning_rate=1e-3)
+    fit(optimizer="adamw", epochs=2, learning_rate=1e-3)
+    (adam, _), (adamw, _) = made
+    assert type(adam) is torch.optim.Adam and adam.param_groups[0]["betas"] == (0.5, 0.999)
+    assert adam.param_groups[0]["lr"] == 1e-3 and adamw.param_groups[0]["lr"] < 1e-9
 
 
 def test_evaluating_between_epochs_does_not_change_training(world, fit, monkeypatch):
@@ -387,7 +433,7 @@ def test_a_diverged_loss_is_named(fit, monkeypatch, name):
     original = getattr(losses, name)
     monkeypatch.setattr(losses, name, lambda *a: original(*a) * math.inf)
     with pytest.raises(ssgn.DivergedError, match=f"epoch 1 of seed 0: {name}, total"):
-        fit(classifier="linear", condition="regression", batch_size=1000)
+        fit(classifier="linear", condition="regression", batch_size=1000, back=1.0)
 
 
 @pytest.mark.parametrize("domain", ["sketch", "photo"])

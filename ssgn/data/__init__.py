@@ -62,7 +62,8 @@ def load_dataset(name: str = "doodle-emoji", *, split=None, **options):
             ``root``.
         split: a :class:`~ssgn.data.Split`, the name of a stored split (``"sketchy-104-21"``), or a
             seed to draw one; by default the dataset's own stored split.
-        options: of the dataset's own loader, such as ``sketches_per_class`` or ``root``, the folder
+        options: of the dataset's own loader, such as ``sketches_per_class``; ``classes``, a part of
+            a published dataset's classes, see :func:`~ssgn.data.sketchy`; or ``root``, the folder
             with the unpacked data, see :func:`~ssgn.data.data_root`.
 
     Returns:

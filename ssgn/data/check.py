@@ -15,7 +15,7 @@ from ..machine import reason
 from . import folders
 from .dataset import NEEDS, Split, not_read
 from .doodle_photo import survey_photos
-from .folders import HALVES, Survey, some
+from .folders import HALVES, Classes, Survey, some
 
 CHECKED: dict[str, Callable[..., Survey]] = {
     "doodle-photo": survey_photos,
@@ -41,20 +41,30 @@ class Report:
     advice: str = ""
 
 
-def check_dataset(name: str, root: Path | str | None = None, *, progress: bool = True) -> Report:
+def check_dataset(
+    name: str,
+    root: Path | str | None = None,
+    *,
+    classes: Classes = None,
+    progress: bool = True,
+) -> Report:
     """Look for everything that belongs to a dataset, and read every image once.
 
     Args:
         name: a dataset that is read from folders.
         root: the dataset's folder, see :func:`~ssgn.data.data_root`.
+        classes: check only these, see :func:`~ssgn.data.sketchy`; published datasets only.
         progress: show a progress bar.
 
     Raises:
-        ValueError: a dataset that is not read from folders.
+        ValueError: a dataset that is not read from folders or has no published classes, or an
+            unknown class.
     """
     if name not in CHECKED:
         raise ValueError(f"cannot check {name!r}; available: {', '.join(CHECKED)}")
-    survey = CHECKED[name](root)
+    if classes is not None and name in ("doodle-photo", "folder"):
+        raise ValueError(f"cannot check some classes of {name!r}; leave out classes")
+    survey = CHECKED[name](root) if classes is None else CHECKED[name](root, classes=classes)
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
         survey.problems,
@@ -64,7 +74,7 @@ def check_dataset(name: str, root: Path | str | None = None, *, progress: bool =
     for half in HALVES:
         n = len(getattr(survey, half))
         counted = f"{n:,} {half} images"
-        if half in survey.layout.counts:
+        if half in survey.layout.counts and classes is None:
             low, high = survey.layout.counts[half]
             published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             report.found.append(f"{counted}; published: {published}")
@@ -111,7 +121,10 @@ def what_a_split_tells(survey: Survey) -> list[str]:
     """How many classes the default split holds out, and what a result on so many can tell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the line says how many are held out
-        split = Split.of(survey.layout.split, survey.classes)
+        try:
+            split = Split.of(survey.layout.split, survey.classes)
+        except ValueError as error:  # too few of the published classes
+            return [str(error)]
     n = len(split.unseen)
     lines = [f"split {split.name}: {split.counts(survey.classes)}"]
     counts = Counter(file.label for file in survey.photo)

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ..machine import digest, in_lines, name_list, printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
+TABLES = Path(__file__).parent / "tables"
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
 INK_MARGIN = 0.08  # of the side: keeps strokes off the border, where convolutions see padding
 
@@ -376,27 +377,30 @@ class Split:
         Raises:
             ValueError: an unknown name, or a damaged file.
         """
-        known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
-        if name not in known:
-            raise ValueError(f"unknown split {name!r}; the package has: {', '.join(known)}")
-        content = read_json(known[name])
+        path, content = _stored(name)
         try:
             return cls(content.get("unseen"), content.get("validation"), name=name)
         except ValueError as error:
-            raise ValueError(f"{known[name]} is damaged: {error}. Install ssgn again") from error
+            raise ValueError(f"{path} is damaged: {error}. Install ssgn again") from error
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
         """Turn a split, the name of a stored split or a seed into a split.
 
+        If the classes are a part of a published dataset's, its stored splits are cut to them, and
+        the name says so: ``"tuberlin-220-30, 116 of 250 classes"`` [O].
+
         Args:
-            classes: C class names, for a seed to draw from.
+            classes: C class names, for a seed to draw from, or to cut a stored split to.
 
         Raises:
-            ValueError: a name that no stored split has, or none of the three.
+            ValueError: a name that no stored split has, a split that keeps fewer than 2 unseen or 2
+                pseudo-unseen classes when it is cut, or none of the three.
         """
         if isinstance(split, str):
-            return cls.stored(split)
+            stored, dataset = cls.stored(split), _stored(split)[1].get("dataset")
+            whole = read_json(TABLES / f"{dataset}.json")["classes"] if dataset else []
+            return stored._cut(classes, len(whole)) if set(classes) < set(whole) else stored
         if isinstance(split, Integral):
             return cls.drawn(classes, int(split))
         if not isinstance(split, cls):
@@ -433,6 +437,26 @@ class Split:
             for part in (self.unseen, self.validation)
         )
         return replace(self, unseen=unseen, validation=validation)
+
+    def _cut(self, classes: Sequence[str], total: int) -> "Split":
+        """The same split cut to some of the ``total`` classes that it was published for."""
+        cut = self.within(classes)
+        for role, called in (("unseen", "unseen"), ("validation", "pseudo-unseen")):
+            if (left := len(getattr(cut, role))) < 2:
+                raise ValueError(
+                    f"split {self.name} has {left} of its {len(getattr(self, role))} {called} "
+                    f"classes among the {len(classes)} chosen ones, and at least 2 are needed. "
+                    "Choose more classes, another split, or a seed to draw one"
+                )
+        return replace(cut, name=f"{self.name}, {len(classes)} of {total} classes")
+
+
+def _stored(name: str) -> tuple[Path, dict]:
+    """The file of a stored split, and its content."""
+    known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
+    if name not in known:
+        raise ValueError(f"unknown split {name!r}; the package has: {', '.join(known)}")
+    return known[name], read_json(known[name])
 
 
 SplitLike = Split | str | int | None  # see Split.of; None is a dataset's own

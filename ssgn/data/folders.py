@@ -24,14 +24,22 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..machine import cache_dir, digest, printable, reason
+from ..machine import cache_dir, digest, name_list, printable, reason
 from ..moved import moved
-from .dataset import DataError, Dataset, ImageFiles, Split, SplitLike, not_read, readable_endings
+from .dataset import (
+    TABLES,
+    DataError,
+    Dataset,
+    ImageFiles,
+    Split,
+    SplitLike,
+    not_read,
+    readable_endings,
+)
 from .sketch import as_sketch
 
 __getattr__ = moved(__name__)
 
-TABLES = Path(__file__).parent / "tables"
 SUFFIXES = readable_endings()
 HALVES = ("sketch", "photo")
 # How the names of hidden folders, and of those that systems and servers add, begin.
@@ -43,6 +51,8 @@ SYSTEM = (
 FIRST_25 = "9765c974e46e5d02376099d88e49036867edd4bd91d9069082102f6f873baee7"
 Root = Path | str | None
 Aliases = Mapping[str, str] | None
+AVAILABLE = "available"  # as classes: those that have images in both halves
+Classes = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,9 @@ class Survey:
 
     Attributes:
         classes: the C class names.
-        known: the class of every known spelling, by :func:`plain`.
+        known: the class of every known spelling, by :func:`plain`. Folders of classes that are not
+            among ``classes`` are passed over.
+        available: whether classes without images in both halves are passed over too.
         sketch, photo: the image files of each half.
         problems: what is wrong, each with what to do about it. If empty, nothing is missing.
         notes: what else is worth knowing.
@@ -109,6 +121,7 @@ class Survey:
     root: Path
     classes: tuple[str, ...]
     known: dict[str, str] = field(default_factory=dict)
+    available: bool = False
     sketch: list[File] = field(default_factory=list)
     photo: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -147,6 +160,7 @@ def sketchy(
     extended: bool = True,
     aliases: Aliases = None,
     first: int | None = None,
+    classes: Classes = None,
 ) -> Dataset:
     """Sketchy-Extended: 125 classes, 75,471 to 75,481 sketches, 12,500 + 60,502 photos [A].
 
@@ -162,23 +176,27 @@ def sketchy(
         aliases: the classes of folders whose spelling is unknown, by folder name.
         first: take only so many sketches and photos of each class, the first by file name, without
             extension photos. With 25, their names are checked, so that everybody who has the
-            published archive measures with the same 6,250 images.
+            published archive measures with the same 6,250 images (not if ``classes`` are chosen).
+        classes: take only these of the 125 classes, by name; or ``"available"``: those that have
+            images in both halves. Folders of the others are passed over, and missing ones do not
+            matter. A stored split is cut to these classes, and its name says so, see
+            :meth:`Split.of() <ssgn.data.Split.of>`.
 
     Raises:
         DataError: something is missing or cannot be assigned to a class; the message says what to
             do. With ``first=25``, also if these are not the published files.
-        ValueError: an alias for an unknown class, a split with other classes, or ``first`` below 1
-            or with extension photos.
+        ValueError: an unknown class in ``classes`` or ``aliases``, a split with other classes or
+            with too few after the cut, or ``first`` below 1 or with extension photos.
     """
     if first is not None and (extended or first < 1):
         raise ValueError(f"first is {first}; it must be at least 1, and extended=False")
-    survey = survey_sketchy(root, extended, aliases)
+    survey = survey_sketchy(root, extended, aliases, classes)
     if first is not None:
         survey.sketch, survey.photo = (
             _first(half, first) for half in (survey.sketch, survey.photo)
         )
         names = digest(*(file.name for file in survey.sketch + survey.photo))
-        if first == 25 and names != FIRST_25 and not survey.problems:
+        if first == 25 and classes is None and names != FIRST_25 and not survey.problems:
             survey.wrong(
                 f"{survey.root} has other images among the first 25 of each class than the "
                 "published archive, so results could not be compared. Unpack the archive again, or "
@@ -197,21 +215,26 @@ def _first(files: Sequence[File], n: int) -> list[File]:
     return [file for _, of_class in each for file in islice(of_class, n)]
 
 
-def tuberlin(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
+def tuberlin(
+    split: SplitLike = None, root: Root = None, aliases: Aliases = None, classes: Classes = None
+) -> Dataset:
     """TU-Berlin-Extended: 250 classes, 20,000 sketches, 204,489 photos (or 204,070) [A].
 
     Args:
         split: see :func:`~ssgn.data.load_dataset`; by default ``tuberlin-220-30``.
         root: the folder with ``png`` and ``ImageResized``, see :func:`data_root`.
         aliases: the classes of folders whose spelling is unknown, by folder name.
+        classes: take only these of the 250 classes, as of :func:`sketchy`.
 
     Raises:
         DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(survey_published("tuberlin", root, aliases), split)
+    return _dataset(survey_published("tuberlin", root, aliases, classes), split)
 
 
-def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases = None) -> Dataset:
+def quickdraw_ext(
+    split: SplitLike = None, root: Root = None, aliases: Aliases = None, classes: Classes = None
+) -> Dataset:
     """QuickDraw-Extended: 110 classes, 330,000 sketches, 204,000 photos.
 
     Args:
@@ -219,11 +242,12 @@ def quickdraw_ext(split: SplitLike = None, root: Root = None, aliases: Aliases =
         root: the folder with ``QuickDraw_sketches_final`` and ``QuickDraw_images_final``, see
             :func:`data_root`.
         aliases: the classes of folders whose spelling is unknown, by folder name.
+        classes: take only these of the 110 classes, as of :func:`sketchy`.
 
     Raises:
         DataError, ValueError: as of :func:`sketchy`.
     """
-    return _dataset(survey_published("quickdraw-ext", root, aliases), split)
+    return _dataset(survey_published("quickdraw-ext", root, aliases, classes), split)
 
 
 def folder(split: SplitLike = None, root: Root = None) -> Dataset:
@@ -263,6 +287,23 @@ def data_root(name: str, root: Root = None) -> Path:
     return (Path(chosen).expanduser() if chosen else cache_dir() / "raw") / name
 
 
+def listed_classes(file: Path | str) -> list[str]:
+    """Read class names from a text file: one per line, without blank lines and ``#`` comments.
+
+    Raises:
+        ValueError: the file cannot be read as text, or names no class.
+        OSError: there is no such file.
+    """
+    try:
+        lines = Path(file).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text file in UTF-8: {error}") from error
+    names = [name for line in lines if (name := line.split("#")[0].strip())]
+    if not names:
+        raise ValueError(f"{file} names no class; it needs one class name per line")
+    return names
+
+
 def how_to_get(survey: Survey) -> str:
     """What to download and where to put it."""
     layout = survey.layout
@@ -276,22 +317,70 @@ def how_to_get(survey: Survey) -> str:
 # Surveys: everything below a root -------------------------------------------------------------
 
 
-def survey_published(name: str, root: Root = None, aliases: Aliases = None) -> Survey:
+def survey_published(
+    name: str, root: Root = None, aliases: Aliases = None, classes: Classes = None
+) -> Survey:
     """Survey the two halves of a published dataset."""
     table = json.loads((TABLES / f"{name}.json").read_text())
-    known = spellings(table["classes"], {**table["aliases"], **(aliases or {})})
-    survey = Survey(LAYOUTS[name], data_root(name, root), tuple(table["classes"]), known)
+    every = tuple(table["classes"])
+    available = isinstance(classes, str) and classes == AVAILABLE
+    known = spellings(every, {**table["aliases"], **(aliases or {})})
+    chosen = every if classes is None or available else _chosen(name, classes, every, known)
+    survey = Survey(LAYOUTS[name], data_root(name, root), chosen, known, available)
     if survey.root.is_dir():
         survey.sketch, survey.photo = (scan(survey, half) for half in HALVES)
+        if available:
+            _keep_available(survey)
+        if len(survey.classes) < len(every):
+            survey.notes.append(f"{len(survey.classes)} of {len(every)} classes chosen")
     else:
         needs = [_places(survey.layout, half) for half in survey.layout.places]
         survey.wrong(f"There is no folder {survey.root}.{other_root(survey, needs)}")
     return survey
 
 
-def survey_sketchy(root: Root = None, extended: bool = True, aliases: Aliases = None) -> Survey:
+def _chosen(
+    dataset: str, names: Sequence[str], every: Sequence[str], known: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The chosen ones of all classes, in the order of all classes, whatever their spelling."""
+    found = {name: known.get(plain(name)) for name in name_list(names, "classes")}
+    if not found:
+        raise ValueError("classes must hold at least one name")
+    if unknown := [_with_near(name, known) for name, true in found.items() if true is None]:
+        raise ValueError(f"classes not in {dataset}: {'; '.join(unknown)}")
+    return tuple(name for name in every if name in set(found.values()))
+
+
+def _with_near(name: str, known: Mapping[str, str]) -> str:
+    """An unknown name of a class, with similar classes if there are any."""
+    near = _near(name, known)
+    return f"{name!r} (is it {near}?)" if near else repr(name)
+
+
+def _near(name: str, known: Mapping[str, str]) -> str:
+    """The classes with names similar to an unknown one, for messages; empty if none."""
+    near = difflib.get_close_matches(plain(name), known)
+    return " or ".join(dict.fromkeys(repr(known[n]) for n in near))
+
+
+def _keep_available(survey: Survey) -> None:
+    """Keep the classes that have images in both halves."""
+    found = ({file.label for file in half} for half in (survey.sketch, survey.photo))
+    new = {old: i for i, old in enumerate(sorted(set.intersection(*found)))}
+    if not new and not survey.problems:
+        survey.wrong(f"{survey.root} has no class with images in both halves.")
+    survey.classes = tuple(survey.classes[old] for old in new)
+    survey.sketch, survey.photo = (
+        [file._replace(label=new[file.label]) for file in half if file.label in new]
+        for half in (survey.sketch, survey.photo)
+    )
+
+
+def survey_sketchy(
+    root: Root = None, extended: bool = True, aliases: Aliases = None, classes: Classes = None
+) -> Survey:
     """Survey the files of :func:`sketchy`."""
-    survey = survey_published("sketchy", root, aliases)
+    survey = survey_published("sketchy", root, aliases, classes)
     if not extended or not survey.root.is_dir():
         return survey
     own = {(file.label, file.path.stem) for file in survey.photo}
@@ -442,11 +531,12 @@ def scan(survey: Survey, half: str) -> list[File]:
             files += found.popitem()[1]
         else:
             absent.append(name)
-    if absent and half != "extension":
+    if absent and half != "extension" and not survey.available:
         named = f": {', '.join(absent)}" if files else ""
+        way_out = " To go on with the complete classes: --classes available." if files else ""
         survey.wrong(
             f"{where} has no {half} images of {len(absent)} of the {len(folders)} classes{named}. "
-            "Is the archive completely unpacked?"
+            f"Is the archive completely unpacked?{way_out}"
         )
     return files
 
@@ -456,16 +546,16 @@ def _places(layout: Layout, half: str) -> list[str]:
 
 
 def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
-    """The folders of each class in a folder, under any known spelling."""
+    """The folders of each chosen class in a folder, under any known spelling."""
     folders = {name: [] for name in survey.classes}
     for path in class_folders(survey, where):
         if name := survey.known.get(plain(path.name)):
-            folders[name].append(path)
+            if name in folders:
+                folders[name].append(path)
             continue
-        near = difflib.get_close_matches(plain(path.name), survey.known)
-        names = " or ".join(dict.fromkeys(repr(survey.known[n]) for n in near))
+        names = _near(path.name, survey.known)
         survey.wrong(
-            f"{path} is none of the {len(survey.classes)} classes"
+            f"{path} is none of the {len(set(survey.known.values()))} classes"
             + (f"; is it {names}?" if names else ".")
             + f" Rename it, pass aliases={{{path.name!r}: its class}}, or move it away."
         )

@@ -1,0 +1,236 @@
+"""Claims: what a study is to decide, the verdict of its numbers, and sentences checked by them.
+
+A claim names two variants of a study and the ratio that the first must exceed. The chapter *What
+reproduces: the ledger of claims* shows the verdicts.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .config import LOSSES
+from .studies import WITHOUT_LEAKS, over_seeds, ratio, shared, written
+
+
+class ClaimError(AssertionError):
+    """Raised when a sentence says what its numbers do not."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim: the mean average precision of ``a`` over that of ``b`` is above a threshold.
+
+    Attributes:
+        text: the claim in words, such as ``"all layers over the last layer"``.
+        a, b: names of variants.
+        threshold: a ratio; 1.2 for "better by 20%".
+    """
+
+    text: str
+    a: str
+    b: str
+    threshold: float = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs of a study say about a claim.
+
+    Attributes:
+        claim: the claim.
+        ratio, low, high: the ratio and its 95% interval over splits, classes and seeds.
+        seeds_low, seeds_high: the interval over seeds alone, see :func:`~ssgn.studies.over_seeds`.
+        splits, seeds: how many.
+        classes: unseen classes per split, in the split that has the fewest.
+    """
+
+    claim: Claim
+    ratio: float
+    low: float
+    high: float
+    seeds_low: float
+    seeds_high: float
+    splits: int
+    seeds: int
+    classes: int
+
+    @property
+    def word(self) -> str:
+        """``"holds"``, ``"does not hold"``, or ``"open"`` if the threshold is in the interval."""
+        if self.low > self.claim.threshold:
+            return "holds"
+        return "does not hold" if self.high < self.claim.threshold else "open"
+
+    @property
+    def number(self) -> str:
+        """The ratio and its interval, such as ``"× 1.05 [1.02, 1.08]"``.
+
+        They have a third decimal where two would show an end as the threshold.
+        """
+        ends = (self.low, self.high)
+        digits = 3 if any(abs(x - self.claim.threshold) < 0.005 for x in ends) else 2
+        return f"× {self.ratio:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def __str__(self) -> str:
+        return f"{self.number}, {self.word}"
+
+    def sentence(self, words: str, word: str) -> str:
+        """Return words, followed by the number, if the verdict is the one that they say.
+
+        Args:
+            words: what a page says, without its full stop.
+            word: the :attr:`word` for which that is right.
+
+        Raises:
+            ClaimError: the verdict is another one.
+        """
+        return said(self.word == word, f"{words} ({self.number})", f"{self.claim.text}: {self}")
+
+
+def said(condition: bool, words: str, found: object = "the condition is false") -> str:
+    """Return words for a page if the condition on their numbers is true; else fail the build.
+
+    Args:
+        condition: what must be true of the numbers.
+        words: what the page says.
+        found: the numbers, for the message.
+
+    Raises:
+        ClaimError: the condition is false.
+    """
+    if not condition:
+        raise ClaimError(f"the page says {words!r}, but {found}; write what the numbers say")
+    return words
+
+
+def judged(
+    runs: Iterable[Mapping], claim: Claim, *, without_leaks: bool = False, **options
+) -> Verdict:
+    """Return the verdict on a claim.
+
+    Only splits that both variants have are used. Seeds are paired if both have several, see
+    :func:`~ssgn.studies.shared`.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        claim: what to judge.
+        without_leaks, options: see :func:`~ssgn.studies.bootstrap`.
+
+    Raises:
+        ValueError: the runs lack a variant, or have no split of both.
+    """
+    some, paired = shared(runs, claim.a, claim.b, without_leaks)
+    key, same = "per_class" + WITHOUT_LEAKS * without_leaks, dict(without_leaks=without_leaks)
+    numbers = ratio(some, claim.a, claim.b, paired=paired, **same, **options)
+    _, *seeds_alone = over_seeds(some, claim.a, claim.b, **same)
+    return Verdict(
+        claim,
+        *numbers,
+        *seeds_alone,
+        splits=len({run["split"] for run in some}),
+        seeds=len({run["seed"] for run in some}),
+        classes=min(len(run[key]) for run in some),
+    )
+
+
+def table(
+    ledgers: Mapping[str, Iterable[Mapping]],
+    claims: Iterable[Claim] | None = None,
+    form: str = "markdown",
+    **options,
+) -> str:
+    """Make a table of verdicts: a row per claim, a column per ledger.
+
+    A cell is empty if the ledger lacks a variant of the claim.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        claims: by default all :data:`CLAIMS`.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        options: see :func:`judged`.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
+    claims = list(CLAIMS.values() if claims is None else claims)
+    without = options.get("without_leaks", False)
+    cells = {
+        (claim, heading): judged(runs, claim, **options)
+        for claim in claims
+        for heading, runs in ledgers.items()
+        if shared(runs, claim.a, claim.b, without)[0]
+    }
+    if form == "csv":
+        numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
+        counts = ("splits", "seeds", "classes")
+        lines = [("claim", "a", "b", "threshold", "ledger", *numbers, *counts, "verdict")]
+        for (claim, heading), v in cells.items():
+            shown = [f"{getattr(v, name):.4f}" for name in numbers]
+            shown += [getattr(v, name) for name in counts]
+            lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
+        return written(lines, form)
+    lines = [["claim", *ledgers]]
+    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in claims]
+    return written(lines, form)
+
+
+def _claims() -> tuple[Claim, ...]:
+    ours, literal = "chosen layers, coarse-to-fine", "literal: all layers, coarse-to-fine"
+    fusion = (
+        ("all layers over the last layer", "all layers, {}", "last layer, {}"),
+        ("read literally, all layers over the last layer",
+         "literal: all layers, {}", "literal: last layer, {}"),
+    )  # fmt: skip
+    choices = (
+        ("all layers over the best single layer", "all layers", "best single layer"),
+        ("chosen layers over the best single layer", "chosen layers", "best single layer"),
+        ("chosen layers over all layers", "chosen layers", "all layers"),
+    )
+    decoders = (
+        ("coarse-to-fine over single-stage, chosen layers", "chosen layers"),
+        ("coarse-to-fine over single-stage, all layers", "all layers"),
+        ("coarse-to-fine over single-stage, last layer", "last layer"),
+        ("read literally, coarse-to-fine over single-stage, all layers", "literal: all layers"),
+        ("read literally, coarse-to-fine over single-stage, last layer", "literal: last layer"),
+    )
+    cvae = (
+        ("SSGN over the CVAE on the same features, by 20%", ours,
+         "CVAE (standardized), chosen layers"),
+        ("SSGN over the CVAE's published form, by 20%", ours, "CVAE (published form), last layer"),
+        ("read literally, SSGN over the CVAE's published form, by 20%", literal,
+         "CVAE (published form), last layer"),
+        ("read literally, SSGN over the CVAE's published form on all layers, by 20%", literal,
+         "CVAE (published form), all layers"),
+    )  # fmt: skip
+    methods = (
+        ("ridge", "ridge"),
+        ("ridge towards the identity", "ridge towards the identity"),
+        ("a two-tower network", "two-tower"),
+        ("the nearest neighbor", "nearest neighbor, standardized"),
+        ("CCA", "CCA"),
+        ("direct regression", "direct regression"),
+    )
+    two, one = "coarse-to-fine", "single-stage"
+    return (
+        *(
+            Claim(f"{text}, {form}", a.format(form), b.format(form))
+            for text, a, b in fusion
+            for form in (two, one)
+        ),
+        *(Claim(text, f"{a}, {two}", f"{b}, {two}") for text, a, b in choices),
+        *(Claim(text, f"{layers}, {two}", f"{layers}, {one}") for text, layers in decoders),
+        *(Claim(text, a, b, 1.2) for text, a, b in cvae),
+        *(
+            Claim(f"the {'KL' if x == 'kl' else x} loss helps", ours, f"SSGN without {x} loss")
+            for x in LOSSES
+            if x != "back"
+        ),
+        *(
+            Claim(f"SSGN over {method} on the same features", ours, f"{name}, chosen layers")
+            for method, name in methods
+        ),
+    )
+
+
+# The claims of the verdict, by what they say.
+CLAIMS = {claim.text: claim for claim in _claims()}
