@@ -339,19 +339,27 @@ LAYERS = {
 }
 
 
+# The chosen layers of each backbone, and the best single one.
+CHOSEN = {
+    "efficientnet-lite0": ("stage5", "stage6", "stage7"),
+    "vgg16-features": ("block4", "block5"),
+}
+
+
 def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
     """Return the configurations that the default was chosen from, on folds of seen classes [O].
 
-    The first is where the choice began; each other one changes one value of it.
-    ``book/results/protocol.md`` says how the choice was made.
+    The first is where the choice began, and each of the first round changes one value of it. Those
+    of the second round combine what had helped. ``book/results/protocol.md`` says how the choice
+    was made.
 
     Args:
         backbone: whose layers to choose from.
         only_layers: leave everything but the layers.
     """
     base = SSGNConfig(steps=200, draws=16)
+    layers = [{"taps": taps} for taps in ("all", *LAYERS.get(backbone, ()))]
     changes = [
-        *({"taps": taps} for taps in ("all", *LAYERS.get(backbone, ()))),
         *({"steps": n} for n in (100, 400, 800)),
         *({"hidden": n} for n in (256, 512, 1024)),
         *({"learning_rate": rate} for rate in (5e-4, 1e-3)),
@@ -364,11 +372,24 @@ def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
         {"skip": False},
         {"decoder": "single-stage"},
     ]
+    short, chosen = {"steps": 100}, {"taps": CHOSEN.get(backbone, "fusion")}
+    second = [
+        {**short, **chosen},
+        {**short, **chosen, "dropout": 0.7},
+        {**short, **chosen, "learning_rate": 1e-3},
+        {**short, **chosen, "classifier": "linear"},
+        {**short, **chosen, "dropout": 0.7, "classifier": "linear"},
+        {**short, **chosen, "dropout": 0.7, "condition": "regression"},
+        {**short, **chosen, "dropout": 0.7, "hidden": 256},
+        {**chosen, "dropout": 0.7, "learning_rate": 5e-4},
+        {**short, **chosen, "dropout": 0.7, "decoder": "single-stage"},
+    ]
     named = {"base": base}
-    for change in changes:
-        if only_layers and "taps" not in change:
-            continue
-        ((name, value),) = change.items()
-        shown = value if isinstance(value, (str, int, float)) else " + ".join(value)
-        named[f"{name} {shown}"] = replace(base, **change)
+    for change in layers if only_layers else [*layers, *changes, *second]:
+        named[", ".join(map(_shown, change.items()))] = replace(base, **change)
     return named
+
+
+def _shown(change: tuple[str, object]) -> str:
+    name, value = change
+    return f"{name} {value if isinstance(value, (str, int, float)) else ' + '.join(value)}"

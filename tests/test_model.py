@@ -599,12 +599,11 @@ def test_weights_that_do_not_fit_are_named(saved, change, message):
         ssgn.SSGN.load(saved)
 
 
-def test_each_choice_changes_one_value_of_the_first():
+def test_each_choice_of_the_first_round_changes_one_value():
     """At most 40 of them."""
     base, *others = choices("efficientnet-lite0").values()
-    for config in others:
-        assert sum(getattr(config, name) != value for name, value in vars(base).items()) == 1
-    assert len(others) < 40
+    changed = [sum(getattr(c, n) != value for n, value in vars(base).items()) for c in others]
+    assert len(others) < 40 and changed[:30] == [1] * 30 and min(changed[30:]) > 1
     layers = choices("vgg16-features", only_layers=True)
     assert list(layers)[:2] == ["base", "taps all"] and "taps block4 + block5" in layers
     assert len({config.taps for config in layers.values()}) == len(layers)
