@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .config import LOSSES
-from .studies import WITHOUT_LEAKS, over_seeds, ratio, shared, written
+from .studies import over_seeds, ratio, shared, written
 
 
 class ClaimError(AssertionError):
@@ -102,9 +102,7 @@ def said(condition: bool, words: str, found: object = "the condition is false") 
     return words
 
 
-def judged(
-    runs: Iterable[Mapping], claim: Claim, *, without_leaks: bool = False, **options
-) -> Verdict:
+def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **options) -> Verdict:
     """Return the verdict on a claim.
 
     Only splits that both variants have are used. Seeds are paired if both have several, see
@@ -113,13 +111,13 @@ def judged(
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
         claim: what to judge.
-        without_leaks, options: see :func:`~ssgn.studies.bootstrap`.
+        setting, options: see :func:`~ssgn.studies.bootstrap`.
 
     Raises:
         ValueError: the runs lack a variant, or have no split of both.
     """
-    some, paired = shared(runs, claim.a, claim.b, without_leaks)
-    key, same = "per_class" + WITHOUT_LEAKS * without_leaks, dict(without_leaks=without_leaks)
+    some, paired = shared(runs, claim.a, claim.b, setting)
+    key, same = "per_class" + setting, dict(setting=setting)
     numbers = ratio(some, claim.a, claim.b, paired=paired, **same, **options)
     _, *seeds_alone = over_seeds(some, claim.a, claim.b, **same)
     return Verdict(
@@ -153,12 +151,12 @@ def table(
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
     claims = list(CLAIMS.values() if claims is None else claims)
-    without = options.get("without_leaks", False)
+    setting = options.get("setting", "")
     cells = {
         (claim, heading): judged(runs, claim, **options)
         for claim in claims
         for heading, runs in ledgers.items()
-        if shared(runs, claim.a, claim.b, without)[0]
+        if shared(runs, claim.a, claim.b, setting)[0]
     }
     if form == "csv":
         numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")

@@ -13,6 +13,7 @@ CHOICES = {
     "decoder": ("coarse-to-fine", "single-stage"),
     "condition": ("regression", "convex", "contrastive", "oracle"),
     "training_condition": ("predicted", "true", "mixed"),
+    "coarse_target": ("class mean", "photo"),
     "latent_at": ("coarse", "fine", "both"),
     "classifier": ("linear", "contrastive"),
     "network": ("mlp", "cvae"),
@@ -45,6 +46,8 @@ class SSGNConfig:
         training_condition: the condition in training [O]. ``"predicted"``: as at test time.
             ``"true"``: computed from the true word vector. ``"mixed"``: one of the two, chosen at
             random for each sketch.
+        coarse_target: what the coarse loss compares with: ``"class mean"``, the mean photo features
+            of the class, or ``"photo"``, those of the sketch's photo [O].
         condition_noise: standard deviation of Gaussian noise on the condition in training [O].
         latent_at: the stage of the two-stage decoder that z enters [O]: ``"coarse"``, ``"fine"`` or
             ``"both"``.
@@ -90,6 +93,7 @@ class SSGNConfig:
     decoder: str = "coarse-to-fine"
     condition: str = "convex"
     training_condition: str = "predicted"
+    coarse_target: str = "class mean"
     condition_noise: float = 0.0
     latent_at: str = "coarse"
     classifier: str = "contrastive"
@@ -180,6 +184,11 @@ class SSGNConfig:
         return self.decoder == "coarse-to-fine"
 
     @property
+    def names_classes(self) -> bool:
+        """Whether the coarse stage is conditioned on a word vector that is predicted."""
+        return self.two_stage and self.condition in ("regression", "convex")
+
+    @property
     def leaks(self) -> bool:
         """Whether the decoder gets the query's true word vector, which is only an upper bound."""
         return self.condition == "oracle" and self.two_stage
@@ -200,7 +209,8 @@ PAPER = {
     "latent": 1024,  # [C]
     "dropout": 0.3,  # [C]
     "reconstruction": 1.0,  # [C]
-    "coarse": 1.0,  # category-specific [A]; the class mean as target, and the weight [O]
+    "coarse": 1.0,  # the stage is [A]; its loss and weight [O]
+    "coarse_target": "class mean",  # "category-specific" [A]
     "kl": 1024.0,  # a sum over z, where our loss is a mean [C]
     "regression": 1.0,  # to the word vector [A]; the weight [O]
     "classification": 1.0,  # [A]; the weight [O]
@@ -321,6 +331,22 @@ def conditions(base: SSGNConfig | None = None) -> dict[str, tuple[str, SSGNConfi
     for name, change in variants.items():
         out[f"sentence: {name}"] = ("minilm", replace(reference, **change))
     return out
+
+
+def forms(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
+    """Return forms of the coarse stage by name, to be compared with several word vectors [O].
+
+    Args:
+        base: the configuration to vary; by default ``SSGNConfig()``.
+    """
+    base = base or SSGNConfig()
+    two = replace(base, decoder="coarse-to-fine")
+    return {
+        "single-stage": replace(base, decoder="single-stage"),
+        **{name: replace(two, condition=name) for name in CHOICES["condition"]},
+        **{f"coarse weight {weight:g}": replace(two, coarse=weight) for weight in (0.0, 0.1, 10.0)},
+        "coarse target photo": replace(two, coarse_target="photo"),
+    }
 
 
 LAYERS = {

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def extract(
     key = machine.digest(json.dumps(provenance, sort_keys=True))[:16]
     name = re.sub(r"[^\w.-]", "_", f"{ds.name}-{backbone}", flags=re.ASCII)[:100]
     folder = machine.cache_dir() / "features" / f"{name}-{net.size}-{key}"
-    return Features.load(_made(folder, ds, net, provenance, options), ds.split)
+    made = Features.load(_made(folder, ds, net, provenance, options), ds.split)
+    return replace(made, presets=net.presets)  # they may have changed since
 
 
 def fused(

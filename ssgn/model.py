@@ -331,7 +331,9 @@ class SSGN(nn.Module):
         if "back" in on:
             terms["back"] = losses.back(self.back_decoder(f), x)
         if two_stage and "coarse" in on:
-            terms["coarse"] = losses.coarse(c, class_mean)
+            terms["coarse"] = losses.coarse(
+                c, class_mean if self.config.coarse_target == "class mean" else v
+            )
         if two_stage and "semantic" in on:
             terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
         return terms

@@ -110,7 +110,7 @@ def named(model: SSGN, x: Tensor, candidates: ArrayLike, temperature: float = 0.
 
 def _candidates(model: SSGN, candidates: ArrayLike) -> Tensor:
     config, words = model.config, as_rows(candidates, "candidates")
-    if not config.two_stage or config.condition not in ("regression", "convex"):
+    if not config.names_classes:
         raise ValueError(
             "candidates need a two-stage model with condition='regression' or 'convex', and this "
             f"one has condition={config.condition!r}, decoder={config.decoder!r}"

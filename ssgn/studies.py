@@ -29,13 +29,29 @@ from .data.dataset import Split
 from .features import ArrayLike, Features, word_vectors
 from .leaks import evaluated, leaked_unseen
 from .metrics import cutoffs, from_ranks, interval
-from .retrieval import evaluate_all, evaluate_unseen
+from .model import SSGN
+from .retrieval import evaluate_all, evaluate_unseen, named
 from .train import data_key, fit
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
 STARTED = time.time()  # a module that was changed later may not be the one that is imported
 WITHOUT_LEAKS = " without leaked classes"
+# Further ways to measure, with the options of evaluate_unseen that they take. Each is another
+# problem than the plain one, or uses more: their numbers stand in tables of their own.
+SETTINGS = {
+    " with a bank of seen sketches": lambda feats, sem: {"bank": feats.part("train").sketch},
+    " using the gallery": lambda feats, sem: {"neighbors": 5},
+    " with seen photos in the gallery": lambda feats, sem: {"generalized": True},
+}
+# The same with the names of the unseen classes, for conditions that are word vectors: each query
+# gets those of the likeliest, or, as a control, the mean of all.
+TRANSDUCTIVE = {
+    " naming unseen classes": lambda feats, sem: {"candidates": sem[feats.unseen]},
+    " with all unseen names alike": lambda feats, sem: {
+        "candidates": sem[feats.unseen].mean(0, keepdim=True)
+    },
+}
 FEWEST = 5  # classes that must remain without the leaked ones
 # The metrics of a ledger of hundreds of runs.
 SLIM = ("mAP@all", "P@k", "mAP@k/k", "mAP@all" + WITHOUT_LEAKS)
@@ -54,6 +70,7 @@ def study(
     splits: Sequence[Split | str | int] | None = None,
     ks: Sequence[int] = (5, 10),
     metrics: Sequence[str] | None = None,
+    settings: bool = False,
     progress: bool = True,
     ledger: Path | str | None = None,
     **options,
@@ -78,6 +95,9 @@ def study(
         ks: cut-offs of the metrics.
         metrics: which metrics a run keeps, by default all. ``@k`` stands for every cut-off; see
             :data:`SLIM`.
+        settings: measure in each of :data:`SETTINGS` too; and, where the condition of the coarse
+            stage is a word vector, in each of :data:`TRANSDUCTIVE`, with ``named among unseen`` and
+            ``named among all``: how often the nearest word vector is that of a query's class.
         progress: show a progress bar.
         ledger: the file to write the runs to; by default one in the cache folder, which repeats
             runs of another version of the library's source.
@@ -111,9 +131,10 @@ def study(
             for name, variant in variants.items():
                 if seed != seeds[0] and not getattr(variant, "trained", True):
                     continue
-                run = partial(_run, there, sem, variant, seed, ks, metrics, options)
+                run = partial(_run, there, sem, variant, seed, ks, metrics, settings, options)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
-                jobs.append(_job(ledger, row, data, variant, [seed, ks, metrics], options, run))
+                made_with = [seed, ks, metrics, settings]
+                jobs.append(_job(ledger, row, data, variant, made_with, options, run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -135,7 +156,7 @@ def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
     return train(feats.part("seen"), sem[seen], seed=seed, progress=False, **options)
 
 
-def _run(feats, sem, variant, seed: int, ks: Sequence[int], metrics, options: Mapping) -> dict:
+def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, options: Mapping) -> dict:
     model, history = _train(feats, sem, variant, seed, options)
     scores, best = history.column("validation"), history.best_epoch
     row = {
@@ -150,13 +171,34 @@ def _run(feats, sem, variant, seed: int, ks: Sequence[int], metrics, options: Ma
     if any(shown) and sum(not x for x in shown) >= FEWEST:
         others = _measured(model, feats, sem, ks, leaked=False)
         found |= {key + WITHOUT_LEAKS: value for key, value in others.items()}
+    if settings:
+        found |= _further(model, feats, sem)
     kept = found if metrics is None else metrics
-    return row | {k: v for k, v in found.items() if k in kept or k.startswith("per_class")}
+    always = ("per_class", "named", *(f"mAP@all{name}" for name in {**SETTINGS, **TRANSDUCTIVE}))
+    return row | {k: v for k, v in found.items() if k in kept or k.startswith(always)}
 
 
-def _measured(model, feats, sem, ks: Sequence[int], leaked: bool = True) -> dict:
+def _further(model, feats: Features, sem: Tensor) -> dict:
+    """Return what is measured in further settings."""
+    settings, found = dict(SETTINGS), {}
+    if isinstance(model, SSGN) and model.config.names_classes:
+        settings |= TRANSDUCTIVE
+        unseen, x = feats.part("unseen"), model.sketch_input(feats.part("unseen").sketch)
+        for among, words in (("unseen", sem[feats.unseen]), ("all", sem)):
+            best = named(model, x, words).argmax(1).cpu()
+            right = torch.arange(len(sem))[feats.unseen] if among == "all" else None
+            want = unseen.sketch_labels if right is None else right[unseen.sketch_labels]
+            found[f"named among {among}"] = float((best == want).double().mean())
+    for name, options in settings.items():
+        others = _measured(model, feats, sem, (), **options(feats, sem))
+        found |= {key + name: value for key, value in others.items()}
+    return found
+
+
+def _measured(model, feats, sem, ks: Sequence[int], leaked: bool = True, **further) -> dict:
     """Return the metrics, and the average precision per evaluated class as integers of 1e-4."""
-    each = evaluate_unseen(model, feats, ks, semantics=sem, leaked=leaked, per_query=True)
+    options = dict(semantics=sem, leaked=leaked, per_query=True, **further)
+    each = evaluate_unseen(model, feats, ks, **options)
     classes = evaluated(feats, leaked)  # [C]
     labels = feats.sketch_labels[classes[feats.sketch_labels]]
     total = torch.bincount(labels, each["mAP@all"].cpu(), minlength=len(classes))[classes]
@@ -516,7 +558,7 @@ def bootstrap(
     variants: Sequence[str],
     *,
     paired: bool = True,
-    without_leaks: bool = False,
+    setting: str = "",
     n: int = 2000,
     seed: int = 0,
 ) -> np.ndarray:
@@ -532,8 +574,9 @@ def bootstrap(
         variants: V names. All are resampled on the same splits and classes.
         paired: resample the same seeds for all variants: right for runs whose batches are the same.
             False for variants with different seeds, such as a closed form, which has one.
-        without_leaks: measure without the classes that the backbone was pre-trained on, on the
-            splits where at least :data:`FEWEST` others remain.
+        setting: what the name of a metric ends in, if it was measured otherwise: that of one of
+            :data:`SETTINGS`; or :data:`WITHOUT_LEAKS`, without the classes that the backbone was
+            pre-trained on, on the splits where at least :data:`FEWEST` others remain.
         n: number of resamples.
         seed: of the resampling.
 
@@ -543,7 +586,7 @@ def bootstrap(
     Raises:
         ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
     """
-    tables = _tables(list(runs), variants, paired, without_leaks)
+    tables = _tables(list(runs), variants, paired, setting)
     rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
     picked = rng.integers(len(tables), size=(n, len(tables)))
 
@@ -561,9 +604,9 @@ def bootstrap(
     return out
 
 
-def _per_class(runs: Iterable[Mapping], variant: str, without_leaks: bool) -> dict[tuple, list]:
+def _per_class(runs: Iterable[Mapping], variant: str, setting: str) -> dict[tuple, list]:
     """Return, by split and seed, the average precision per class of the runs that have it."""
-    key = "per_class" + WITHOUT_LEAKS * without_leaks
+    key = "per_class" + setting
     return {
         (run["split"], run["seed"]): run[key]
         for run in runs
@@ -572,16 +615,16 @@ def _per_class(runs: Iterable[Mapping], variant: str, without_leaks: bool) -> di
 
 
 def _tables(
-    runs: list, variants: Sequence[str], paired: bool, without_leaks: bool
+    runs: list, variants: Sequence[str], paired: bool, setting: str
 ) -> list[list[np.ndarray]]:
     """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
-    found = [_per_class(runs, name, without_leaks) for name in variants]
+    found = [_per_class(runs, name, setting) for name in variants]
     keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
     for name, there in zip(variants, keys, strict=True):
         if not there:
             raise ValueError(
                 f"{name!r} has no runs with the average precision of each class"
-                f"{WITHOUT_LEAKS * without_leaks}; record it with `ssgn study`"
+                f"{setting}; record it with `ssgn study`"
             )
         if there != keys[0]:
             raise ValueError(
@@ -598,7 +641,7 @@ def _tables(
 
 
 def shared(
-    runs: Iterable[Mapping], a: str, b: str, without_leaks: bool = False
+    runs: Iterable[Mapping], a: str, b: str, setting: str = ""
 ) -> tuple[list[Mapping], bool]:
     """Return the runs of two variants that can be compared, and whether their seeds can be paired.
 
@@ -609,13 +652,13 @@ def shared(
     Args:
         runs: from :func:`study` or a ledger.
         a, b: names of variants.
-        without_leaks: see :func:`bootstrap`.
+        setting: see :func:`bootstrap`.
 
     Returns:
         The runs, none if the two share no split; and what :func:`ratio` takes as ``paired``.
     """
     runs = list(runs)
-    keys = [set(_per_class(runs, name, without_leaks)) for name in (a, b)]
+    keys = [set(_per_class(runs, name, setting)) for name in (a, b)]
     paired = all(len({seed for _, seed in found}) > 1 for found in keys)
     both = keys[0] & keys[1]
     if not paired:
@@ -655,11 +698,11 @@ def _interval(
     of: Callable[[np.ndarray], np.ndarray],
     *,
     paired: bool = True,
-    without_leaks: bool = False,
+    setting: str = "",
     **options,
 ) -> tuple[float, float, float]:
     """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
-    runs, same = list(runs), dict(paired=paired, without_leaks=without_leaks)
+    runs, same = list(runs), dict(paired=paired, setting=setting)
     tables = _tables(runs, variants, **same)
     means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
     low, high = np.percentile(of(bootstrap(runs, variants, **same, **options)), [2.5, 97.5])
@@ -667,7 +710,7 @@ def _interval(
 
 
 def over_seeds(
-    runs: Iterable[Mapping], a: str, b: str | None = None, *, without_leaks: bool = False
+    runs: Iterable[Mapping], a: str, b: str | None = None, *, setting: str = ""
 ) -> tuple[float, float, float]:
     """Return a level or a ratio with the interval over its seeds alone [O].
 
@@ -679,7 +722,7 @@ def over_seeds(
         a: name of a variant.
         b: that of the one to divide by, seed by seed; a variant with a single seed is compared
             with every seed of the other.
-        without_leaks: see :func:`bootstrap`.
+        setting: see :func:`bootstrap`.
 
     Returns:
         The mean over the seeds that every split has, and the ends of its 95% interval, which are
@@ -690,7 +733,7 @@ def over_seeds(
     """
     runs, means = list(runs), []
     for name in (a,) if b is None else (a, b):
-        found = _per_class(runs, name, without_leaks)
+        found = _per_class(runs, name, setting)
         by_seed = {seed: [] for _, seed in found}
         for (_, seed), precision in found.items():
             by_seed[seed].append(np.mean(precision) * 1e-4)
@@ -770,13 +813,12 @@ def written(lines: Sequence[Sequence], form: str) -> str:
 
 def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
     """Return each variant's level, the ends of its interval, and whether it may be the best."""
-    without = options.get("without_leaks", False)
     names = dict.fromkeys(run["variant"] for run in runs)
     levels = {name: level(runs, name, **options) for name in names}
     best = max(levels, key=lambda name: levels[name][0], default=None)
 
     def may_be(name: str) -> bool:
-        some, paired = shared(runs, name, best, without)
+        some, paired = shared(runs, name, best, options.get("setting", ""))
         return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
 
     return {name: (*found, may_be(name)) for name, found in levels.items()}

@@ -76,7 +76,7 @@ def test_a_verdict_without_leaked_classes_has_numbers_of_its_own():
     key = "per_class" + studies.WITHOUT_LEAKS
     runs = made("a", 3300, **{key: [2000] * 5}) + made("b", 3000, **{key: [2500] * 5})
     runs += made("a", 9000, splits=9)[18:] + made("b", 3000, splits=9)[18:]  # nearly all leaked
-    verdict = judged(runs, BETTER, without_leaks=True, n=N)
+    verdict = judged(runs, BETTER, setting=studies.WITHOUT_LEAKS, n=N)
     assert verdict.ratio == pytest.approx(0.8) and verdict.word == "does not hold"
     assert (verdict.splits, verdict.classes) == (6, 5)
     every = judged(runs, BETTER, n=N)
@@ -133,7 +133,9 @@ def test_a_table_has_a_row_per_claim_and_an_empty_cell_where_a_variant_is_missin
 def test_a_table_without_leaked_classes_leaves_out_ledgers_that_have_none():
     key = "per_class" + studies.WITHOUT_LEAKS
     leaky = made("a", 3300, **{key: [2000] * 5}) + made("b", 3000, **{key: [2500] * 5})
-    shown = table({"x": leaky, "y": made("a", 1) + made("b", 1)}, [BETTER], without_leaks=True, n=N)
+    shown = table(
+        {"x": leaky, "y": made("a", 1) + made("b", 1)}, [BETTER], setting=studies.WITHOUT_LEAKS, n=N
+    )
     assert shown.splitlines()[2] == "| a over b | × 0.80 [0.80, 0.80], does not hold |  |"
 
 

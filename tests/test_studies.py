@@ -778,9 +778,9 @@ def test_levels_and_ratios_without_leaked_classes_have_per_class_numbers_of_thei
         lambda runs, **options: table({"x": runs}, n=50, **(options)),
         lambda runs, **options: bootstrap(runs, ["a", "b"], n=50, **options).tolist(),
     ):
-        assert read(few, without_leaks=True) == read(halves) != read(few)
+        assert read(few, setting=studies.WITHOUT_LEAKS) == read(halves) != read(few)
     with pytest.raises(ValueError, match="'a' has no runs with .* without leaked classes; record"):
-        level(runs, "a", without_leaks=True)
+        level(runs, "a", setting=studies.WITHOUT_LEAKS)
 
 
 def test_variants_are_compared_on_the_splits_and_seeds_of_both():
