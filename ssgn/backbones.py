@@ -36,7 +36,9 @@ class Backbone:
         forward: from normalized images ``[B, 3, size, size]`` to one tensor per tap, ``[B, c]`` or
             ``[B, c, h, w]``.
         taps: their names, in order.
-        presets: the taps that ``"single"`` and ``"fusion"`` stand for.
+        presets: the taps that ``"single"`` (the last layer), ``"fusion"`` (those that we chose;
+            where nothing was measured, all) and, where it was measured, ``"best"`` (the best single
+            one) stand for.
         mean, std: per-channel normalization of images in 0..1.
         size: side of the input images in pixels.
         weights: which weights these are, for the provenance.
@@ -101,7 +103,7 @@ def load_backbone(
     Args:
         name: ``"efficientnet-lite0"`` (weights from a Python package, no download [O]), ``"vgg16"``
             (torchvision; the paper's 5568-d fusion [B]), ``"vgg16-features"`` (its convolutions
-            alone, as their authors trained them: five blocks, 1472-d fusion [O]) or any timm model
+            alone, as their authors trained them: five blocks, 1472-d in all [O]) or any timm model
             that can return intermediate layers.
         size: side of the input images in pixels; by default 128 for EfficientNet-Lite0 and the
             model's own size for the others.
@@ -195,8 +197,9 @@ def _efficientnet_lite0(size: int, pretrained: bool) -> Backbone:
         "efficientnet-lite0",
         network,
         {**stages, "global_pool": "embedding"},
-        # Chosen on pseudo-unseen classes, see the chapter Multi-layer features [O].
-        fusion=("stage3", "stage4", "stage5", "stage6", "stage7", "embedding"),
+        # Chosen on folds of seen classes, see book/results/protocol.md [O].
+        fusion=("stage5", "stage6", "stage7"),
+        best=("stage7",),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         size=size,
@@ -209,10 +212,12 @@ def _vgg16(name: str, size: int, pretrained: bool) -> Backbone:
 
     # The last ReLU of each convolutional block, and that of the second fully connected layer [B].
     nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
-    chosen, single = VGG16_Weights.IMAGENET1K_FEATURES, "block5"
+    chosen, single, best = VGG16_Weights.IMAGENET1K_FEATURES, "block5", ("block5",)
+    fusion = ("block4", "block5")  # chosen on folds of seen classes [O]
     if name == "vgg16":
-        chosen, single = VGG16_Weights.IMAGENET1K_V1, "embedding"
+        chosen, single, best = VGG16_Weights.IMAGENET1K_V1, "embedding", ()
         nodes["classifier.4"] = single
+        fusion = tuple(nodes.values())
     with _weights_of(name):
         network = vgg16(weights=chosen if pretrained else None)
     made_for = chosen.transforms()
@@ -221,7 +226,8 @@ def _vgg16(name: str, size: int, pretrained: bool) -> Backbone:
         network,
         nodes,
         single=(single,),
-        fusion=tuple(nodes.values()),
+        best=best,
+        fusion=fusion,
         mean=tuple(made_for.mean),
         std=tuple(made_for.std),
         size=size,
@@ -240,6 +246,7 @@ def _extractor(
     size,
     weights,
     single=("embedding",),
+    best=(),
 ):
     """Tap a network at named nodes of its graph, with torchvision's feature extraction."""
     from timm.models import get_notrace_functions, get_notrace_modules
@@ -254,7 +261,7 @@ def _extractor(
         return [found[tap] for tap in nodes.values()]
 
     taps = tuple(nodes.values())
-    presets = {"single": single, "fusion": tuple(fusion)}
+    presets = {"single": single, "fusion": fusion} | ({"best": best} if best else {})
     return Backbone(name, graph, forward, taps, presets, mean, std, size, weights)
 
 

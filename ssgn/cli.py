@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +69,7 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
 ]
+Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")]
 Vectors = Annotated[
     str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
 ]
@@ -125,6 +126,15 @@ def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNCon
     if epochs is not None:
         changes["epochs"] = epochs
     return presets[preset](**changes)
+
+
+def _main_rows(ours: dict, others: dict) -> dict:
+    """The rows of the verdict that are measured in further settings too."""
+    methods = ("nearest neighbor, standardized", "ridge towards the identity", "two-tower")
+    return {
+        **{name: ours[name] for name in ours if name.startswith(("chosen layers", "last layer"))},
+        **{name: others[name] for name in (f"{method}, chosen layers" for method in methods)},
+    }
 
 
 def _splits(given: str, classes: Sequence[str]) -> list:
@@ -186,14 +196,12 @@ def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     weights: Weights = None,
+    size: Size = None,
     root: Root = None,
     split: SplitName = None,
     sketches_per_class: PerClass = None,
     first: First = None,
     classes: Classes = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")
-    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[
         int | None,
@@ -236,6 +244,7 @@ def train(
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     weights: Weights = None,
+    size: Size = None,
     root: Root = None,
     split: SplitName = None,
     preset: Preset = "default",
@@ -267,7 +276,7 @@ def train(
     ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
@@ -281,6 +290,7 @@ def study(
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     weights: Weights = None,
+    size: Size = None,
     root: Root = None,
     split: SplitName = None,
     splits: Annotated[
@@ -300,14 +310,21 @@ def study(
     what: Annotated[
         str,
         typer.Option(
-            help="ablations, baselines, verdict (what the book's verdict compares); or, on folds "
-            "of seen classes, coarse-to-fine, choices (of the default) or layers (those of choices "
-            "that differ in their layers)."
+            help="ablations, baselines, verdict (what the book's verdict compares), settings "
+            "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
+            "folds of seen classes, coarse-to-fine, choices (of the default) or layers (those of "
+            "choices that differ in their layers)."
         ),
     ] = "ablations",
     published_sizes: Annotated[
-        bool, typer.Option(help="Baselines: the CVAE at its published sizes, for a GPU.")
+        bool,
+        typer.Option(help="The CVAE and the literal reading at their published sizes, for a GPU."),
     ] = False,
+    best: Annotated[
+        str | None,
+        typer.Option(help="The best single layer, if it is not the one that the backbone names."),
+    ] = None,
+    ks: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,25",
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -315,34 +332,40 @@ def study(
     """Train many variants on several splits with several seeds, and evaluate each.
 
     Every run is written to the ledger at once, with its commit. After an interruption, the same
-    command continues with the next run. Ablations, baselines and verdict are evaluated on unseen
-    classes, coarse-to-fine on five folds of the seen classes, choices on three.
+    command continues with the next run. What is compared on folds is evaluated on parts of the
+    seen classes, all else on the unseen ones. With forms, runs carry the name of their word
+    vectors, so that one ledger can hold several.
     """
     import ssgn
     from ssgn import baselines, studies
-    from ssgn.config import ablations, choices, conditions, verdict
+    from ssgn.config import VERDICT_LAYERS, ablations, choices, conditions, forms, verdict
 
-    config = _config(preset, name, epochs)
-    if what == "ablations":
-        compared, recorded = ablations(config), asdict(config)
-    elif what == "verdict":
-        compared = verdict(name in WITH_PAIRS)
-        recorded = {key: asdict(c) for key, c in compared.items()}
-    elif what == "baselines":
-        compared = baselines.table(published_sizes)
-        recorded = {key: asdict(method) for key, method in compared.items()}
-    elif what == "coarse-to-fine":
-        compared = conditions(config)
+    config, pairs = _config(preset, name, epochs), name in WITH_PAIRS
+    labels = {label: taps for label, taps in VERDICT_LAYERS.items() if taps != "best"}
+    compared = {
+        "ablations": lambda: ablations(config),
+        "baselines": lambda: {
+            key: method
+            for key, method in baselines.table(published_sizes, labels, pairs).items()
+            # The others say little on all layers, and a ledger stays small.
+            if method.taps != "all" or key.startswith(("CVAE", "nearest neighbor, standardized"))
+        },
+        "verdict": lambda: verdict(pairs, published_sizes),
+        "settings": lambda: _main_rows(verdict(), baselines.table(taps=labels)),
+        "forms": lambda: forms(config),
+        "coarse-to-fine": lambda: conditions(config),
+        "choices": lambda: choices(backbone),
+        "layers": lambda: choices(backbone, only_layers=True),
+    }
+    if what not in compared:
+        raise ValueError(f"--what is {what!r}; available: {', '.join(compared)}")
+    compared = compared[what]()
+    if what == "coarse-to-fine":
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
-    elif what in ("choices", "layers"):
-        configs = choices(backbone, only_layers=what == "layers")
-        compared = {key: (vectors, c) for key, c in configs.items()}
-        recorded = {key: asdict(c) for key, c in configs.items()}
     else:
-        raise ValueError(
-            f"--what is {what!r}; available: ablations, baselines, verdict, coarse-to-fine, "
-            "choices, layers"
-        )
+        recorded = {key: asdict(c) for key, c in compared.items()}
+    if what in ("choices", "layers"):
+        compared = {key: (vectors, c) for key, c in compared.items()}
     on_folds = what in ("coarse-to-fine", "choices", "layers")
     if on_folds and splits:
         raise ValueError(f"{what} has folds of its own; leave out --splits")
@@ -354,7 +377,7 @@ def study(
     ds = _load(name, root, split, sketches_per_class, first, classes)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights)
+    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
@@ -366,7 +389,14 @@ def study(
     else:
         sem = ssgn.class_vectors(ds.classes, vectors)
         options["splits"] = _splits(splits, ds.classes) if splits else None
-        runs = ssgn.study(feats, sem, compared, ks=(5, 10, 100, 200), **options)
+        options |= {"metrics": studies.SLIM, "settings": what in ("settings", "forms")}
+        if best is not None:
+            feats = replace(feats, presets={**feats.presets, "best": (best,)})
+        if "best" not in feats.presets:  # nobody has measured it for this backbone
+            compared = {key: c for key, c in compared.items() if c.taps != "best"}
+        if what == "forms":
+            compared = {f"{Path(vectors).stem}: {key}": c for key, c in compared.items()}
+        runs = ssgn.study(feats, sem, compared, ks=[int(k) for k in ks.split(",")], **options)
     typer.echo(f"{len(runs)} runs are in {out}")
 
 

@@ -34,7 +34,8 @@ class Features:
         sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
         classes: the C class names.
         taps: the column range of each tap, as slices, in order.
-        presets: the taps that ``"single"`` and ``"fusion"`` stand for.
+        presets: the taps that ``"single"``, ``"fusion"`` and others stand for, see
+            :class:`~ssgn.backbones.Backbone`.
         split: which classes are unseen, and which are pseudo-unseen.
         provenance: dataset, its fingerprint, backbone, weights, size, format; the precision of the
             layers unless it is float32; and, under ``left_out``, the images that were left out with

@@ -203,7 +203,8 @@ def test_vgg16_features_are_its_five_blocks(images, tmp_path):
     torch.manual_seed(0)
     net = load_backbone("vgg16-features", size=32, pretrained=False)
     assert widths(net) == [64, 128, 256, 512, 512] and net.size == 32
-    assert net.presets["single"] == ("block5",) and len(net.presets["fusion"]) == 5
+    assert net.presets["single"] == ("block5",) == net.presets["best"]
+    assert net.presets["fusion"] == ("block4", "block5")
     assert net.std == pytest.approx((1 / 255,) * 3)
     torch.save(net.network.state_dict(), tmp_path / "w.pt")
     assert set(net.network.state_dict()) == {

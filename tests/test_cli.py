@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, how it refuses."""
 
+import dataclasses
 import inspect
 import io
 import json
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 import ssgn
-from ssgn import baselines, cli
+from ssgn import baselines, cli, studies
+from ssgn.claims import CLAIMS
 from ssgn.config import ablations
 
 
@@ -226,6 +228,65 @@ def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypa
     assert entry["config"]["b"] == {
         "name": "cvae", "taps": "fusion", "options": {"widths": [8, 4], "latent": 2, "epochs": 1},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset, network", [("default", "mlp"), ("paper-small", "cvae")])
+def test_a_preset_is_trained(run, tmp_path, cache, monkeypatch, preset, network):
+    for name in ("PAPER", "paper_small"):
+        assert hasattr(ssgn.config, name) or hasattr(ssgn.SSGNConfig, name)
+    words = ("train", tmp_path / "m", "--data", "world", "--preset", preset, "--epochs", "1")
+    assert run(*words, "--taps", "mid,embedding")[0] == 0
+    config = ssgn.SSGN.load(tmp_path / "m").config
+    assert (config.network, config.epochs, config.aligned) == (network, 1, False)
+    assert config.taps == ("mid", "embedding")
+    code, _, err = run(*words[:4], "--preset", "big")
+    assert code == 1 and "available: default, paper, paper-small" in err
+
+
+def test_a_preset_trains_on_pairs_where_a_dataset_names_them():
+    from ssgn.cli import _config
+
+    assert _config("paper", "sketchy", None).aligned and not _config("paper", "x", None).aligned
+    assert not _config("default", "sketchy", None).aligned
+
+
+def small(made):
+    """The same variants, trained for a moment."""
+    quick = dict(epochs=1, steps=1, hidden=8, latent=2, kl=1.0, draws=2)
+    return {key: dataclasses.replace(c, **quick) for key, c in made.items()}
+
+
+def test_the_verdicts_studies_keep_what_their_tables_need(run, tmp_path, cache, monkeypatch, world):
+    for name in ("verdict", "forms"):
+        made = getattr(ssgn.config, name)
+        monkeypatch.setattr(ssgn.config, name, lambda *a, made=made: small(made(*a)))
+    monkeypatch.setattr(baselines, "REDUCED", {"widths": (8, 4), "latent": 2, "epochs": 1})
+    words = ("--data", "world", "--splits", "seed-1000 part 2 of 5", "--seeds", "1")
+    found = {}
+    for what in ("verdict", "baselines", "settings", "forms"):
+        out = tmp_path / f"{what}.json"
+        assert run("study", out, *words, "--what", what)[0] == 0, what
+        found[what] = {r["variant"]: r for r in json.loads(out.read_text())["runs"]}
+        assert {r["split"] for r in found[what].values()} == {"seed-1000 part 2 of 5"}
+        for row in found[what].values():
+            assert {"mAP@all", "P@5", "P@25", "mAP@25/k", "per_class"} <= row.keys()
+            assert len(json.dumps(row)) < 800 or what in ("settings", "forms")
+    # The world's backbone has no measured best layer.
+    named = {*found["verdict"], *found["baselines"]}
+    compared = {x for claim in CLAIMS.values() for x in (claim.a, claim.b)}
+    assert {x for x in compared - named} == {
+        "best single layer, coarse-to-fine",
+        *(x for x in compared if x.startswith("SSGN without")),
+    }
+    for row in found["settings"].values():
+        assert all("mAP@all" + name in row for name in studies.SETTINGS)
+    transductive = {
+        key for key, row in found["forms"].items() if "mAP@all naming unseen classes" in row
+    }
+    assert "glove-50: regression" in transductive and "glove-50: single-stage" in found["forms"]
+    assert not {f"glove-50: {x}" for x in ("single-stage", "contrastive", "oracle")} & transductive
+    row = found["forms"]["glove-50: regression"]
+    assert 0 <= row["named among all"] <= row["named among unseen"] <= 1
 
 
 @pytest.mark.parametrize(

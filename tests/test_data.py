@@ -365,3 +365,12 @@ def test_a_partition_makes_every_class_unseen_once(n, parts):
 def test_a_partition_into_too_many_parts_is_named(n, parts):
     with pytest.raises(ValueError, match=f"{n} classes cannot be dealt out into {parts} parts"):
         Split.partition([str(i) for i in range(n)], 0, parts)
+
+
+def test_the_name_of_a_split_that_a_seed_gave_gives_it_again():
+    classes = [f"c{i}" for i in range(20)]
+    for split in (*Split.partition(classes, 1000), Split.drawn(classes, 3)):
+        assert Split.of(split.name, classes) == split
+    for name in ("seed-1000 part 6 of 5", "seed-1000 part 0 of 5", "seed-x"):
+        with pytest.raises(ValueError, match=name):
+            Split.of(name, classes)

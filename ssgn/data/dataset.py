@@ -5,6 +5,7 @@ The chapter *Data preparation* shows the datasets that the package knows.
 
 import json
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from ..machine import digest, in_lines, name_list, printable, read_json
 
 SPLITS = Path(__file__).parent / "splits"
 TABLES = Path(__file__).parent / "tables"
+MADE = r"seed-(\d+)(?: part (\d+) of (\d+))?"  # the name of a split that a seed gave
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
 INK_MARGIN = 0.08  # of the side: keeps strokes off the border, where convolutions see padding
 
@@ -385,7 +387,10 @@ class Split:
 
     @classmethod
     def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
-        """Turn a split, the name of a stored split or a seed into a split.
+        """Turn a split, a seed, or the name of a stored, drawn or dealt split into a split.
+
+        Names of drawn and dealt ones are those that :meth:`drawn` and :meth:`partition` give them,
+        such as ``"seed-1000 part 2 of 5"``, so that a recorded run can be repeated.
 
         If the classes are a part of a published dataset's, its stored splits are cut to them, and
         the name says so: ``"tuberlin-220-30, 116 of 250 classes"`` [O].
@@ -397,6 +402,12 @@ class Split:
             ValueError: a name that no stored split has, a split that keeps fewer than 2 unseen or 2
                 pseudo-unseen classes when it is cut, or none of the three.
         """
+        if isinstance(split, str) and (made := re.fullmatch(MADE, split)):
+            seed, part, parts = made.groups()
+            if part is None:
+                return cls.drawn(classes, int(seed))
+            if 1 <= int(part) <= int(parts):
+                return cls.partition(classes, int(seed), int(parts))[int(part) - 1]
         if isinstance(split, str):
             stored, dataset = cls.stored(split), _stored(split)[1].get("dataset")
             whole = read_json(TABLES / f"{dataset}.json")["classes"] if dataset else []
