@@ -170,12 +170,13 @@ class SSGNConfig:
     def paper_small(cls, **changes) -> "SSGNConfig":
         """Return :meth:`paper` at sizes for two CPU cores [O].
 
-        A small network needs larger steps, and so a higher learning rate and fewer epochs.
+        A small network needs larger steps, and so a higher learning rate. Their number does not
+        depend on that of the sketches, which may be too few for 25 passes to be enough.
 
         Args:
             changes: fields to set otherwise.
         """
-        small = {"hidden": 256, "latent": 64, "kl": 64.0, "learning_rate": 1e-3, "epochs": 15}
+        small = {"hidden": 256, "latent": 64, "kl": 64.0, "learning_rate": 1e-3, "steps": 1000}
         return cls.paper(**{**small, **changes})
 
     @property
@@ -220,7 +221,8 @@ PAPER = {
     "learning_rate": 2e-4,  # [C]
     "weight_decay": 0.0,  # [C]
     "batch_size": 128,  # [C]
-    "epochs": 25,  # [C]
+    "epochs": 25,  # passes over the training sketches [C]
+    "steps": 0,
     "draws": 100,  # [C]
 }
 

@@ -7,7 +7,7 @@ import copy
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -214,21 +214,42 @@ class Batches:
 
     def __len__(self) -> int:
         config = self.config
-        return config.steps // config.epochs or -(-len(self.x) // config.batch_size)
+        return steps_per_epoch(len(self.x), config.batch_size, config.epochs, config.steps)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Yield the arguments of :meth:`~ssgn.model.SSGN.objective`, batch by batch."""
         random = {"generator": self.generator, "device": self.x.device}
-        n, size = len(self.x), self.config.batch_size
-        count = len(self) * size if self.config.steps else n
-        order = [torch.randperm(n, **random) for _ in range(-(-count // n))]
-        # Batches of equal size: batch normalization cannot use a last one of a single row.
-        for rows in torch.cat(order)[:count].tensor_split(len(self)):
+        for rows in shuffled(len(self.x), self.config.batch_size, len(self), **random):
             y = self.labels[rows]  # [B]
             pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
             pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
             noise = torch.randn(len(y), self.config.latent, **random)  # [B, Z]
             yield self.x[rows], self.v[pick], self.s[y], self.class_mean[y], y, noise
+
+
+def steps_per_epoch(n: int, size: int, epochs: int, steps: int) -> int:
+    """Return an epoch's share of the steps; with ``steps=0``, the batches of one pass over n rows.
+
+    Args:
+        size: rows per batch, at most.
+    """
+    return max(1, steps // epochs) if steps else -(-n // size)
+
+
+def shuffled(n: int, size: int, count: int, **random) -> Sequence[Tensor]:
+    """Return batches of row numbers, int64 ``[B]``; no row comes again before all others have come.
+
+    They are as large as each other, because batch normalization cannot use a last one of one row.
+
+    Args:
+        n: number of rows.
+        size: rows per batch, at most.
+        count: number of batches.
+        random: generator and device.
+    """
+    rows = n if count == -(-n // size) else count * size
+    order = [torch.randperm(n, **random) for _ in range(-(-rows // n))]
+    return torch.cat(order)[:rows].tensor_split(count)
 
 
 def class_means(x: Tensor, count: Tensor) -> Tensor:

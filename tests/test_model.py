@@ -629,7 +629,8 @@ def test_the_literal_presets_have_the_published_values_and_take_changes():
     assert (paper.learning_rate, paper.batch_size, paper.back) == (2e-4, 128, 10.0)
     assert not paper.skip and paper.classifier == "linear" and paper.kl == paper.latent
     assert paper.aligned and not small.aligned
-    sizes = {"hidden", "latent", "kl", "learning_rate", "epochs", "aligned"}
+    assert paper.steps == 0  # epochs are passes
+    sizes = {"hidden", "latent", "kl", "learning_rate", "steps", "aligned"}
     differing = {name for name in vars(paper) if getattr(paper, name) != getattr(small, name)}
     assert differing == sizes
     with pytest.raises(TypeError, match="unexpected"):

@@ -226,6 +226,22 @@ def test_steps_set_the_length_of_a_training_whatever_the_number_of_sketches(
         assert len(first.unique(dim=0)) == 240
 
 
+@pytest.mark.parametrize("n, size, count, sizes", [
+    (10, 4, 3, [4, 3, 3]),  # one pass
+    (9, 4, 3, [3, 3, 3]),  # no batch of one row
+    (10, 4, 5, [4] * 5),  # two passes
+    (10, 4, 1, [4]),
+    (3, 4, 2, [4, 4]),
+])  # fmt: skip
+def test_no_row_comes_again_before_all_others_have_come(n, size, count, sizes):
+    batches = train.shuffled(n, size, count, generator=torch.Generator().manual_seed(0))
+    assert [len(rows) for rows in batches] == sizes
+    order = torch.cat(list(batches))
+    for start in range(0, len(order), n):
+        part = order[start : start + n]
+        assert len(part.unique()) == len(part)
+
+
 def test_no_batch_is_left_with_one_sketch(fit):
     """Batch normalization needs two: 240 sketches in batches of up to 239."""
     fit(network="cvae", epochs=1, batch_size=239)

@@ -28,6 +28,7 @@ def direct_regression(
     hidden: int = 512,
     dropout: float = 0.3,
     epochs: int = 8,
+    steps: int = 200,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     aligned: bool = False,
@@ -47,7 +48,8 @@ def direct_regression(
         progress: show a progress bar.
         hidden: width of the hidden layer.
         dropout: of the hidden layer in training.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, steps, batch_size, learning_rate: of the training, as in
+            :class:`~ssgn.config.SSGNConfig`.
         aligned: train on each sketch with the photo that it was drawn from, where it is known; by
             default with a random photo of its class in every epoch.
 
@@ -64,7 +66,7 @@ def direct_regression(
         return Regression(mlp(d, hidden, d, dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress)
+    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
 
 
 class Regression(nn.Module):
@@ -104,6 +106,7 @@ def cvae(
     latent: int = 1024,
     draws: int = 100,
     epochs: int = 25,
+    steps: int = 0,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
     aligned: bool = False,
@@ -131,7 +134,8 @@ def cvae(
         latent: width of z.
         draws: K, how many z are averaged when features are synthesized. Epochs are compared with at
             most 10, which ranks them at a tenth of the cost [O].
-        epochs, batch_size, learning_rate: of the training.
+        epochs, steps, batch_size, learning_rate: of the training, as in
+            :class:`~ssgn.config.SSGNConfig`.
         aligned: train on each sketch with the photo that it was drawn from, where it is known; by
             default with a random photo of its class in every epoch.
 
@@ -155,7 +159,9 @@ def cvae(
         net.draw(draws)
 
     optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress, finish)
+    return descend(
+        feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress, finish
+    )
 
 
 class CVAE(nn.Module):
@@ -278,6 +284,7 @@ def two_tower(
     embedding: int = 128,
     dropout: float = 0.5,
     epochs: int = 8,
+    steps: int = 200,
     batch_size: int = 256,
     learning_rate: float = 3e-4,
     aligned: bool = False,
@@ -299,7 +306,8 @@ def two_tower(
         hidden: width of each tower's hidden layer.
         embedding: width of the common space.
         dropout: of the hidden layers in training.
-        epochs, batch_size, learning_rate: of the training.
+        epochs, steps, batch_size, learning_rate: of the training, as in
+            :class:`~ssgn.config.SSGNConfig`.
         aligned: train on each sketch with the photo that it was drawn from, where it is known; by
             default with a random photo of its class in every epoch.
 
@@ -316,7 +324,7 @@ def two_tower(
         return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, seed, progress)
+    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
 
 
 class TwoTower(nn.Module):

@@ -16,7 +16,15 @@ from ..features import ArrayLike, Features, check_finite, selected
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
-from ..train import History, can_select, check_diverged, check_trainable, check_varies
+from ..train import (
+    History,
+    can_select,
+    check_diverged,
+    check_trainable,
+    check_varies,
+    shuffled,
+    steps_per_epoch,
+)
 
 
 @dataclass(frozen=True)
@@ -101,26 +109,25 @@ class Inputs:
         check_finite(x, f"{domain} features")
         return x
 
-    def pairs(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-        """Yield one epoch: every sketch once, each with a photo of its class.
+    def pairs(
+        self, size: int, generator: torch.Generator, count: int | None = None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield one epoch: by default every sketch once, each with a photo of its class.
 
         That is a random one [O]; with ``aligned``, the one that the sketch was drawn from [C], or a
         random one if that photo is missing.
 
-        A last batch of one pair joins the one before it: batch normalization needs two.
-
         Args:
-            size: pairs per batch, B.
+            size: pairs per batch, B, at most.
             generator: on the device of the features.
+            count: number of batches, if not those of one pass over the sketches.
 
         Yields:
             x ``[B, d]``, v ``[B, d]`` and their labels, int64 ``[B]``.
         """
         random = {"generator": generator, "device": self.x.device}
-        batches = list(torch.randperm(len(self.x), **random).split(size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        for rows in batches:
+        n = len(self.x)
+        for rows in shuffled(n, size, count or -(-n // size), **random):
             y = self.x_labels[rows]
             pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
             pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
@@ -186,6 +193,7 @@ def descend(
     optimizer: Callable[..., torch.optim.Optimizer],
     epochs: int,
     batch_size: int,
+    steps: int,
     seed: int,
     progress: bool,
     finish: Callable[[nn.Module], None] = lambda net: None,
@@ -193,7 +201,7 @@ def descend(
     """Train a network and keep the epoch that retrieves the pseudo-unseen classes best [O].
 
     Args:
-        feats, epochs, batch_size, seed, progress: see the method.
+        feats, epochs, batch_size, steps, seed, progress: see the method.
         inputs: of the training classes.
         build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)`` and ``embed(v)``.
         optimizer: makes the optimizer from the network's parameters.
@@ -209,6 +217,7 @@ def descend(
     seed = int(seed)
     history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
     generator = torch.Generator(device=inputs.device).manual_seed(seed)
+    count = steps_per_epoch(len(inputs.x), batch_size, epochs, steps)
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
     with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -219,15 +228,15 @@ def descend(
         )
         step = optimizer(net.parameters())
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
-            began, total, steps = time.perf_counter(), 0.0, 0
+            began, total = time.perf_counter(), 0.0
             net.train()
-            for batch in inputs.pairs(batch_size, generator):
+            for batch in inputs.pairs(batch_size, generator, count):
                 loss = net.loss(*batch)
                 step.zero_grad()
                 loss.backward()
                 step.step()
-                total, steps = total + loss.detach().double(), steps + 1
-            record = {"total": float(total) / steps}
+                total += loss.detach().double()
+            record = {"total": float(total) / count}
             check_diverged(record, net, epoch, seed)
             net.eval()
             record["validation"] = score = validation(model, held_out) if selects else None
