@@ -5,6 +5,7 @@ The docstring of a command is its ``--help``. The chapter *Running on a GPU work
 
 import json
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -316,6 +317,10 @@ def study(
             "choices that differ in their layers)."
         ),
     ] = "ablations",
+    only: Annotated[
+        str | None,
+        typer.Option(help="Only variants whose names match this regular expression."),
+    ] = None,
     published_sizes: Annotated[
         bool,
         typer.Option(help="The CVAE and the literal reading at their published sizes, for a GPU."),
@@ -364,6 +369,8 @@ def study(
         recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
     else:
         recorded = {key: asdict(c) for key, c in compared.items()}
+    if only is not None:
+        compared = {key: c for key, c in compared.items() if re.search(only, key)}
     if what in ("choices", "layers"):
         compared = {key: (vectors, c) for key, c in compared.items()}
     on_folds = what in ("coarse-to-fine", "choices", "layers")

@@ -278,6 +278,10 @@ def test_the_verdicts_studies_keep_what_their_tables_need(run, tmp_path, cache, 
         "best single layer, coarse-to-fine",
         *(x for x in compared if x.startswith("SSGN without")),
     }
+    out = tmp_path / "verdict.json"
+    kept = out.read_text()
+    assert run("study", out, *words, "--what", "verdict", "--only", "^literal")[0] == 0
+    assert out.read_text() == kept  # the same ledger, whose runs are there
     for row in found["settings"].values():
         assert all("mAP@all" + name in row for name in studies.SETTINGS)
     transductive = {

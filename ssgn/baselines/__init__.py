@@ -78,8 +78,8 @@ class Method:
 
 
 # A CVAE that one CPU core trains in a minute [O]. So small a network needs larger steps. On a fold
-# of Sketchy's seen classes, mAP@all rises for 800 to 1,300 of them: more than 15 passes over its few
-# sketches, which are enough on doodle-emoji.
+# of Sketchy's seen classes, mAP@all rises for 800 to 1,300 of them: more than 15 passes over its
+# few sketches, which are enough on doodle-emoji.
 REDUCED = {"widths": (512, 256), "latent": 64, "learning_rate": 1e-3, "steps": 1000}
 
 
