@@ -431,6 +431,36 @@ def read_ledger(path: Path | str) -> dict:
     return content
 
 
+# What pages call the data of the book's verdict, by dataset and number of photos.
+DATA = {
+    ("sketchy", 3125): "real Sketchy (first 25 of each class)",
+    ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
+}
+BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
+
+
+def columns(ledgers: Iterable[Mapping], drawn: bool = True) -> dict[str, list[dict]]:
+    """Concatenate the runs on unseen classes of all ledgers of the same data and backbone.
+
+    Args:
+        ledgers: from :func:`read_ledger`. Those of conditions, settings or folds are left out.
+        drawn: the runs on drawn splits; False: those on published and stored ones.
+
+    Returns:
+        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
+    """
+    found = {}
+    for entry in ledgers:
+        if entry["what"] not in ("verdict", "ablations", "baselines"):
+            continue
+        data = DATA.get((entry["dataset"], entry["photos"]), entry["dataset"])
+        heading = f"{data}, {BACKBONES.get(entry['backbone'], entry['backbone'])}"
+        for run in entry["runs"]:
+            if drawn == run["split"].startswith("seed-"):
+                found.setdefault(heading if drawn else f"{heading}, {run['split']}", []).append(run)
+    return found
+
+
 def describe_data(feats: Features) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
     fingerprint = feats.provenance.get("fingerprint", feats.content)
