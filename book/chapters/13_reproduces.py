@@ -13,36 +13,331 @@
 # %% [markdown]
 # # What reproduces: the ledger of claims
 #
-# **What you will learn.** Which sentences of the paper's abstract hold on this data, which do not,
-# which cannot be tested here and how they could be, and on what evidence.
+# **What you will learn.** Which sentences of the paper's abstract hold, on which data and with which
+# backbone, which do not, what cannot be tested here, and on what evidence.
 #
 # **What it costs.** Seconds: the runs of chapter 8 are read from the cache, the recorded ones from
-# `book/results/`.
+# `book/results/verdict/`.
 
 # %%
+import math
 import time
 
 started = time.perf_counter()
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import baselines, plots
-from ssgn.config import ablations
-from ssgn.metrics import interval, verdict
-from ssgn.studies import WITHOUT_LEAKS, ratios, read_ledger, values
+from ssgn import config, plots, studies
+from ssgn.claims import CLAIMS, Claim, said, verdicts
+from ssgn.studies import WITHOUT_LEAKS
 
 plots.use_style()
 
 # %% tags=["parameters"]
 sketches_per_class = 40
 seeds = [0, 1, 2]
-loss_seeds = []
-cvae_seeds = []
-epochs = 4
+steps = 100
+
+# %% [markdown]
+# ## The rules
+#
+# {download}`The protocol <../results/protocol.md>` was
+# written before the runs, and a test checks that. In short: a claim is a ratio of mAP@all on unseen
+# classes, "by more than 20%" included; percentage points are not used. A claim **holds** if the whole
+# 95% interval of its ratio is above the threshold, **does not hold** if the whole interval is below, and
+# is *open* otherwise. A dataset's classes are parted into five, twice, so that each class is unseen in two of ten
+# splits; each trained method has three seeds per split. The interval is over splits, classes and
+# seeds ([chapter 8](08_ablations)). Beside it stands the interval over seeds alone, which is about
+# reruns and not about other classes. All choices were made on seen classes of Sketchy.
+#
+# There is one deviation, named at the protocol's end: after the first runs had been seen, the literal
+# reading, the CVAE, the two-tower network and direct regression got longer trainings, and their runs were
+# deleted and recorded again. Of SSGN, nothing was changed.
+#
+# The data, with their limits:
+#
+# - **real Sketchy (first 25 of each class)**: 6,250 images, not extended, photos re-encoded, no P@200;
+# - **TU-Berlin sketches, 116 classes, our own gallery**: nobody else has this gallery.
+
+# %%
+ledgers = [
+    studies.read_ledger(path)
+    for path in sorted(Path("../results/verdict").glob("*.json"))
+]
+drawn = studies.columns(ledgers)
+found = verdicts(drawn, fewest=5)  # with fewer splits, nothing is judged
+
+# %% tags=["hide-input"]
+FAMILIES = {
+    "Fusion": [
+        c for c in CLAIMS if "layers over" in c and "literally" not in c
+    ],
+    "Coarse-to-fine": [
+        c for c in CLAIMS if c.startswith("coarse-to-fine")
+    ],
+    "The paper, read literally": [c for c in CLAIMS if "literally" in c],
+    "By more than 20%": [
+        c for c in CLAIMS if "by 20%" in c and "literally" not in c
+    ],
+    "The losses": [c for c in CLAIMS if c.endswith("loss helps")],
+    "Against methods that the paper does not compare with": [
+        c
+        for c in CLAIMS
+        if c.endswith("features") and c.startswith("SSGN")
+    ],
+}
+assert sorted(sum(FAMILIES.values(), [])) == sorted(CLAIMS)
+SPLITS = {True: 5, False: 10}  # planned for losses, and for all others
+
+
+def cell(claim, heading, found):
+    v = found.get((claim, heading))
+    if v is None:
+        return "not recorded yet"
+    word = f"*{v.word}*" if v.word == "open" else f"**{v.word}**"
+    alone = f"; seeds alone [{v.seeds_low:.3f}, {v.seeds_high:.3f}]"
+    missing = v.splits < SPLITS["loss" in claim.text]
+    return (
+        f"{word} {v.number}"
+        + ("" if math.isnan(v.seeds_low) else alone)
+        + (f"; {v.splits} splits so far" if missing else "")
+    )
+
+
+def family(claims, found):
+    """A table of the claims that are judged on some data, and the names of the others."""
+    have = {claim for claim, _ in found}
+    rows = [
+        [claim.text, *(cell(claim, heading, found) for heading in drawn)]
+        for claim in claims
+        if claim in have
+    ]
+    others = [claim.text for claim in claims if claim not in have]
+    return (
+        studies.written([["claim", *drawn], *rows], "markdown")
+        if rows
+        else ""
+    ) + (f"\nNot recorded yet: {'; '.join(others)}." if others else "")
+
+
+def everywhere(word):
+    """Each claim with this verdict, and where."""
+    lines = []
+    for claim in CLAIMS.values():
+        where = [
+            f"{heading} {v.number}"
+            for (c, heading), v in found.items()
+            if c == claim and v.word == word
+        ]
+        if where:
+            lines.append(f"- *{claim.text}*: {'; '.join(where)}")
+    return "\n".join(lines) or "- none of those that are recorded"
+
+
+def words_of(names, backbone=""):
+    """The verdicts of these claims, of one backbone or all."""
+    return {
+        v.word
+        for (claim, heading), v in found.items()
+        if claim.text in names and backbone in heading
+    }
+
+
+# %% [markdown]
+# ## What fails
+#
+# These claims do not hold: the whole interval is below the threshold, which is 1.2 where the claim
+# says "by 20%" and 1 for all others.
+
+# %% tags=["hide-input"]
+open_ones = sum(v.word == "open" for v in found.values())
+missing = len(CLAIMS) * len(drawn) - len(found)
+display(
+    Markdown(
+        everywhere("does not hold")
+        + "\n\nThese are open: the runs cannot tell on which side of the threshold they are.\n\n"
+        + everywhere("open")
+        + (
+            f"\n\nOf {len(CLAIMS)} claims on {len(drawn)} columns, {len(found)} are judged, "
+            f"{open_ones} of these open, and {missing} not recorded yet."
+        )
+    )
+)
+
+# %% [markdown]
+# In plain words:
+
+# %% tags=["hide-input"]
+two_stages = words_of(FAMILIES["Coarse-to-fine"])
+all_layers = [
+    c
+    for c in FAMILIES["Fusion"]
+    if c.startswith("all layers over the last")
+]
+one_layer = "chosen layers over the best single layer"
+identity = "SSGN over ridge towards the identity on the same features"
+plain = []
+if two_stages:
+    plain.append(
+        said(
+            "holds" not in two_stages,
+            "**The coarse-to-fine decoder is not better than a single stage**, on any data, in none of "
+            "its tuned forms.",
+            two_stages,
+        )
+    )
+if words_of(all_layers, "EfficientNet") and words_of(all_layers, "VGG"):
+    plain.append(
+        said(
+            words_of(all_layers, "EfficientNet") == {"holds"}
+            and words_of(all_layers, "VGG") == {"does not hold"},
+            "**Whether it helps to fuse all layers depends on the backbone.** It does with EfficientNet-Lite0, "
+            "on every dataset. With VGG-16's convolutions, the paper's backbone, it hurts.",
+            {b: words_of(all_layers, b) for b in ("EfficientNet", "VGG")},
+        )
+    )
+if words_of([one_layer]):
+    plain.append(
+        said(
+            "does not hold" not in words_of([one_layer]),
+            "**Fusing a few late layers is never worse than the best single one**, "
+            + (
+                "and better everywhere."
+                if words_of([one_layer]) == {"holds"}
+                else "and not better everywhere."
+            ),
+            words_of([one_layer]),
+        )
+    )
+if words_of([identity]):
+    plain.append(
+        "**A linear method**, ridge regression towards the identity, is "
+        + (
+            "beaten everywhere."
+            if words_of([identity]) == {"holds"}
+            else "not beaten everywhere: a network with two stages and six losses has to be compared with it."
+        )
+    )
+display(Markdown("\n".join(f"- {line}" for line in plain)))
+
+# %% [markdown]
+# ## All claims
+
+# %% tags=["hide-input"]
+for name, names in FAMILIES.items():
+    claims = [CLAIMS[text] for text in names]
+    display(Markdown(f"### {name}\n\n{family(claims, found)}"))
+if not drawn:
+    display(Markdown("*No recorded runs in this checkout.*"))
+
+# %% [markdown]
+# The method that the last rows call SSGN is *chosen layers, coarse-to-fine*. In the tables, the CVAE
+# {cite}`yelamarthi2018cvae` and the literal reading have sizes that a CPU can bear, with a learning rate and a
+# number of steps to match ([chapter 10](10_baselines)). SSGN is trained on random pairs of a sketch and a photo of
+# its class; on Sketchy the literal reading and the CVAE get the photo that the sketch was drawn from. What that is worth to SSGN:
+
+# %% tags=["hide-input"]
+pairs = [
+    Claim(
+        f"trained on aligned pairs over random ones, {decoder}",
+        f"aligned: chosen layers, {decoder}",
+        f"chosen layers, {decoder}",
+    )
+    for decoder in ("coarse-to-fine", "single-stage")
+]
+display(Markdown(family(pairs, verdicts(drawn, pairs, fewest=5))))
+
+# %% [markdown]
+# ## The published splits
+#
+# One split each, so an interval is over its classes and seeds alone.
+
+# %% tags=["hide-input"]
+published = studies.columns(ledgers, drawn=False)
+published = {
+    heading: runs
+    for heading, runs in published.items()
+    if heading.rsplit(", ")[-1] in ("sketchy-104-21", "sketchy-100-25")
+}
+
+
+def single(columns, there):
+    claims = [c for c in CLAIMS.values() if any(k[0] == c for k in there)]
+    columns = [h for h in columns if any(k[1] == h for k in there)]
+    lines = [["claim", *columns]]
+    for claim in claims:
+        cells = (there.get((claim, heading)) for heading in columns)
+        lines.append([claim.text, *(str(v) if v else "" for v in cells)])
+    classes = (
+        f"{h}: {min(v.classes for (_, at), v in there.items() if at == h)}"
+        for h in columns
+    )
+    return (
+        f"Unseen classes per split: {'; '.join(classes)}.\n\n"
+        + studies.written(lines, "markdown")
+        if columns
+        else "*Not recorded yet.*"
+    )
+
+
+display(Markdown(single(published, verdicts(published))))
+large = [
+    run["best_epoch"]
+    for entry in ledgers
+    if "--published-sizes" in entry["command"]
+    for run in entry["runs"]
+    if run["variant"].startswith("CVAE (published form)")
+]
+if large:
+    display(
+        Markdown(
+            "At published sizes, the CVAE's published form is trained for the published 25 epochs. "
+            + said(
+                sum(epoch == 25 for epoch in large) > len(large) / 2,
+                "In most runs the last epoch is the best: on so few sketches 25 epochs, about 500 steps, "
+                "are too few, and a claim against it says less than one above.",
+                large,
+            )
+        )
+    )
+
+# %% [markdown]
+# The same without the classes that ImageNet-1k shows ([chapter 12](12_leaks)), where at least five
+# remain. On the drawn splits of Sketchy and TU-Berlin few do.
+
+# %% tags=["hide-input"]
+unleaked = verdicts(drawn, fewest=5, setting=WITHOUT_LEAKS)
+unleaked |= verdicts(published, setting=WITHOUT_LEAKS)
+display(Markdown(single([*published, *drawn], unleaked)))
+
+# %% [markdown]
+# ## How to repeat a run
+#
+# Every ledger names its command, and every run its commit and its device. Parts of the record come
+# from a GPU, from features that had been extracted on a CPU.
+
+# %% tags=["hide-input"]
+display(
+    Markdown(
+        "\n".join(
+            f"- `{entry['command']}`: {len(entry['runs'])} runs, "
+            f"{', '.join(sorted({r['device'] for r in entry['runs']}))}, commits "
+            f"{', '.join(f'`{c}`' for c in sorted({r['commit'] for r in entry['runs']}))}"
+            for entry in ledgers
+            if entry["what"] in ("verdict", "baselines", "ablations")
+        )
+    )
+)
+
+# %% [markdown]
+# ## Your run
+#
+# A small study on doodle-emoji, on its stored split, to see what an interval over seeds leaves out.
 
 # %%
 ds = ssgn.load_dataset(
@@ -50,266 +345,78 @@ ds = ssgn.load_dataset(
 )
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes)
-variants = ablations(ssgn.SSGNConfig(epochs=epochs))
-full, fused_single, one_c2f, one_single = list(variants)[:4]
+full, fused_single, one_c2f, one_single = (
+    f"{layers} layer{plural}, {decoder}"
+    for layers, plural in (("chosen", "s"), ("last", ""))
+    for decoder in ("coarse-to-fine", "single-stage")
+)
 main = {
-    name: variants[name]
+    name: replace(config.verdict()[name], steps=steps)
     for name in (full, fused_single, one_c2f, one_single)
 }
-rest = {n: c for n, c in variants.items() if n not in main or n == full}
-methods = baselines.table()
-raw = "nearest neighbor, raw, single layer"
-cvae = "CVAE (published form), single layer"
-strong_cvae = "CVAE (standardized), single layer"
-
-# %% tags=["hide-input"]
-entries = [
-    read_ledger(path)
-    for path in sorted(Path("../results").glob("*.json"))
-    if path.stem != "fuzz"  # not a study
-]
-
-
-def alike(a, b):
-    """Two studies of one dataset, split, backbone and number of sketches."""
-    same = ("dataset", "split", "backbone", "sketches_per_class")
-    return all(a[key] == b[key] for key in same)
-
-
-def recorded():
-    """Each recorded study of the ablations with the baselines that belong to it, by name."""
-    by_what = {
-        what: [e for e in entries if e["what"] == what]
-        for what in ("ablations", "baselines")
-    }
-    out = {}
-    for entry in by_what["ablations"]:
-        partners = [e for e in by_what["baselines"] if alike(e, entry)]
-        # Baselines of the same machine first, else those of any.
-        partners.sort(key=lambda e: e["device"] != entry["device"])
-        name = entry["dataset"]
-        if name in out:
-            name = f"{name}, {entry['split']}, {entry['device']}, {entry['date']}"
-        out[name] = [entry, *partners[:1]]
-    return out
-
-
-# %% [markdown]
-# ## The claims
-#
-# Each sentence of the abstract that can be measured becomes a ratio of two figures on the unseen
-# classes, taken seed by seed, and a threshold. The rule for the verdict was fixed before the runs: a
-# claim **holds** if the whole 95% interval lies above the threshold, **does not hold** if the whole
-# interval lies below, and is **open** otherwise.
-#
-# "By more than 20%" is read so: the full model over the method that was the state of the art when
-# the paper was written, the CVAE {cite}`yelamarthi2018cvae` on a single layer, relative, in P@k and in
-# mAP@k with the CVAE's own definition (÷ k, [chapter 7](07_metrics)). The CVAE is shown in two forms:
-# as published, on raw features, and with standardized features, our stronger version of it. Where
-# classes have a handful of pictures $k$ is small; the photos have enough for 100 and 200.
-
-
-# %% tags=["hide-input"]
-def cut_offs(dataset):
-    return (5, 10) if dataset == "doodle-emoji" else (100, 200)
-
-
-def claims(dataset):
-    """Sentence, measure, (better, worse), figure, threshold."""
-    rows = [
-        (
-            "Sketches retrieve images of classes never seen",
-            "SSGN / raw nearest neighbor",
-            (full, raw),
-            "mAP@all",
-            1.0,
-        ),
-        (
-            "Fusing several layers makes up for sparse sketches",
-            "fusion / single layer, coarse-to-fine",
-            (full, one_c2f),
-            "mAP@all",
-            1.0,
-        ),
-        (
-            "... with any decoder",
-            "fusion / single layer, single-stage",
-            (fused_single, one_single),
-            "mAP@all",
-            1.0,
-        ),
-        (
-            "The coarse-to-fine decoder is better than one stage",
-            "coarse-to-fine / single-stage, fusion",
-            (full, fused_single),
-            "mAP@all",
-            1.0,
-        ),
-        (
-            "The regression loss keeps semantics, to good effect",
-            "SSGN / without it",
-            (full, "SSGN without regression loss"),
-            "mAP@all",
-            1.0,
-        ),
-        (
-            "The classification loss keeps classes apart, to good effect",
-            "SSGN / without it",
-            (full, "SSGN without classification loss"),
-            "mAP@all",
-            1.0,
-        ),
-    ]
-    for k in cut_offs(dataset):
-        for key in (f"P@{k}", f"mAP@{k}/k"):
-            rows.append(
-                (
-                    f"Better than the state of the art by more than 20%, {key}",
-                    "SSGN / CVAE as published",
-                    (full, cvae),
-                    key,
-                    1.2,
-                )
-            )
-    rows.append(
-        (
-            "... and than our stronger CVAE, standardized",
-            "SSGN / standardized CVAE",
-            (full, strong_cvae),
-            "mAP@all",
-            1.2,
-        )
-    )
-    return rows
-
-
-WORD = {
-    "holds": "**holds**",
-    "does not hold": "**does not hold**",
-    "open": "*open*",
-}
-
-
-def ledger_of(dataset, runs, suffix=""):
-    lines = [
-        "| claim | measure | figure | ratio, 95% interval | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    have = {row["variant"] for row in runs}
-    for sentence, measure, (a, b), key, threshold in claims(dataset):
-        if not {a, b} <= have:
-            lines.append(
-                f"| {sentence} | {measure} | {key} | | not in these runs |"
-            )
-            continue
-        common = sorted(
-            {r["seed"] for r in runs if r["variant"] == a}
-            & {r["seed"] for r in runs if r["variant"] == b}
-        )
-        paired = [r for r in runs if r["seed"] in common]
-        figure = ratios(paired, a, b, key + suffix)
-        mean, half = interval(figure)
-        lines.append(
-            f"| {sentence} | {measure} > {threshold:g} | {key} | {mean:.2f} "
-            f"[{mean - half:.2f}, {mean + half:.2f}] | {WORD[verdict(figure, threshold)]} |"
-        )
-    return "\n".join(lines)
-
-
-# %% [markdown]
-# ## The recorded runs
-#
-# Kept in the repository as `book/results/*.json`, each with its device, date, commit and the command
-# that gives it again.
-
-# %% tags=["hide-input"]
-studies = recorded()
-evidence = {
-    name: [row for part in parts for row in part["runs"]]
-    for name, parts in studies.items()
-}
-for name, parts in studies.items():
-    entry = parts[0]
-    about = "; ".join(
-        f"`{p['command']}` ({p['device']}, {p['date']}, commit `{p['commit']}`)"
-        for p in parts
-    )
-    display(
-        Markdown(
-            f"### {name}\n\n{len({r['seed'] for r in entry['runs']})} seeds, "
-            f"{entry['sketches_per_class']} sketches a class, {entry['seen']} seen and "
-            f"{entry['unseen']} unseen classes, {entry['photos']:,} pictures in all, "
-            f"{entry['backbone']}. {about}.\n\n"
-            + ledger_of(entry["dataset"], evidence[name])
-        )
-    )
-if not studies:
-    display(Markdown("*No recorded runs in this checkout.*"))
-
-# %% [markdown]
-# Without the unseen classes that the backbone was pre-trained on ([chapter 12](12_leaks)), where some
-# are left:
-
-# %% tags=["hide-input"]
-for name, runs in evidence.items():
-    entry = studies[name][0]
-    if any("mAP@all" + WITHOUT_LEAKS in row for row in runs):
-        display(
-            Markdown(
-                f"**{name}**\n\n"
-                + ledger_of(entry["dataset"], runs, WITHOUT_LEAKS)
-            )
-        )
-    else:
-        display(
-            Markdown(
-                f"**{name}**: {len(entry['leaked'])} of {entry['unseen']} unseen classes are "
-                "leaked, so there is nothing to compare."
-            )
-        )
-
-# %% [markdown]
-# ## Your run
-
-# %%
 rows = ssgn.study(feats, sem, main, seeds)
-rows += ssgn.study(feats, sem, {raw: methods[raw]}, seeds, progress=False)
-if loss_seeds:
-    rows += [
-        row
-        for row in ssgn.study(feats, sem, rest, loss_seeds)
-        if row["variant"] != full or row["seed"] not in seeds
-    ]
-if cvae_seeds:
-    chosen = {name: methods[name] for name in (cvae, strong_cvae)}
-    rows += ssgn.study(feats, sem, chosen, cvae_seeds)
 
 # %% tags=["hide-input"]
+measured = {"doodle-emoji, your run": rows}
+beside = [h for h in drawn if "doodle-emoji" in h] or list(drawn)
+measured |= {f"{h}, recorded": drawn[h] for h in beside[:1]}
+shown = {
+    f"mAP@all, {full}": (full, None),
+    "chosen layers over the last layer": (full, one_c2f),
+    "coarse-to-fine over single-stage": (full, fused_single),
+}
+lines = [
+    ["", "splits × seeds", "seeds alone", "splits, classes and seeds"]
+]
+wider = {}
+for heading, runs in measured.items():
+    for name, (a, b) in shown.items():
+        some = [r for r in runs if r["variant"] in (a, b)]
+        if b is None:
+            wide = studies.level(some, a)
+        else:
+            some, paired = studies.shared(some, a, b)
+            wide = studies.ratio(some, a, b, paired=paired)
+        narrow = studies.over_seeds(some, a, b)
+        wider[heading, name] = (wide[2] - wide[1]) / (
+            narrow[2] - narrow[1]
+        )
+        count = (len({r[key] for r in some}) for key in ("split", "seed"))
+        lines.append(
+            [f"{name}: {heading}", " × ".join(map(str, count))]
+            + [
+                f"{x[0]:.3f} [{x[1]:.3f}, {x[2]:.3f}]"
+                for x in (narrow, wide)
+            ]
+        )
 display(
     Markdown(
-        f"doodle-emoji, {sketches_per_class} sketches a class, {len(seeds)} seeds, on "
-        f"{rows[0]['device']}. The full profile also trains what is missing here.\n\n"
-        + ledger_of("doodle-emoji", rows)
+        f"{sketches_per_class} sketches per class, {len(seeds)} seeds, on {rows[0]['device']}.\n\n"
+        + studies.written(lines, "markdown")
     )
 )
-shown = {}
-for label, runs in [
-    ("your run", rows),
-    *((f"recorded, {d}", r) for d, r in evidence.items()),
-]:
-    for name in main:
-        shown[f"{name} ({label})"] = values(runs, name)
-_ = plots.dots(
-    shown,
-    "mAP@all on the unseen classes: each seed, mean and 95% interval",
-    highlight=[name for name in shown if "your run" in name],
-)
+for heading, name in list(wider)[len(shown) : len(shown) + 1]:
+    factor = wider[heading, name]
+    if math.isnan(factor):  # not every split has two seeds yet
+        break
+    display(
+        Markdown(
+            f"On {heading}, the level's interval over splits, classes and seeds is "
+            + said(factor > 1, f"{factor:.0f} times as wide as", factor)
+            + " the one over seeds alone."
+        )
+    )
+
+# %% [markdown]
+# On a single split the wide interval has classes and seeds in it and no splits. A rerun of *your* study
+# would come out in the narrow interval, and somebody else's study, on other classes, in the wide one. A
+# ratio is known more precisely than a level, since a class that is hard is hard for both.
 
 # %% [markdown]
 # ## The premise: are sketches sparse, do they vary?
 #
 # The abstract's motive can be measured too, on the features of the last layer: the share of
-# activations that are all but dead (below a hundredth of the channel's mean over the pictures), and how
+# activations that are nearly zero (below a hundredth of the channel's mean over the photos), and how
 # much of the variance of a standardized channel lies *within* classes and not between them.
 
 # %%
@@ -334,16 +441,16 @@ for domain in ("sketch", "photo"):
 # %% tags=["hide-input"]
 display(
     Markdown(
-        "| | dead activations | variance within classes |\n|---|---|---|\n"
+        "| | near-zero activations | variance within classes |\n|---|---|---|\n"
         + "\n".join(
-            f"| {'sketches' if d == 'sketch' else 'pictures'} | {dead:.1%} | {within:.0%} |"
+            f"| {'sketches' if d == 'sketch' else 'images'} | {dead:.1%} | {within:.0%} |"
             for d, (dead, within) in premise.items()
         )
         + "\n\nSketches "
         + (
-            "have more dead activations than pictures"
+            "have more near-zero activations than images"
             if premise["sketch"][0] > premise["photo"][0]
-            else "have no more dead activations than pictures"
+            else "have no more near-zero activations than images"
         )
         + " and vary "
         + (
@@ -351,7 +458,7 @@ display(
             if premise["sketch"][1] > premise["photo"][1]
             else "no more"
         )
-        + " within a class. (A class has several times as many sketches as pictures, and the variance "
+        + " within a class. (A class has several times as many sketches as images, and the variance "
         "within small groups comes out too small: part of that difference is counting.)"
     )
 )
@@ -361,30 +468,29 @@ display(
 #
 # | claim | why not | how to test it |
 # |---|---|---|
-# | More than 20% better *on Sketchy and TU-Berlin* | the data sets must be fetched by hand | [put them in place](../paper_data), then `ssgn study OUT.json --data sketchy --split sketchy-104-21 --backbone vgg16` and the same with `--what baselines --published-sizes`, on a workstation; this page draws whatever lies in `book/results/` |
+# | More than 20% better in P@200 and mAP@200, *on the extended datasets* | we do not have the extension's photos | [put them in place](../paper_data), then [Sketchy on a GPU](../sketchy); this page shows whatever is in `book/results/verdict/` |
+# | Fusion with VGG-16's *fully connected* layer, which the paper's single layer is | we have the weights of the convolutions only | the same |
 # | Sparse sketches make the conditional decoder *hard to learn* | the abstract gives no measure for it | none we can defend |
 # | The coarse-to-fine decoder helps *with the authors' condition* | the abstract does not say what the condition is at test time | their code, or their full text |
 #
 # ## What we know of the paper, and what we chose
 #
-# Not everything in this reproduction is the paper's. We hold its abstract. Layer widths, loss
+# Not everything in this reproduction is the paper's. We have its abstract. Layer widths, loss
 # weights, the form of the classification loss, the target of the coarse stage and the condition at
-# test time are our own choices, made on pseudo-unseen classes; [chapter 9](09_coarse_to_fine) shows
-# the alternatives. A verdict above is therefore about *this implementation of the idea on this
-# data*. Emoji are drawn artwork and not photographs, with at most nine pictures a class; the photos
-# are small, and from the very data set that the backbone was trained on. The CVAE is trained here at
-# sizes that a CPU can bear, with a learning rate to match ([chapter 10](10_baselines)).
+# test time are our own choices, made on seen classes of Sketchy; [chapter 9](09_coarse_to_fine) shows
+# the alternatives. *Read literally* means `SSGNConfig.paper()`, at smaller sizes: every value that
+# a source gives is taken from it ([chapter 4](04_model)). A verdict above is about *these
+# implementations of the idea on these data*.
 #
 # ## What it means
 #
 # Read the intervals before the words. **Holds** and **does not hold** say on which side of its threshold a
-# ratio lies, for the mean over seeds on one split, and nothing about how large the gain is. **Open** is not
-# "no": it says that so few seeds cannot tell, which is so for a claim that is true by a hair as for one that
-# is false by a hair. Where the threshold is 1 and an interval around it is
-# narrow, the two variants are as good as equal.
+# ratio lies, and nothing about how large the gain is. **Open** does not mean "no": these runs cannot tell.
+# Where the threshold is 1 and an interval around it is narrow, the two variants are equal for every practical purpose.
 #
-# A claim that comes out alike in the tables of different data sets stands on more than one of them. Where
-# they disagree, the table with more seeds does not settle it: seeds are not what differs between the tables.
+# With some 27 claims per dataset, judged at 95% each, one or two false verdicts per dataset are to be expected. A claim that
+# has the same verdict on different data stands on more than one of them. Where verdicts differ, more
+# seeds do not decide: seeds are not what differs between the columns.
 #
 # ## Exercises
 #
@@ -397,6 +503,8 @@ display(
 # ````{solution} ex-three-words
 # :class: dropdown
 # ```python
+# from ssgn.metrics import interval, verdict
+#
 # for ratio, word in (
 #     ([1.29, 1.30, 1.31], "holds"),
 #     ([1.10, 1.30, 1.50], "open"),
@@ -408,130 +516,112 @@ display(
 # ```
 # The first two have the same mean: the verdict is about what was *shown*. A single run has no interval at
 # all, which is not an interval of width zero. Which method is the best cannot be said: for that they would
-# have to be compared with each other.
+# have to be compared with each other. And these intervals are over seeds: none of them says "on other classes".
 # ````
 #
 # ```{exercise} A stricter verdict (practice)
 # :label: ex-strict
-# About a dozen claims are judged at 95% each. What is the chance that at least one interval misses its true
-# mean, if they were independent? Change the confidence so that the chance is at most 5% for all
-# of them together, independent or not. Which verdicts change?
+# Every claim is judged at 95%. What is the chance that at least one of 27 intervals misses its true
+# ratio, if they were independent? Change the confidence so that the chance is at most 5% for all
+# of them together, independent or not. Which verdicts of a dataset change?
 # ```
 #
 # ````{solution} ex-strict
 # :class: dropdown
-# $1 - 0.95^{12} = 46\%$. Bonferroni: each of $n$ at $1 - 0.05/n$. The chance that any of $n$ events happens
+# $1 - 0.95^{27} = 75\%$. Bonferroni: each of $n$ at $1 - 0.05/n$. The chance that any of $n$ events happens
 # is at most the sum of their chances, so this needs no independence.
 # ```python
-# def judged(ratio, threshold, confidence):
-#     mean, half = interval(ratio, confidence)
-#     if mean - half > threshold:
-#         return "holds"
-#     return "does not hold" if mean + half < threshold else "open"
+# import numpy as np
 #
-#
-# for name, runs in {"your run": rows, **evidence}.items():
-#     dataset = studies[name][0]["dataset"] if name in studies else "doodle-emoji"
-#     have = {row["variant"] for row in runs}
-#     testable = [c for c in claims(dataset) if set(c[2]) <= have]
-#     for sentence, measure, (a, b), key, threshold in testable:
-#         common = {r["seed"] for r in runs if r["variant"] == a} & {
-#             r["seed"] for r in runs if r["variant"] == b
-#         }
-#         figure = ratios([r for r in runs if r["seed"] in common], a, b, key)
-#         plain = judged(figure, threshold, 0.95)
-#         strict = judged(figure, threshold, 1 - 0.05 / len(testable))
-#         assert plain == verdict(figure, threshold)
-#         assert strict in (plain, "open")  # wider intervals, never bolder
-#         if strict != plain:
-#             print(f"{name}: {sentence}, {measure}, {key}: {plain} -> {strict}")
+# heading = next(iter(drawn))
+# mine = {c: v for (c, where), v in found.items() if where == heading}
+# for claim, plain in mine.items():
+#     some, paired = studies.shared(drawn[heading], claim.a, claim.b)
+#     a, b = studies.bootstrap(
+#         some, (claim.a, claim.b), paired=paired, n=5000
+#     ).T
+#     miss = 5 / len(mine)  # percent, on both sides together
+#     low, high = np.percentile(a / b, [miss / 2, 100 - miss / 2])
+#     strict = replace(plain, low=low, high=high)
+#     assert strict.word in (plain.word, "open")  # wider, never bolder
+#     if strict.word != plain.word:
+#         print(f"{claim.text}: {plain} -> {strict}")
 # ```
-# With few seeds the price is high: $t_{0.998,\,2}$ is more than three times $t_{0.975,\,2}$. Two honest ways
-# are cheaper. Name the *one* claim that matters before the runs, and judge it at 95%; or collect more seeds.
+# Two honest ways are cheaper. Name the *one* claim that matters before the runs, and judge it at 95%; or
+# collect more splits.
 # ````
 #
 # ```{exercise} Which mean of ratios? (practice)
 # :label: ex-log-ratio
 # Somebody reports that A is on average 1.05 times as good as B. Somebody else takes the same runs and finds
-# B on average 1.02 times as good as A. Has either made a mistake? Find a mean that cannot do that, and see
-# whether a verdict of this page depends on the choice.
+# B on average 1.02 times as good as A. Has either made a mistake? Find a mean that cannot do that. Why
+# does the protocol avoid the question with ratios *of means*?
 # ```
 #
 # ````{solution} ex-log-ratio
 # :class: dropdown
 # Neither. The mean of the ratios and the mean of their reciprocals have a product of at least 1, for an
-# arithmetic mean is never below the harmonic one. Logarithms cure it: turning the ratio round only changes
+# arithmetic mean is never below the harmonic one. Logarithms cure it: exchanging A and B only changes
 # their sign, and $\exp$ of their mean is the geometric mean.
 # ```python
-# import math
 # import statistics
 #
-# for a, b in ((full, one_c2f), (full, fused_single), (full, raw)):
-#     there, back = ratios(rows, a, b), ratios(rows, b, a)
+# for a, b in ((full, one_c2f), (full, fused_single)):
+#     there, back = studies.ratios(rows, a, b), studies.ratios(rows, b, a)
 #     product = statistics.mean(there) * statistics.mean(back)
 #     assert product >= 1 - 1e-9
 #     logs = [math.log(r) for r in there]
-#     center, half = interval(logs)
-#     turned, _ = interval([math.log(r) for r in back])
-#     assert math.isclose(center, -turned, abs_tol=1e-9)
+#     turned = [math.log(r) for r in back]
+#     assert math.isclose(
+#         statistics.mean(logs), -statistics.mean(turned), abs_tol=1e-9
+#     )
 #     print(
-#         f"{a} / {b}: product {product:.4f}; mean {interval(there)[0]:.3f}, "
-#         f"geometric {math.exp(center):.3f} [{math.exp(center - half):.3f}, "
-#         f"{math.exp(center + half):.3f}]; {verdict(there, 1.0)}, in "
-#         f"logarithms {verdict(logs, 0.0)}"
+#         f"{a} / {b}: product {product:.4f}; mean {statistics.mean(there):.3f}, "
+#         f"geometric {math.exp(statistics.mean(logs)):.3f}, of means "
+#         f"{studies.ratio(rows, a, b)[0]:.3f}"
 #     )
 # ```
-# Where ratios scatter by a per cent or two, as those of variants of one model do, the means agree to the
-# digits that are shown. With ratios from 0.5 to 2 the choice can make the result. It belongs into the
-# protocol, before the runs.
+# Where ratios vary by a percent or two, as those of variants of one model do, the means agree to the
+# digits that are shown. Ratios class by class go from a half to two, and there the choice could make the
+# result. A ratio of means has one value whichever way it is turned, and a class at which both methods fail
+# has little weight in it. The choice belongs in the protocol, before the runs.
 # ````
 #
-# ```{exercise} What would convince you? (challenge)
+# ```{exercise} Splits or seeds? (challenge)
 # :label: ex-convince
-# The seeds vary and the split does not. Design the study that would let you say "fusion helps on
-# drawings in general", run it on a few splits, and estimate what the whole costs on your machine. Are the
-# splits independent?
+# You can afford ten trainings of each variant. Ten seeds on one split, five splits with two seeds, or ten splits
+# with one seed? The recorded runs hold the answer: take parts of them, and look at the interval over splits, classes and
+# seeds of a level and of a ratio. Are the ten splits independent?
 # ```
 #
 # ````{solution} ex-convince
 # :class: dropdown
-# The split varies as well: for each draw a split, train both variants on it, take the ratio within it. The
-# interval over splits covers the choice of unseen classes. It costs two trainings a split, and no further
-# extraction.
 # ```python
-# import statistics
-#
-# began, per_split = time.perf_counter(), []
-# for split in range(3):  # for the evening: ten or more
-#     part = feats.with_split(split)
-#     runs = ssgn.study(
-#         part,
-#         sem,
-#         {name: main[name] for name in (full, one_c2f)},
-#         seeds[:1],
-#         progress=False,
+# heading = next(h for h in drawn if (CLAIMS[one_layer], h) in found)
+# runs = drawn[heading]
+# splits = sorted({r["split"] for r in runs if r["variant"] == full})
+# width = {}
+# for many, few in ((1, 3), (2, 3), (5, 2), (5, 1), (10, 1), (10, 3)):
+#     part = [
+#         r for r in runs if r["split"] in splits[:many] and r["seed"] < few
+#     ]
+#     part, _ = studies.shared(part, full, one_c2f)
+#     _, low, high = studies.level(part, full)
+#     mean, *ends = studies.ratio(part, full, one_c2f)
+#     width[many, few] = high - low
+#     print(
+#         f"{many} splits x {few} seeds: level {width[many, few]:.3f} wide, "
+#         f"ratio {mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
 #     )
-#     per_split += ratios(runs, full, one_c2f)
-# n = len(per_split)
-# seconds = (time.perf_counter() - began) / n
-# mean, half = interval(per_split)
-# print(f"{mean:.2f} ± {half:.2f} over {n} splits, {seconds:.0f} s a split")
-#
-# # The splits share classes. Nadeau and Bengio's correction of the variance:
-# trained = part.mask("train")
-# share = float(part.unseen.sum() / trained.sum())
-# corrected = half * (1 + n * share) ** 0.5
-# least = 1.96 * statistics.stdev(per_split) * share**0.5
-# print(f"corrected for the overlap: ± {corrected:.2f}")
-# print(f"with any number of splits like these: not below ± {least:.2f}")
-# assert corrected > half
+# assert width[10, 1] < width[5, 2] < width[1, 3]
 # ```
-# They are not independent: every two splits train on mostly the same classes, and all draw on the same few
-# hundred. The plain interval is too narrow. {cite:t}`nadeau2003inference` put $1/n + n_2/n_1$ in place of
-# $1/n$ in the variance, with $n_1$ training and $n_2$ test examples; here classes play the examples, which
-# makes it a rule of thumb. Its second term does not shrink with more splits: for that you need more
-# *classes*, and for "drawings in general" other data sets. Even this interval is about emoji, and one
-# backbone.
+# Splits: every further one brings classes that the study has not seen, while a second seed only repeats the
+# training on the same classes. With ten splits a second and a third seed change next to nothing.
+#
+# They are not independent. Splits of one partition share most of their training classes, and each class is unseen in
+# two splits, so that splits and classes are crossed; {cite:t}`nadeau2003inference` correct for the first. In
+# simulations with crossed splits and classes this interval covered the truth in 89 to 97% of the cases. Even ten splits
+# are about the classes of one dataset: for "sketches in general" you need other datasets.
 # ````
 #
 # ## Further reading
