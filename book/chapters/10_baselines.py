@@ -355,7 +355,7 @@ for layers, table in tables.items():
                 f"{heading}: {len({r['split'] for r in runs})} splits, {len({r['seed'] for r in runs})} "
                 "seeds; a closed form runs once per split."
                 + (
-                    f" Not recorded yet: {'; '.join(missing)}."
+                    f" Not recorded: {'; '.join(missing)}."
                     if missing
                     else ""
                 )

@@ -97,7 +97,7 @@ assert sorted(sum(FAMILIES.values(), [])) == sorted(CLAIMS)
 def cell(claim, heading, found):
     v = found.get((claim, heading))
     if v is None:
-        return "not recorded yet"
+        return "not recorded"
     word = f"*{v.word}*" if v.word == "open" else f"**{v.word}**"
     alone = f"; seeds alone [{v.seeds_low:.3f}, {v.seeds_high:.3f}]"
     missing = v.splits < (5 if "loss" in claim.text else 10)
@@ -121,7 +121,7 @@ def family(claims, found):
         studies.written([["claim", *drawn], *rows], "markdown")
         if rows
         else ""
-    ) + (f"\nNot recorded yet: {'; '.join(others)}." if others else "")
+    ) + (f"\nNot recorded: {'; '.join(others)}." if others else "")
 
 
 def everywhere(word):
@@ -162,8 +162,8 @@ display(
         + "\n\nThese are open: the runs cannot tell on which side of the threshold they are.\n\n"
         + everywhere("open")
         + (
-            f"\n\nOf {len(CLAIMS)} claims on {len(drawn)} columns, {len(found)} are judged, "
-            f"{open_ones} of these open, and {missing} not recorded yet."
+            f"\n\nFor {len(CLAIMS)} claims on {len(drawn)} combinations of dataset and backbone, {len(found)} verdicts are available, "
+            f"{open_ones} of them open; {missing} are not recorded."
         )
     )
 )
@@ -280,7 +280,7 @@ def single(columns, there):
         f"Unseen classes per split: {'; '.join(classes)}.\n\n"
         + studies.written(lines, "markdown")
         if columns
-        else "*Not recorded yet.*"
+        else "*Not recorded.*"
     )
 
 
