@@ -202,8 +202,8 @@ display(
 # The recorded runs of the verdict ([chapter 13](13_reproduces)) therefore vary all three: two random
 # partitions of a dataset's classes into five parts give ten splits, and each class is unseen in two of them. Their interval is a
 # *hierarchical bootstrap*: draw ten splits with replacement, from each of them its classes and
-# seeds with replacement, average, and repeat this two thousand times. Between the 2.5th and the 97.5th percentile of these averages
-# is the interval. For a ratio, both variants are resampled together. The sketches of a class are *not*
+# seeds with replacement, average, and repeat this two thousand times. The interval holds the middle 95% of these
+# averages. For a ratio, both variants are resampled together. The sketches of a class are *not*
 # resampled: on Sketchy several show the same photo.
 
 # %% tags=["hide-input"]

@@ -258,11 +258,6 @@ display(Markdown(family(pairs, verdicts(drawn, pairs, fewest=5))))
 
 # %% tags=["hide-input"]
 published = studies.columns(ledgers, drawn=False)
-published = {
-    heading: runs
-    for heading, runs in published.items()
-    if heading.rsplit(", ")[-1] in ("sketchy-104-21", "sketchy-100-25")
-}
 
 
 def single(columns, there):
