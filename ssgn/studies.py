@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import machine
 from .config import SSGNConfig
-from .data.dataset import Split
+from .data.dataset import MADE, Split
 from .features import ArrayLike, Features, word_vectors
 from .leaks import evaluated, leaked_unseen
 from .metrics import cutoffs, from_ranks, interval
@@ -429,6 +429,42 @@ def read_ledger(path: Path | str) -> dict:
             "record it again, under another name, with `ssgn study`"
         )
     return content
+
+
+def read_ledgers(paths: Iterable[Path | str]) -> dict[str, list[dict]]:
+    """Read ledgers of studies as the columns of a table, one per dataset and backbone.
+
+    Runs on drawn splits are put together, as one estimate; those on a published or stored split
+    ("sketchy-104-21") are a column of their own. A run that several ledgers have counts once: what
+    it lacks in the first is taken from the next, such as a further setting.
+
+    Args:
+        paths: of the ledgers.
+
+    Returns:
+        By heading, such as ``"sketchy, vgg16-features"``, the runs.
+
+    Raises:
+        ValueError: two ledgers of one dataset and backbone are about other images or features.
+        LedgerError, OSError: see :func:`read_ledger`.
+    """
+    columns, about = {}, {}
+    for path in paths:
+        ledger = read_ledger(path)
+        name = f"{ledger.get('dataset')}, {ledger.get('backbone')}"
+        of = [ledger.get(key) for key in ("fingerprint", "size", "features_precision")]
+        if about.setdefault(name, of) != of:
+            raise ValueError(
+                f"{path} is about other images, or features of another size or precision, than a "
+                f"ledger of {name} before it: make a table of each"
+            )
+        for run in ledger["runs"]:
+            split = run.get("split") or ledger.get("split")
+            heading = name if re.fullmatch(MADE, str(split)) else f"{name}, {split}"
+            same = (run["variant"], split, run.get("fold"), run["seed"])
+            column = columns.setdefault(heading, {})
+            column[same] = {**run, **column.get(same, {})}
+    return {heading: list(column.values()) for heading, column in columns.items()}
 
 
 def describe_data(feats: Features) -> dict:
