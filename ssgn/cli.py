@@ -427,7 +427,8 @@ def table(
     from . import studies
     from .claims import table as of_claims
 
-    columns, key = studies.read_ledgers(ledgers), f"per_class {setting or ''}".rstrip()
+    columns = studies.columns(map(studies.read_ledger, ledgers), drawn=None, whats=None)
+    key = f"per_class {setting or ''}".rstrip()
     measured = {name for runs in columns.values() for run in runs for name in run}
     if setting and key not in measured:
         found = sorted(name[10:] for name in measured if name.startswith("per_class "))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import machine
 from .config import SSGNConfig
-from .data.dataset import MADE, Split
+from .data.dataset import Split
 from .features import ArrayLike, Features, word_vectors
 from .leaks import evaluated, leaked_unseen
 from .metrics import cutoffs, from_ranks, interval
@@ -431,40 +431,51 @@ def read_ledger(path: Path | str) -> dict:
     return content
 
 
-def read_ledgers(paths: Iterable[Path | str]) -> dict[str, list[dict]]:
-    """Read ledgers of studies as the columns of a table, one per dataset and backbone.
+# What pages call the data of the book's verdict, by dataset and number of photos.
+DATA = {
+    ("sketchy", 3125): "real Sketchy (first 25 of each class)",
+    ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
+}
+BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
 
-    Runs on drawn splits are put together, as one estimate; those on a published or stored split
-    ("sketchy-104-21") are a column of their own. A run that several ledgers have counts once: what
-    it lacks in the first is taken from the next, such as a further setting.
+
+def columns(
+    ledgers: Iterable[Mapping],
+    drawn: bool | None = True,
+    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
+) -> dict[str, list[dict]]:
+    """Concatenate the runs of all ledgers of the same data and backbone.
 
     Args:
-        paths: of the ledgers.
+        ledgers: from :func:`read_ledger`.
+        drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
+        whats: kinds of ledgers; by default those whose runs are measured in the plain way on the
+            unseen classes; None: all.
 
     Returns:
-        By heading, such as ``"sketchy, vgg16-features"``, the runs.
+        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
 
     Raises:
         ValueError: two ledgers of one dataset and backbone are about other images or features.
-        LedgerError, OSError: see :func:`read_ledger`.
     """
-    columns, about = {}, {}
-    for path in paths:
-        ledger = read_ledger(path)
-        name = f"{ledger.get('dataset')}, {ledger.get('backbone')}"
-        of = [ledger.get(key) for key in ("fingerprint", "size", "features_precision")]
-        if about.setdefault(name, of) != of:
+    found, about = {}, {}
+    for entry in ledgers:
+        if whats is not None and entry["what"] not in whats:
+            continue
+        data = DATA.get((entry["dataset"], entry["photos"]), entry["dataset"])
+        heading = f"{data}, {BACKBONES.get(entry['backbone'], entry['backbone'])}"
+        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
+        if about.setdefault(heading, of) != of:
             raise ValueError(
-                f"{path} is about other images, or features of another size or precision, than a "
-                f"ledger of {name} before it: make a table of each"
+                f"ledgers of {heading} are about other images or features: {about[heading]} and "
+                f"{of}; make a table of each"
             )
-        for run in ledger["runs"]:
-            split = run.get("split") or ledger.get("split")
-            heading = name if re.fullmatch(MADE, str(split)) else f"{name}, {split}"
-            same = (run["variant"], split, run.get("fold"), run["seed"])
-            column = columns.setdefault(heading, {})
-            column[same] = {**run, **column.get(same, {})}
-    return {heading: list(column.values()) for heading, column in columns.items()}
+        for run in entry["runs"]:
+            split = run.get("split", "")  # that of a fold is not named
+            is_drawn = split.startswith("seed-")
+            if drawn in (None, is_drawn):
+                found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
+    return found
 
 
 def describe_data(feats: Features) -> dict:

@@ -218,6 +218,7 @@ def ledger(path, runs, **about):
     names = ("variant", "split", "seed", "per_class")
     runs = [dict(zip(names, run[:4], strict=True), **dict(run[4:])) for run in runs]
     about = {"dataset": "sketchy", "backbone": "vgg16-features", "size": 224, **about}
+    about = {"what": "verdict", "photos": 3125, **about}
     path.write_text(json.dumps({"format": studies.FORMAT, **about, "runs": runs}))
     return path
 
@@ -231,12 +232,12 @@ def recorded(tmp_path):
     unleaked = ("per_class" + studies.WITHOUT_LEAKS, [1000, 1000])
     (tmp_path / "v").mkdir()
     return [
-        ledger(tmp_path / "v" / "a.json", [(CHOSEN, parts[0], 0, [2000, 4000])]),
+        # A run that a later ledger has too: that one counts, but for what only this one has.
+        ledger(tmp_path / "v" / "a.json", [(CHOSEN, parts[0], 0, [1, 1], unleaked)]),
         ledger(
             tmp_path / "v" / "b.json",
             [
-                (CHOSEN, parts[0], 0, [1, 1], unleaked),  # that of the first ledger counts
-                (CHOSEN, parts[1], 0, [2000, 4000]),
+                *((CHOSEN, part, 0, [2000, 4000]) for part in parts),
                 *((ALONE, part, 0, [4000, 8000]) for part in parts),
                 (CHOSEN, "sketchy-104-21", 0, [5000, 5000]),
             ],
@@ -250,9 +251,11 @@ def test_ledgers_of_one_dataset_and_backbone_are_a_column_and_a_published_split_
 ):
     code, shown, _ = run("table", *recorded)
     head, _, chosen, alone = shown.splitlines()
-    name = "sketchy, vgg16-features"
+    name = "real Sketchy (first 25 of each class), VGG-16's convolutions"
     assert code == 0
-    assert head == f"| variant | {name} | {name}, sketchy-104-21 | tuberlin, vgg16-features |"
+    assert (
+        head == f"| variant | {name} | {name}, sketchy-104-21 | tuberlin, VGG-16's convolutions |"
+    )
     assert chosen.startswith(f"| {CHOSEN} | 0.300 [0.2") and chosen.endswith(
         "| **0.500** [0.500, 0.500] |  |"
     )
@@ -275,7 +278,7 @@ def test_a_table_of_claims_and_one_of_a_setting(run, recorded):
 def test_a_table_refuses_to_mix_ledgers_of_other_images(run, tmp_path, recorded):
     other = ledger(tmp_path / "d.json", [(CHOSEN, "seed-1", 0, [1, 2])], fingerprint="other")
     code, _, err = run("table", *recorded, other)
-    assert code == 1 and "d.json is about other images" in err
+    assert code == 1 and "are about other images or features" in err
 
 
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):
