@@ -446,6 +446,8 @@ def columns(
 ) -> dict[str, list[dict]]:
     """Concatenate the runs of all ledgers of the same data and backbone.
 
+    Of a run that several ledgers have, the last counts.
+
     Args:
         ledgers: from :func:`read_ledger`.
         drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
@@ -462,8 +464,9 @@ def columns(
     for entry in ledgers:
         if whats is not None and entry["what"] not in whats:
             continue
-        data = DATA.get((entry["dataset"], entry["photos"]), entry["dataset"])
-        heading = f"{data}, {BACKBONES.get(entry['backbone'], entry['backbone'])}"
+        dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
+        data = DATA.get((dataset, entry.get("photos")), dataset)
+        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
         of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
         if about.setdefault(heading, of) != of:
             raise ValueError(

@@ -100,7 +100,7 @@ def test_numbers_of_few_splits_are_marked_or_left_out(pictures):
     ours, late = list(pictures.ROWS)[:2]
     few = [run for run in runs(**{late: 3000}) if run["split"] < "seed-1000 part 4"]
     assert {run["variant"] for run in pictures._enough(runs(**{ours: 3000}) + few)} == {ours}
-    shown = pictures.levels({"data, backbone": runs(**{ours: 3000})})
+    shown = pictures.state({"data, backbone": runs(**{ours: 3000})})
     assert "6 of 10 splits" in shown and "not recorded yet" in shown
 
 

@@ -157,13 +157,19 @@ def levels(found: Mapping) -> str:
     notes = [f"Over seeds alone, the interval of the first number is [{start:.3f}, {end:.3f}]."]
     if end - start < (high - low) / 3:
         notes.append("Other classes change it far more than a rerun does.")
+    return table(named) + "\n" + "\n".join(notes)
+
+
+def state(found: Mapping) -> str:
+    """What is not recorded yet."""
+    notes = []
     for heading, runs in found.items():
         n = min(len(splits) for variant, splits in _splits(runs).items() if variant in ROWS)
         if n < SPLITS:
             notes.append(f"*Recorded so far on {heading}: {n} of {SPLITS} splits.*")
     if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
         notes.append("*An empty cell, or a method that is missing, is not recorded yet.*")
-    return table(named) + "\n" + "\n".join(notes)
+    return "\n".join(notes)
 
 
 def claims(found: Mapping) -> str:
@@ -237,7 +243,8 @@ def _place(option: re.Match) -> str:
 
 def results() -> dict[str, str]:
     """What README shows of the ledgers, by the name of its place."""
-    found, made = recorded(), {"levels": levels, "words": words, "claims": claims}
+    found, made = recorded(), {"levels": levels, "words": words, "state": state}
+    made |= {"claims": claims}
     return {**{name: of(found).strip() for name, of in made.items()}, "commands": commands()}
 
 
