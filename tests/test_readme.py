@@ -81,7 +81,7 @@ def test_sentences_say_what_the_verdicts_are_and_what_fails_comes_first(pictures
         vgg: runs(**common, **{every: 2000, last: 2500}),
     }
     decoder, fusion, *others = pictures.words(columns).splitlines()
-    assert "decoder does not help" in decoder and "better in 0 and worse in 0" in decoder
+    assert "decoder does not help" in decoder and "better in 0, worse in 0, and" in decoder
     where = re.escape(pictures.SKETCHY)
     assert re.fullmatch(
         rf"- Fusing \*all\* layers is worse than the last layer alone on {where} with VGG-16's "

@@ -199,14 +199,14 @@ def _decoder(found: Mapping, form: str, literal: bool) -> Iterable[str]:
     of = [claim for claim in DECODERS if claim.text.startswith("read literally") == literal]
     all_of = [v for by_heading in verdicts(found, of).values() for v in by_heading.values()]
     if all_of:
-        worse, _, better = ([v.word for v in all_of].count(word) for word in WORDS)
+        worse, unknown, better = ([v.word for v in all_of].count(word) for word in WORDS)
         says = "helps in some places" if better else "does not help"
         says = "helps" if better == len(all_of) else says
         spread = f"{min(v.ratio for v in all_of):.2f} to {max(v.ratio for v in all_of):.2f}"
         yield (
             f"- **The coarse-to-fine decoder{form} {says}.** Of {len(all_of)} comparisons with a "
-            f"single stage, by layers, data and backbone, it is better in {better} and worse in "
-            f"{worse}; in the others the two cannot be told apart. The ratios are {spread}."
+            f"single stage, by layers, data and backbone, it is better in {better}, worse in "
+            f"{worse}, and cannot be told from it in {unknown}. The ratios are {spread}."
         )
 
 
