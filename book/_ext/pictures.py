@@ -19,8 +19,8 @@ from ssgn.studies import BACKBONES, DATA, columns, level, over_seeds, read_ledge
 BOOK = Path(__file__).parents[1]
 README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
 SPLITS, ENOUGH = 10, 5  # of a column; below ENOUGH, a variant is not shown yet
-LITE, VGG = BACKBONES.values()
-SKETCHY, TUBERLIN = DATA.values()
+LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
+SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
 SHOWN_DATA = ((SKETCHY, LITE), (SKETCHY, VGG), (TUBERLIN, LITE), ("doodle-emoji", LITE))
 OURS = "chosen layers, coarse-to-fine"
 ROWS = {
