@@ -130,6 +130,34 @@ def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **option
     )
 
 
+def verdicts(
+    ledgers: Mapping[str, Iterable[Mapping]],
+    claims: Iterable[Claim] | None = None,
+    *,
+    fewest: int = 1,
+    **options,
+) -> dict[tuple[Claim, str], Verdict]:
+    """Judge claims on several ledgers.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        claims: by default all :data:`CLAIMS`.
+        fewest: on how many splits a ledger must have both variants of a claim to be judged.
+        options: see :func:`judged`.
+    """
+    ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
+    return {
+        (claim, heading): judged(runs, claim, **options)
+        for claim in (CLAIMS.values() if claims is None else claims)
+        for heading, runs in ledgers.items()
+        if len({run["split"] for run in _both(runs, claim, **options)}) >= fewest
+    }
+
+
+def _both(runs: list, claim: Claim, *, setting: str = "", **options) -> list[Mapping]:
+    return shared(runs, claim.a, claim.b, setting)[0]
+
+
 def table(
     ledgers: Mapping[str, Iterable[Mapping]],
     claims: Iterable[Claim] | None = None,
@@ -151,13 +179,7 @@ def table(
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
     claims = list(CLAIMS.values() if claims is None else claims)
-    setting = options.get("setting", "")
-    cells = {
-        (claim, heading): judged(runs, claim, **options)
-        for claim in claims
-        for heading, runs in ledgers.items()
-        if shared(runs, claim.a, claim.b, setting)[0]
-    }
+    cells = verdicts(ledgers, claims, **options)
     if form == "csv":
         numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
         counts = ("splits", "seeds", "classes")

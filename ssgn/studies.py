@@ -431,6 +431,56 @@ def read_ledger(path: Path | str) -> dict:
     return content
 
 
+# What pages call the data of the book's verdict, by dataset and number of photos.
+DATA = {
+    ("sketchy", 3125): "real Sketchy (first 25 of each class)",
+    ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
+}
+BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
+
+
+def columns(
+    ledgers: Iterable[Mapping],
+    drawn: bool | None = True,
+    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
+) -> dict[str, list[dict]]:
+    """Concatenate the runs of all ledgers of the same data and backbone.
+
+    Of a run that several ledgers have, the last counts.
+
+    Args:
+        ledgers: from :func:`read_ledger`.
+        drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
+        whats: kinds of ledgers; by default those whose runs are measured in the plain way on the
+            unseen classes; None: all.
+
+    Returns:
+        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
+
+    Raises:
+        ValueError: two ledgers of one dataset and backbone are about other images or features.
+    """
+    found, about = {}, {}
+    for entry in ledgers:
+        if whats is not None and entry["what"] not in whats:
+            continue
+        dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
+        data = DATA.get((dataset, entry.get("photos")), dataset)
+        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
+        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
+        if about.setdefault(heading, of) != of:
+            raise ValueError(
+                f"ledgers of {heading} are about other images or features: {about[heading]} and "
+                f"{of}; make a table of each"
+            )
+        for run in entry["runs"]:
+            split = run.get("split", "")  # that of a fold is not named
+            is_drawn = split.startswith("seed-")
+            if drawn in (None, is_drawn):
+                found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
+    return found
+
+
 def describe_data(feats: Features) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
     fingerprint = feats.provenance.get("fingerprint", feats.content)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssgn import config, studies
-from ssgn.claims import CLAIMS, Claim, ClaimError, Verdict, judged, said, table
+from ssgn.claims import CLAIMS, Claim, ClaimError, Verdict, judged, said, table, verdicts
 
 ROOT = Path(__file__).parents[1]
 BETTER = Claim("a over b", "a", "b")
@@ -128,6 +128,15 @@ def test_a_table_has_a_row_per_claim_and_an_empty_cell_where_a_variant_is_missin
     assert float(row["seeds_high"]) - float(row["seeds_low"]) < 0.01
     with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
         table({}, claims, "html")
+
+
+def test_claims_are_judged_where_enough_splits_have_both_variants():
+    ledgers = {"whole": made("a", 3300) + made("b", 3000), "begun": made("a", 3300)}
+    ledgers["begun"] += made("b", 3000, splits=4)
+    for fewest, want in ((1, ["whole", "begun"]), (5, ["whole"]), (7, [])):
+        found = verdicts(ledgers, [BETTER], fewest=fewest, n=N)
+        assert [heading for _, heading in found] == want
+        assert all(v == judged(ledgers[x], c, n=N) for (c, x), v in found.items())
 
 
 def test_a_table_without_leaked_classes_leaves_out_ledgers_that_have_none():

@@ -541,13 +541,36 @@ def test_a_ledger_of_another_version_names_the_command_that_makes_it_anew(tmp_pa
         read_ledger(tmp_path / "nowhere.json")
 
 
-def test_ledgers_of_the_format_before_per_class_numbers_stay_readable():
-    runs = read_ledger(ROOT / "book/results/doodle-emoji-cpu.json")["runs"]
-    full = "SSGN: fusion, coarse-to-fine"
-    assert len(values(runs, full, "mAP@5/k" + studies.WITHOUT_LEAKS)) >= 5
-    assert len(ratios(runs, full, "fusion, single-stage")) >= 5
+def test_ledgers_of_the_format_before_per_class_numbers_stay_readable(tmp_path):
+    old = [
+        {"variant": name, "seed": seed, "split": "s", "mAP@all": mean}
+        for name, mean in (("a", 0.3), ("b", 0.2))
+        for seed in range(5)
+    ]
+    (tmp_path / "old.json").write_text(json.dumps({"format": 2, "runs": old}))
+    runs = read_ledger(tmp_path / "old.json")["runs"]
+    assert values(runs, "a") == [0.3] * 5 and ratios(runs, "a", "b") == [0.3 / 0.2] * 5
     with pytest.raises(ValueError, match="no runs with the average precision of each class; rec"):
-        level(runs, full)
+        level(runs, "a")
+
+
+def test_columns_concatenate_the_ledgers_of_one_dataset_and_backbone():
+    def ledger(what, *splits, dataset="sketchy", photos=3125, backbone="vgg16-features"):
+        runs = [{"split": split, "variant": what} for split in splits]
+        return dict(what=what, dataset=dataset, photos=photos, backbone=backbone, runs=runs)
+
+    ledgers = [
+        ledger("verdict", "seed-1000 part 1 of 5", "sketchy-104-21"),
+        ledger("baselines", "seed-1000 part 1 of 5"),
+        ledger("forms", "seed-1000 part 1 of 5"),
+        ledger("verdict", "seed-1000 part 1 of 5", photos=73_002, backbone="other"),
+    ]
+    drawn = studies.columns(iter(ledgers))
+    one = "real Sketchy (first 25 of each class), VGG-16's convolutions"
+    assert list(drawn) == [one, "sketchy, other"]
+    assert [run["variant"] for run in drawn[one]] == ["verdict", "baselines"]
+    (published,) = studies.columns(ledgers, drawn=False).items()
+    assert published == (f"{one}, sketchy-104-21", ledgers[0]["runs"][1:])
 
 
 def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tmp_path):
