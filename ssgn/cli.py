@@ -1,4 +1,4 @@
-"""The command line: ``ssgn data``, ``extract``, ``train``, ``study``, ``index`` and ``search``.
+"""The command line, ``ssgn``: data, extract, train, study, table, index and search.
 
 The docstring of a command is its ``--help``. The chapter *Running on a GPU workstation* uses them.
 """
@@ -410,13 +410,34 @@ def study(
 @app.command()
 def table(
     ledgers: Annotated[list[Path], typer.Argument(help="Ledgers that `ssgn study` wrote.")],
+    claims: Annotated[
+        bool, typer.Option("--claims", help="The verdict on each claim in place of levels.")
+    ] = False,
+    setting: Annotated[
+        str | None,
+        typer.Option(help='How it was measured, if otherwise: "without leaked classes", ...'),
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
 ):
-    """Print results as a table, with 95% intervals over splits, classes and seeds."""
-    from . import studies
+    """Print results as a table, with 95% intervals over splits, classes and seeds.
 
-    runs = {path.stem: studies.read_ledger(path)["runs"] for path in ledgers}
-    typer.echo(studies.table(runs, form), nl=False)
+    Ledgers of one dataset and backbone are one column; a published or stored split is a column of
+    its own.
+    """
+    from . import studies
+    from .claims import table as of_claims
+
+    columns = studies.columns(map(studies.read_ledger, ledgers), drawn=None, whats=None)
+    key = f"per_class {setting or ''}".rstrip()
+    measured = {name for runs in columns.values() for run in runs for name in run}
+    if setting and key not in measured:
+        found = sorted(name[10:] for name in measured if name.startswith("per_class "))
+        raise ValueError(f"--setting is {setting!r}; recorded: {', '.join(found) or 'none'}")
+    if setting:
+        columns = {name: [r for r in runs if key in r] for name, runs in columns.items()}
+    columns = {name: runs for name, runs in columns.items() if runs}
+    made = of_claims if claims else studies.table
+    typer.echo(made(columns, form=form, setting=key.removeprefix("per_class")), nl=False)
 
 
 Model = Annotated[

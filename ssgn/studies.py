@@ -439,25 +439,45 @@ DATA = {
 BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
 
 
-def columns(ledgers: Iterable[Mapping], drawn: bool = True) -> dict[str, list[dict]]:
-    """Concatenate the runs on unseen classes of all ledgers of the same data and backbone.
+def columns(
+    ledgers: Iterable[Mapping],
+    drawn: bool | None = True,
+    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
+) -> dict[str, list[dict]]:
+    """Concatenate the runs of all ledgers of the same data and backbone.
+
+    Of a run that several ledgers have, the last counts.
 
     Args:
-        ledgers: from :func:`read_ledger`. Those of conditions, settings or folds are left out.
-        drawn: the runs on drawn splits; False: those on published and stored ones.
+        ledgers: from :func:`read_ledger`.
+        drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
+        whats: kinds of ledgers; by default those whose runs are measured in the plain way on the
+            unseen classes; None: all.
 
     Returns:
         Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
+
+    Raises:
+        ValueError: two ledgers of one dataset and backbone are about other images or features.
     """
-    found = {}
+    found, about = {}, {}
     for entry in ledgers:
-        if entry["what"] not in ("verdict", "ablations", "baselines"):
+        if whats is not None and entry["what"] not in whats:
             continue
-        data = DATA.get((entry["dataset"], entry["photos"]), entry["dataset"])
-        heading = f"{data}, {BACKBONES.get(entry['backbone'], entry['backbone'])}"
+        dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
+        data = DATA.get((dataset, entry.get("photos")), dataset)
+        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
+        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
+        if about.setdefault(heading, of) != of:
+            raise ValueError(
+                f"ledgers of {heading} are about other images or features: {about[heading]} and "
+                f"{of}; make a table of each"
+            )
         for run in entry["runs"]:
-            if drawn == run["split"].startswith("seed-"):
-                found.setdefault(heading if drawn else f"{heading}, {run['split']}", []).append(run)
+            split = run.get("split", "")  # that of a fold is not named
+            is_drawn = split.startswith("seed-")
+            if drawn in (None, is_drawn):
+                found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
     return found
 
 

@@ -208,9 +208,77 @@ def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world
     assert [len(r["per_class"]) for r in runs[2:]] == [len(s.unseen) for s in ten]
     assert asked == ["mine.txt", "glove-50"]
     code, shown, _ = run("table", tmp_path / "r.json", "--format", "csv")
-    assert code == 0 and shown.splitlines()[1].startswith("only,r,0.")
+    assert code == 0 and shown.splitlines()[1].startswith('only,"world, ')
     code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
     assert code == 1 and "folds of its own; leave out --splits" in err
+
+
+def ledger(path, runs, **about):
+    """A ledger with runs of two classes each: variant, split, seed and average precision."""
+    names = ("variant", "split", "seed", "per_class")
+    runs = [dict(zip(names, run[:4], strict=True), **dict(run[4:])) for run in runs]
+    about = {"dataset": "sketchy", "backbone": "vgg16-features", "size": 224, **about}
+    about = {"what": "verdict", "photos": 3125, **about}
+    path.write_text(json.dumps({"format": studies.FORMAT, **about, "runs": runs}))
+    return path
+
+
+CHOSEN, ALONE = "chosen layers, coarse-to-fine", "chosen layers, single-stage"
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    parts = [f"seed-1000 part {i} of 5" for i in (1, 2)]
+    unleaked = ("per_class" + studies.WITHOUT_LEAKS, [1000, 1000])
+    (tmp_path / "v").mkdir()
+    return [
+        # A run that a later ledger has too: that one counts, but for what only this one has.
+        ledger(tmp_path / "v" / "a.json", [(CHOSEN, parts[0], 0, [1, 1], unleaked)]),
+        ledger(
+            tmp_path / "v" / "b.json",
+            [
+                *((CHOSEN, part, 0, [2000, 4000]) for part in parts),
+                *((ALONE, part, 0, [4000, 8000]) for part in parts),
+                (CHOSEN, "sketchy-104-21", 0, [5000, 5000]),
+            ],
+        ),
+        ledger(tmp_path / "v" / "c.json", [(ALONE, parts[0], 0, [7000, 7000])], dataset="tuberlin"),
+    ]
+
+
+def test_ledgers_of_one_dataset_and_backbone_are_a_column_and_a_published_split_is_another(
+    run, recorded
+):
+    code, shown, _ = run("table", *recorded)
+    head, _, chosen, alone = shown.splitlines()
+    name = "real Sketchy (first 25 of each class), VGG-16's convolutions"
+    assert code == 0
+    assert (
+        head == f"| variant | {name} | {name}, sketchy-104-21 | tuberlin, VGG-16's convolutions |"
+    )
+    assert chosen.startswith(f"| {CHOSEN} | 0.300 [0.2") and chosen.endswith(
+        "| **0.500** [0.500, 0.500] |  |"
+    )
+    assert alone.startswith(f"| {ALONE} | **0.600** [") and alone.endswith(
+        "|  | **0.700** [0.700, 0.700] |"
+    )
+
+
+def test_a_table_of_claims_and_one_of_a_setting(run, recorded):
+    code, shown, _ = run("table", *recorded, "--claims")
+    row = "| coarse-to-fine over single-stage, chosen layers | × 0.50 [0.50, 0.50], does not hold |"
+    assert code == 0 and f"{row}  |  |" in shown.splitlines()
+    words = ("table", *recorded, "--setting")
+    code, shown, _ = run(*words, "without leaked classes")
+    assert code == 0 and shown.splitlines()[2:] == [f"| {CHOSEN} | **0.100** [0.100, 0.100] |"]
+    code, _, err = run(*words, "in the rain")
+    assert code == 1 and "recorded: without leaked classes" in err
+
+
+def test_a_table_refuses_to_mix_ledgers_of_other_images(run, tmp_path, recorded):
+    other = ledger(tmp_path / "d.json", [(CHOSEN, "seed-1", 0, [1, 2])], fingerprint="other")
+    code, _, err = run("table", *recorded, other)
+    assert code == 1 and "are about other images or features" in err
 
 
 def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypatch):

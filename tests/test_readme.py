@@ -1,13 +1,18 @@
-"""README's tables hold the ledgers' numbers."""
+"""README's results are those of the ledgers, and its sentences follow their verdicts."""
 
 import importlib.util
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ssgn import metrics, studies
 from ssgn.machine import read_json
 
 ROOT = Path(__file__).parents[1]
+VERDICT = sorted((ROOT / "book/results/verdict").glob("*.json"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -19,31 +24,94 @@ def pictures():
     return module
 
 
-@pytest.mark.parametrize("table", ["headline", "claims"])
-def test_readme_holds_the_tables_of_the_ledgers(pictures, table):
-    assert getattr(pictures, table)(pictures.ledger()) in (ROOT / "README.md").read_text()
+def test_readme_holds_the_results_of_the_ledgers(pictures):
+    """If it does not: python book/_ext/pictures.py readme"""
+    assert pictures.filled(README, pictures.results()) == README
 
 
-def test_readme_holds_the_commands_of_its_numbers(pictures):
-    readme = (ROOT / "README.md").read_text()
-    for entries in pictures.ledger().values():
-        for what in ("ablations", "baselines"):
-            assert entries[what]["command"] in readme
+def test_the_limits_of_the_data_are_named_with_the_results():
+    for page in (README, (ROOT / "book/index.md").read_text(encoding="utf-8")):
+        text = " ".join(page[: page.index("<!-- words -->")].lower().split())
+        for words in (
+            "real sketchy (first 25 of each class)", "6,250 images", "not extended", "re-encoded",
+            "no p@200", "tu-berlin sketches, 116 classes, our own gallery",
+        ):  # fmt: skip
+            assert words in text, words
 
 
-def test_every_ledger_has_its_provenance_and_enough_seeds(pictures):
-    """The paper's claims are judged over at least five seeds; conditions over five folds."""
-    for dataset, entries in pictures.ledger().items():
-        assert set(entries) == {"ablations", "baselines", "coarse-to-fine"}, dataset
-        for what, entry in entries.items():
-            where = f"{dataset}, {what}"
-            known = {"commit", "device", "date", "source", "torch", "command", "split", "config"}
-            assert known <= set(entry), where
-            assert entry["commit"] and "dirty" not in entry["commit"], where
-            which = "fold" if what == "coarse-to-fine" else "seed"
-            for variant in {row["variant"] for row in entry["runs"]}:
-                n = {row[which] for row in entry["runs"] if row["variant"] == variant}
-                assert len(n) >= 5, f"{where}: {variant}"
+def test_the_number_of_leaked_classes_is_the_protocols():
+    protocol = (ROOT / "book/results/protocol.md").read_text(encoding="utf-8")
+    assert "107 of 125 and 98 of 116 classes are leaked" in protocol
+    assert "107 of Sketchy's 125 classes and\n98 of TU-Berlin's 116" in README
+
+
+def test_random_ranking_has_the_level_that_readme_says():
+    rng = np.random.default_rng(0)
+    for classes in (125 // 5, 116 // 5):
+        g = np.repeat(np.arange(classes), 25)
+        q, x = rng.normal(size=(500, 64)), rng.normal(size=(len(g), 64))
+        found = metrics.evaluate(q, x, rng.integers(classes, size=500), g, ks=(5,))["mAP@all"]
+        assert round(found, 2) == 0.05
+
+
+def runs(**levels):
+    """Six splits and two seeds of variants, by name with underscores."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "variant": name,
+            "split": f"seed-1000 part {split} of 6",
+            "seed": seed,
+            "per_class": [int(level * x) for x in rng.uniform(0.98, 1.02, size=8)],
+        }
+        for split in range(6)
+        for seed in range(2)
+        for name, level in levels.items()
+    ]
+
+
+def test_sentences_say_what_the_verdicts_are_and_what_fails_comes_first(pictures):
+    ours, last, best = pictures.OURS, "last layer, coarse-to-fine", "best single layer, {}"
+    every, single = "all layers, coarse-to-fine", "chosen layers, single-stage"
+    cvae = "CVAE (published form), last layer"
+    common = {ours: 3000, best.format("coarse-to-fine"): 2500, single: 3000, cvae: 2000}
+    lite, vgg = (", ".join(names) for names in pictures.SHOWN_DATA[:2])
+    columns = {
+        lite: runs(**common, **{every: 3000, last: 2500}),
+        vgg: runs(**common, **{every: 2000, last: 2500}),
+    }
+    decoder, fusion, *others = pictures.words(columns).splitlines()
+    assert "decoder does not help" in decoder and "better in 0, worse in 0, and" in decoder
+    where = re.escape(pictures.SKETCHY)
+    assert re.fullmatch(
+        rf"- Fusing \*all\* layers is worse than the last layer alone on {where} with VGG-16's "
+        rf"convolutions \(× 0.80 \[.*\]\); it is better than the last layer alone on {where} with "
+        r"EfficientNet-Lite0 \(× 1.20 \[.*\]\)\.",
+        fusion,
+    )
+    assert len(others) == 2 and all("with EfficientNet-Lite0 (× 1." in line for line in others)
+    assert "SSGN is better by more than 20% than the CVAE in its published form" in others[1]
+    rows = pictures.claims(columns).splitlines()[2:]
+    assert rows[0].startswith("| all layers over the ") and "does not hold |" in rows[0]
+    assert "literally, coarse-to-fine over single-stage, all layers;" in rows[-1]
+
+
+def test_numbers_of_few_splits_are_marked_or_left_out(pictures):
+    ours, late = list(pictures.ROWS)[:2]
+    few = [run for run in runs(**{late: 3000}) if run["split"] < "seed-1000 part 4"]
+    assert {run["variant"] for run in pictures._enough(runs(**{ours: 3000}) + few)} == {ours}
+    shown = pictures.state({"data, backbone": runs(**{ours: 3000})})
+    assert "6 of 10 splits" in shown and "not recorded yet" in shown
+
+
+@pytest.mark.parametrize("path", VERDICT, ids=lambda path: path.stem)
+def test_every_ledger_of_the_verdict_says_where_its_runs_are_from(path):
+    ledger = studies.read_ledger(path)
+    known = {"what", "dataset", "backbone", "fingerprint", "date", "torch", "command", "config"}
+    assert known <= set(ledger)
+    for run in ledger["runs"]:
+        assert run["commit"] and "dirty" not in run["commit"], run["variant"]
+        assert run["device"], run["variant"]
 
 
 def test_recorded_benchmarks_are_whole_and_of_a_known_state():

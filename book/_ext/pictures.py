@@ -1,17 +1,101 @@
-"""What README and index show of the book: figures of executed chapters, tables of the ledgers.
+"""What README and index show of the book: figures of executed chapters, results of the ledgers.
 
-A chapter marks a figure's cell with the tag ``picture:NAME``. Run this after ``make book``; a test
-holds the README to the tables.
+A chapter marks a figure's cell with the tag ``picture:NAME``. After ``make book``, this program
+copies these figures for README. With the argument ``readme`` it writes the results into README,
+between comments such as ``<!-- levels -->``; a test compares them.
 """
 
 import base64
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ssgn.config import ablations
-from ssgn.metrics import interval, verdict
-from ssgn.studies import ratios, read_ledger, values
+from ssgn.claims import CLAIMS, Claim, Verdict
+from ssgn.claims import table as of_claims
+from ssgn.claims import verdicts as of_runs
+from ssgn.studies import BACKBONES, DATA, columns, level, over_seeds, read_ledger, table
 
 BOOK = Path(__file__).parents[1]
+README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
+SPLITS, ENOUGH = 10, 5  # of a column; below ENOUGH, a variant is not shown yet
+LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
+SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
+SHOWN_DATA = ((SKETCHY, LITE), (SKETCHY, VGG), (TUBERLIN, LITE), ("doodle-emoji", LITE))
+OURS = "chosen layers, coarse-to-fine"
+ROWS = {
+    OURS: f"SSGN, {OURS}",
+    "chosen layers, single-stage": "SSGN, chosen layers, single-stage",
+    "all layers, coarse-to-fine": "SSGN, all layers, coarse-to-fine",
+    "best single layer, coarse-to-fine": "SSGN, best single layer, coarse-to-fine",
+    "last layer, coarse-to-fine": "SSGN, last layer, coarse-to-fine",
+    "literal: all layers, coarse-to-fine": "SSGN read literally, all layers, coarse-to-fine",
+    "literal: last layer, coarse-to-fine": "SSGN read literally, last layer, coarse-to-fine",
+    **{
+        name: name
+        for name in (
+            "two-tower, chosen layers",
+            "ridge towards the identity, chosen layers",
+            "ridge, chosen layers",
+            "CVAE (standardized), chosen layers",
+            "CVAE (published form), last layer",
+            "nearest neighbor, standardized, chosen layers",
+            "nearest neighbor, raw, last layer",
+        )
+    },
+}
+WORDS = ("does not hold", "open", "holds")
+PLAIN = ("is worse than", "cannot be told from", "is better than")
+BY_20 = (
+    "is not better by 20% than",
+    "may or may not be better by 20% than",
+    "is better by more than 20% than",
+)
+DECODERS = [claim for text, claim in CLAIMS.items() if "coarse-to-fine over" in text]
+# What a claim compares, in plain words.
+SENTENCES = {
+    CLAIMS["all layers over the last layer, coarse-to-fine"]: (
+        "Fusing *all* layers",
+        "the last layer alone",
+    ),
+    CLAIMS["read literally, all layers over the last layer, coarse-to-fine"]: (
+        "Read literally, fusing all layers",
+        "the last layer alone",
+    ),
+    CLAIMS["chosen layers over the best single layer"]: (
+        "Fusing the *chosen* layers",
+        "the best single layer",
+    ),
+    CLAIMS["SSGN over the CVAE on the same features, by 20%"]: (
+        "SSGN",
+        "a CVAE on the same features",
+    ),
+    CLAIMS["SSGN over the CVAE's published form, by 20%"]: (
+        "SSGN",
+        "the CVAE in its published form, on one raw layer,",
+    ),
+    CLAIMS["read literally, SSGN over the CVAE's published form, by 20%"]: (
+        "SSGN read literally",
+        "the CVAE in its published form",
+    ),
+    CLAIMS["SSGN over ridge towards the identity on the same features"]: (
+        "SSGN",
+        "a closed form, ridge regression towards the identity,",
+    ),
+    CLAIMS["SSGN over a two-tower network on the same features"]: ("SSGN", "a two-tower network"),
+    Claim("the skip connection helps", OURS, "SSGN without skip connection"): (
+        "SSGN",
+        "the same without its skip connection, which is our addition,",
+    ),
+}
+SHOWN = (
+    *DECODERS,
+    *SENTENCES,
+    CLAIMS["all layers over the best single layer"],
+    CLAIMS["chosen layers over all layers"],
+    CLAIMS["SSGN over ridge on the same features"],
+    CLAIMS["SSGN over the nearest neighbor on the same features"],
+)
 
 
 def copy_pictures() -> None:
@@ -23,76 +107,158 @@ def copy_pictures() -> None:
         print(target)
 
 
-SHOWN = {"doodle-emoji": ("mAP@all", "P@5"), "doodle-photo": ("mAP@all", "P@100")}
-FULL, FUSED, LAYER, PLAIN = list(ablations())[:4]
-CVAE, STRONG = "CVAE (published form), single layer", "CVAE (standardized), single layer"
-METHODS = (
-    FULL,
-    FUSED,
-    LAYER,
-    PLAIN,
-    "two-tower, fusion",
-    "ridge, fusion",
-    "direct regression, fusion",
-    "ESZSL, fusion",
-    "SAE, fusion",
-    STRONG,
-    CVAE,
-    "nearest neighbor, standardized, single layer",
-    "nearest neighbor, raw, single layer",
-)
-CLAIMS = (
-    ("fusion over a single layer, coarse-to-fine", FULL, LAYER, 1.0),
-    ("fusion over a single layer, single-stage", FUSED, PLAIN, 1.0),
-    ("coarse-to-fine over single-stage, fusion", FULL, FUSED, 1.0),
-    ("SSGN over the single-layer CVAE in its published form", FULL, CVAE, 1.2),
-    ("SSGN over the single-layer CVAE, standardized", FULL, STRONG, 1.2),
-    ("SSGN over a two-tower network, fusion", FULL, "two-tower, fusion", 1.0),
-)
+def recorded() -> dict[str, list[dict]]:
+    """By heading, the runs on drawn splits of the variants that enough splits have."""
+    found = columns(map(read_ledger, sorted(LEDGERS.glob("*.json"))))
+    headings = [", ".join(names) for names in SHOWN_DATA]
+    found = {name: _enough(found[name]) for name in headings if name in found}
+    return {name: runs for name, runs in found.items() if runs}
 
 
-def ledger() -> dict[str, dict[str, dict]]:
-    """The entries that README shows, by dataset and by what they hold."""
+def _enough(runs: list[dict]) -> list[dict]:
+    splits = _splits(runs)
+    return [run for run in runs if len(splits[run["variant"]]) >= ENOUGH]
+
+
+def _splits(runs: Iterable[Mapping]) -> dict[str, set[str]]:
     found = {}
-    for path in sorted((BOOK / "results").glob("*-cpu.json")):
-        entry = read_ledger(path)
-        found.setdefault(entry["dataset"], {})[entry["what"]] = entry
+    for run in runs:
+        found.setdefault(run["variant"], set()).add(run["split"])
     return found
 
 
-def runs(entries: dict[str, dict]) -> list[dict]:
-    """SSGN's and the baselines' runs on one dataset."""
-    return [row for what in ("ablations", "baselines") for row in entries[what]["runs"]]
+def verdicts(found: Mapping, claims: Iterable[Claim]) -> dict[Claim, dict[str, Verdict]]:
+    """The verdicts on claims by heading, those first that fail somewhere or are open."""
+    by_claim = {}
+    for (claim, heading), v in of_runs(found, claims, fewest=ENOUGH).items():
+        by_claim.setdefault(claim, {})[heading] = v
+
+    def worst(claim: Claim) -> tuple[int, float]:
+        scores = [WORDS.index(v.word) for v in by_claim[claim].values()]
+        return min(scores), sum(scores) / len(scores)
+
+    return {claim: by_claim[claim] for claim in sorted(by_claim, key=worst)}
 
 
-def headline(found: dict) -> str:
-    """Methods against datasets: mean and half-width of the 95% interval over seeds."""
-    columns = [(data, key) for data, keys in SHOWN.items() for key in keys]
-    lines = [
-        "| | " + " | ".join(f"{data}, {key}" for data, key in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for name in METHODS:
-        cells = (interval(values(runs(found[data]), name, key)) for data, key in columns)
-        lines.append(f"| {name} | " + " | ".join(f"{m:.3f} ± {h:.3f}" for m, h in cells) + " |")
-    return "\n".join(lines)
+def levels(found: Mapping) -> str:
+    """A table of methods against data, and what a reader must know of its intervals."""
+    named = {
+        heading: [
+            {**run, "variant": label}
+            for variant, label in ROWS.items()
+            for run in runs
+            if run["variant"] == variant
+        ]
+        for heading, runs in found.items()
+    }
+    first = next(iter(found.values()))
+    _, low, high = level(first, OURS)
+    *_, start, end = over_seeds(first, OURS)
+    notes = [f"Over seeds alone, the interval of the first number is [{start:.3f}, {end:.3f}]."]
+    if end - start < (high - low) / 3:
+        notes.append("Other classes change it far more than a rerun does.")
+    return table(named) + "\n" + "\n".join(notes)
 
 
-def claims(found: dict) -> str:
-    """Ratios of mAP@all and their verdicts, a line per claim."""
-    lines = []
-    for measure, a, b, threshold in CLAIMS:
+def state(found: Mapping) -> str:
+    """What is not recorded yet."""
+    notes = []
+    for heading, runs in found.items():
+        n = min(len(splits) for variant, splits in _splits(runs).items() if variant in ROWS)
+        if n < SPLITS:
+            notes.append(f"*Recorded so far on {heading}: {n} of {SPLITS} splits.*")
+    if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
+        notes.append("*An empty cell, or a method that is missing, is not recorded yet.*")
+    return "\n".join(notes)
+
+
+def claims(found: Mapping) -> str:
+    """A table of verdicts; claims that fail come first."""
+    there = verdicts(found, SHOWN)
+    missing = [claim.text for claim in SHOWN if claim not in there]
+    made = of_claims(found, there)
+    return made + (f"\nNot recorded yet: {'; '.join(missing)}." if missing else "")
+
+
+def words(found: Mapping) -> str:
+    """The verdicts in plain words, in the same order."""
+    lines = [*_decoder(found, "", False), *_decoder(found, ", read literally,", True)]
+    for claim, by_heading in verdicts(found, SENTENCES).items():
+        subject, against = SENTENCES[claim]
+        phrases = BY_20 if claim.threshold > 1 else PLAIN
         parts = []
-        for data in SHOWN:
-            measured = ratios(runs(found[data]), a, b)
-            mean, half = interval(measured)
-            limits = f"[{mean - half:.2f}, {mean + half:.2f}]"
-            word = verdict(measured, threshold)
-            parts.append(f"× {mean:.2f} {limits} on {data}, *{word}*")
-        lines.append(f"- {measure}, > {threshold:g}: {'; '.join(parts)}")
+        for word, phrase in zip(WORDS, phrases, strict=True):
+            of = {heading: v for heading, v in by_heading.items() if v.word == word}
+            if of:
+                parts.append(f"{phrase} {against} on {_places(of)}")
+        lines.append(f"- {subject} {'; it '.join(parts)}.")
     return "\n".join(lines)
+
+
+def _decoder(found: Mapping, form: str, literal: bool) -> Iterable[str]:
+    of = [claim for claim in DECODERS if claim.text.startswith("read literally") == literal]
+    all_of = [v for by_heading in verdicts(found, of).values() for v in by_heading.values()]
+    if all_of:
+        worse, unknown, better = ([v.word for v in all_of].count(word) for word in WORDS)
+        says = "helps in some places" if better else "does not help"
+        says = "helps" if better == len(all_of) else says
+        spread = f"{min(v.ratio for v in all_of):.2f} to {max(v.ratio for v in all_of):.2f}"
+        yield (
+            f"- **The coarse-to-fine decoder{form} {says}.** Of {len(all_of)} comparisons with a "
+            f"single stage, by layers, data and backbone, it is better in {better}, worse in "
+            f"{worse}, and cannot be told from it in {unknown}. The ratios are {spread}."
+        )
+
+
+def _places(found: Mapping[str, Verdict]) -> str:
+    """Name data in a sentence with the ratios, and with the backbone where there are several."""
+    by_data, several = {}, [data for data, _ in SHOWN_DATA]
+    for heading, v in found.items():
+        data, backbone = heading.rsplit(", ", 1)
+        named = f"with {backbone} " if several.count(data) > 1 else ""
+        by_data.setdefault(data, []).append(f"{named}({v.number})")
+    return _listed(f"{data} {_listed(each)}" for data, each in by_data.items())
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def commands() -> str:
+    """The commands that repeat the main rows of the columns that README shows."""
+    lines = []
+    for path in sorted(LEDGERS.glob("*.json")):
+        ledger = read_ledger(path)
+        if ledger["what"] == "verdict" and "published" not in path.stem:
+            command = re.sub(r"study \S+", f"study {path.stem}.json", ledger["command"])
+            command = re.sub(r"--(root|weights) \S+", _place, command)
+            lines.append(command)
+    return "\n".join(["```bash", *dict.fromkeys(lines), "```"])
+
+
+def _place(option: re.Match) -> str:
+    return f"--{option[1]} {'DIR' if option[1] == 'root' else 'FILE'}"
+
+
+def results() -> dict[str, str]:
+    """What README shows of the ledgers, by the name of its place."""
+    found, made = recorded(), {"levels": levels, "words": words, "state": state}
+    made |= {"claims": claims}
+    return {**{name: of(found).strip() for name, of in made.items()}, "commands": commands()}
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """Put each part into its place in a text."""
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{part}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 if __name__ == "__main__":
-    copy_pictures()
-    print(headline(ledger()), claims(ledger()), sep="\n\n")
+    if sys.argv[1:] == ["readme"]:
+        README.write_text(filled(README.read_text(encoding="utf-8"), results()), encoding="utf-8")
+    else:
+        copy_pictures()
