@@ -175,9 +175,9 @@ class Pipeline(nn.Module):
         """
         model, z = self.models[m], self.get_buffer(f"z{m}")
         x = model.standardize_sketch(features[:, model.columns])
-        s = model.condition(x) if model.config.two_stage else None
-        f = [model.decode(z[i : i + 1], x, s)[0] for i in range(len(z))]
-        q = F.normalize(sum(f) / len(f), dim=1)
+        s = model.condition(x).expand(len(z), -1) if model.config.two_stage else None
+        f, _ = model.decode(z, x.expand(len(z), -1), s)  # all draws as one batch
+        q = F.normalize(f.mean(0, keepdim=True), dim=1)
         g = model.standardize_photo(self.gallery[model.columns].T)
         return (F.normalize(g, dim=1) @ q.T)[:, 0]
 
