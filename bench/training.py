@@ -44,7 +44,7 @@ def cvae(feats: Features, small: bool, epochs: int, device: str):
 def ssgn_itself(feats: Features, small: bool, epochs: int, device: str):
     """SSGN with layers as wide as the CVAE's decoder."""
     sizes = dict(hidden=16, latent=8) if small else dict(hidden=2048, latent=1024)
-    config = SSGNConfig(batch_size=BATCH, epochs=epochs, steps=0, **sizes)
+    config = SSGNConfig(batch_size=BATCH, epochs=epochs, steps=0, **sizes)  # whole passes
     sem = torch.randn(len(CLASSES), 50, generator=torch.Generator().manual_seed(0))
     part, words = feats.part("train"), sem[feats.mask("train")]
     given = (part.columns("fusion"), part.sketch.shape[1], part.sketch, part.photo)
@@ -52,7 +52,7 @@ def ssgn_itself(feats: Features, small: bool, epochs: int, device: str):
 
     def objective(*batch: torch.Tensor) -> torch.Tensor:
         losses = model.objective(*batch)
-        return sum(getattr(config, name) * loss for name, loss in losses.items())
+        return sum(getattr(config, name) * x for name, x in losses.items())
 
     return (
         lambda: ssgn.fit(feats, sem, config, device=device, progress=False),

@@ -14,8 +14,9 @@
 # # Retrieval
 #
 # **What you will learn.** What the trained model retrieves for drawings of classes it never saw,
-# which of these classes are easy for it, which it takes for each other, and what the word vectors have
-# to do with that.
+# which of these classes are easy for it, which it confuses, and what the word vectors have to do with
+# that; and what changes in other settings: with a bank of seen sketches, with the gallery's own
+# neighbors, with seen classes in the gallery.
 #
 # **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
 
@@ -23,6 +24,8 @@
 import time
 
 started = time.perf_counter()
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +35,7 @@ from scipy.stats import spearmanr
 import ssgn
 from ssgn import baselines, plots
 from ssgn.metrics import interval
+from ssgn.studies import SETTINGS, level, ratio, read_ledger
 
 plots.use_style()
 
@@ -147,7 +151,7 @@ _ = plots.bars(
     highlight=list(ordered)[-8:],
 )
 # %% [markdown]
-# ## Taken for each other
+# ## What is confused
 #
 # Let $M_{ab}$ be the share of class $b$ among the $k$ pictures ranked first, averaged over the sketches
 # $Q_a$ of class $a$:
@@ -296,16 +300,69 @@ display(
 # follows both the names and the looks. The comparison with a method that has no words is what separates
 # the two, and the intervals say how far it can.
 #
-# The figures above are mAP@all. What other papers print as "mAP@200" is something else, and not always
+# The numbers above are mAP@all. What other papers print as "mAP@200" is something else, and not always
 # the same thing: [the next chapter](07_metrics) takes these rankings apart.
 #
+# ## Other settings
+#
+# All of this book's comparisons are plain: a query sees the gallery only to be ranked against it, and the
+# gallery has unseen classes only. `ssgn.evaluate_unseen` can measure three other settings. Each has a
+# table of its own, because its numbers answer another question than the plain ones.
+#
+# - `bank=`, seen sketches: some photos are near to *every* query, the *hubs*. How near a photo is to a bank
+#   of seen sketches is subtracted. This uses nothing of the test set.
+# - `neighbors=`, *uses the gallery*: every photo is averaged with its nearest ones, and every query with
+#   its first results. A system that gets one query at a time on a fixed gallery may do so.
+# - `generalized=True`: the photos of the seen classes are in the gallery too, as in practice. This is
+#   another and harder task.
+
+# %% tags=["hide-input"]
+NAMES = {
+    "sketchy": "real Sketchy (first 25 of each class; 6,250 images, not extended, photos re-encoded, no "
+    "P@200)",
+    "tuberlin": "TU-Berlin sketches, 116 classes, our own gallery",
+}
+recorded = {}
+for path in sorted(Path("../results/verdict").glob("*.json")):
+    e = read_ledger(path)
+    if e["what"] == "settings":
+        data = f"{NAMES.get(e['dataset'], e['dataset'])}, {e['backbone']}"
+        recorded.setdefault(data, []).extend(e["runs"])
+
+
+def measured(runs, setting):
+    """A row per variant: its level in a setting, and the ratio to the same in the plain one."""
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        mine = [r for r in runs if r["variant"] == name]
+        there = [
+            {**r, "variant": s, "per_class": r["per_class" + s]}
+            for r in mine
+            for s in ("", setting)
+        ]
+        mean, low, high = level(there, setting)
+        over, a, b = ratio(there, setting, "")
+        yield f"| {name} | {mean:.3f} [{low:.3f}, {high:.3f}] | × {over:.2f} [{a:.2f}, {b:.2f}] |"
+
+
+for data, runs in recorded.items():
+    for setting in SETTINGS:
+        display(
+            Markdown(
+                f"{data}:{setting}\n\n| | mAP@all{setting} | over the plain setting |\n|---|---|---|\n"
+                + "\n".join(measured(runs, setting))
+            )
+        )
+if not recorded:
+    display(Markdown("*Not recorded yet.*"))
+
+# %% [markdown]
 # ## What it means
 #
 # A model that was never told that these classes exist finds their pictures well above chance, and the
 # better it does so, the more a class has one outline that people draw. What it has learned is
 # how outlines of *other* things became pictures, and that is as far as it carries.
 #
-# The mean hides this. Queries of one class succeed or fail together, so a dataset's figure is an average
+# The mean hides this. Queries of one class succeed or fail together, so a dataset's number is an average
 # over a few dozen classes rather than over thousands of drawings, and another draw of unseen classes
 # moves it more than another draw of sketches would.
 #
@@ -314,7 +371,7 @@ display(
 # ```{exercise} What a user sees (warm-up)
 # :label: ex-user
 # Somebody who searches looks at the first five pictures. For which share of the drawings is at
-# least one of them right? Guess from the mAP@all first. Why is this figure so much friendlier, and
+# least one of them right? Guess from the mAP@all first. Why is this number so much friendlier, and
 # what does it hide?
 # ```
 #
@@ -336,7 +393,7 @@ display(
 #
 # ```{exercise} How many draws? (warm-up)
 # :label: ex-draws
-# Evaluate with $K = 1, 2, 4, 8, 16$ draws (`draws=` of `ssgn.synthesize`), and with other seeds
+# Evaluate with $K = 1, 2, 4, 8, 16, 64$ draws (`draws=` of `ssgn.synthesize`), and with other seeds
 # for $K = 1$. Where does it stop to matter? How much of what is synthesized is due to $\mathbf{z}$
 # at all? Relate it to {numref}`ex-collapse`.
 # ```
@@ -352,7 +409,7 @@ display(
 #     return f, ssgn.evaluate(f, g, q_labels, g_labels, ())["mAP@all"]
 #
 #
-# for k in (1, 2, 4, 8, 16):
+# for k in (1, 2, 4, 8, 16, 64):
 #     print(f"{k:2} draws: {with_draws(k)[1]:.4f}")
 # singles = [with_draws(1, seed=s) for s in range(5)]
 # print("1 draw, five seeds:", *(f"{figure:.4f}" for _, figure in singles))

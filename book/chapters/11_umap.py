@@ -270,8 +270,8 @@ display(
 # training at all, and the step from there to the fine features is what the decoder adds. Where picture and
 # bars disagree, believe the bars.
 #
-# They are figures of one model with one seed on one split. Whether a step of this size is more than luck
-# is a question for [chapter 8](08_ablations).
+# They are numbers of one model with one seed on one split. Whether a step of this size is more than luck
+# is a question for [chapter 13](13_reproduces).
 #
 # ## Exercises
 #

@@ -246,7 +246,7 @@ for entry in recorded:
     ]
     for r in entry["records"]:
         if "reference" in r:
-            asked = f"{r['target']:.2g}" if r.get("target") else "–"
+            asked = f"{r['target']:.3g}" if r.get("target") else "–"
             memory = r.get("peak_memory_mib")
             rows.append(
                 f"| {r['name']} | {r['reference']} | {r['seconds']:.3g} | "
@@ -506,7 +506,34 @@ for entry in recorded:
     display(
         Markdown(f"**{entry['device']}**: {rates}\n\n" + "\n".join(rows))
     )
-if not any("CPU" not in entry["device"] for entry in recorded):
+on_gpu = [e for e in recorded if "CPU" not in e["device"]]
+every = dict.fromkeys(
+    r["benchmark"] for e in recorded for r in e["records"]
+)
+for entry in on_gpu:
+    missing = [name for name in every if not of(entry, name)]
+    short = [
+        f"{r['name']} ({r['ratio']:.0f} times as fast as the reference, {r['target']:.0f} asked for)"
+        for r in entry["records"]
+        if r.get("target") and r["ratio"] < r["target"]
+    ]
+    display(
+        Markdown(
+            f"On the {entry['device']}, "
+            + (
+                f"not recorded yet: {', '.join(missing)}. What this page says of GPUs there is how it was "
+                "built, and not what was measured."
+                if missing
+                else "every benchmark is recorded."
+            )
+            + (
+                f" Short of its target: {'; '.join(short)}."
+                if short
+                else ""
+            )
+        )
+    )
+if not on_gpu:
     display(
         Markdown(
             "*No run on a GPU has been recorded yet: what this page says of GPUs is how it was built, "
