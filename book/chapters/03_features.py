@@ -51,7 +51,7 @@ import ssgn
 from ssgn import baselines, claims, plots
 from ssgn.backbones import load_backbone
 from ssgn.claims import CLAIMS, said
-from ssgn.studies import read_ledger, shared
+from ssgn.studies import columns, read_ledger, shared
 
 plots.use_style()
 
@@ -340,17 +340,10 @@ display(
 # with 95% intervals over splits, classes and seeds ([chapter 13](13_reproduces) has all claims):
 
 # %% tags=["hide-input"]
-NAMES = {
-    "sketchy": "real Sketchy (first 25 of each class)",
-    "tuberlin": "TU-Berlin sketches, 116 classes, our own gallery",
-}
-recorded = {}
-for path in sorted(Path("../results/verdict").glob("*.json")):
-    e = read_ledger(path)
-    if e["what"] == "verdict":
-        data = f"{NAMES.get(e['dataset'], e['dataset'])}, {e['backbone']}"
-        drawn = [r for r in e["runs"] if r["split"].startswith("seed-")]
-        recorded.setdefault(data, []).extend(drawn)
+recorded = columns(
+    map(read_ledger, sorted(Path("../results/verdict").glob("*.json"))),
+    whats=("verdict",),
+)
 for data, runs in recorded.items():
     splits = {}
     for r in runs:
@@ -381,7 +374,7 @@ judged = {
     if "Sketchy" in data and shared(runs, fused.a, fused.b)[0]
 }
 for data, v in judged.items():
-    if data.endswith("vgg16-features"):
+    if "VGG-16" in data:
         words, word = (
             "With VGG-16's convolutions, the paper's backbone but for its fully connected layers, fusing "
             "all blocks makes SSGN *worse* than its last block alone",

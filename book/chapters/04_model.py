@@ -220,11 +220,14 @@ display(
 # distribution that it is drawn from at test time {bdg-secondary}`C`:
 #
 # $$
+# \begin{gathered}
 # \mathcal{L}_{\text{rec}} = \tfrac{1}{d}\lVert \mathbf{f} - \mathbf{v}\rVert^2,
-# \quad
+# \qquad
 # \mathcal{L}_{\text{coarse}} = \tfrac{1}{d}\lVert \mathbf{c} - \bar{\mathbf{v}}_y\rVert^2,
-# \quad
-# \mathcal{L}_{\text{KL}} = \tfrac{1}{2Z}\sum_j \bigl(\mu_j^2 + \sigma_j^2 - 1 - \log\sigma_j^2\bigr).
+# \\
+# \mathcal{L}_{\text{KL}} = \tfrac{1}{2Z} \sum_j
+# \bigl( \mu_j^2 + \sigma_j^2 - 1 - \log \sigma_j^2 \bigr).
+# \end{gathered}
 # $$ (eq-losses)
 
 # %%

@@ -35,7 +35,7 @@ from scipy.stats import spearmanr
 import ssgn
 from ssgn import baselines, plots
 from ssgn.metrics import interval
-from ssgn.studies import SETTINGS, level, ratio, read_ledger
+from ssgn.studies import SETTINGS, columns, level, ratio, read_ledger
 
 plots.use_style()
 
@@ -317,17 +317,10 @@ display(
 #   another and harder task.
 
 # %% tags=["hide-input"]
-NAMES = {
-    "sketchy": "real Sketchy (first 25 of each class; 6,250 images, not extended, photos re-encoded, no "
-    "P@200)",
-    "tuberlin": "TU-Berlin sketches, 116 classes, our own gallery",
-}
-recorded = {}
-for path in sorted(Path("../results/verdict").glob("*.json")):
-    e = read_ledger(path)
-    if e["what"] == "settings":
-        data = f"{NAMES.get(e['dataset'], e['dataset'])}, {e['backbone']}"
-        recorded.setdefault(data, []).extend(e["runs"])
+recorded = columns(
+    map(read_ledger, sorted(Path("../results/verdict").glob("*.json"))),
+    whats=("settings",),
+)
 
 
 def measured(runs, setting):
@@ -352,8 +345,13 @@ for data, runs in recorded.items():
                 + "\n".join(measured(runs, setting))
             )
         )
-if not recorded:
-    display(Markdown("*Not recorded yet.*"))
+display(
+    Markdown(
+        "Real Sketchy (first 25 of each class) is 6,250 images, not extended, photos re-encoded, no P@200."
+        if recorded
+        else "*Not recorded yet.*"
+    )
+)
 
 # %% [markdown]
 # ## What it means

@@ -36,7 +36,14 @@ from ssgn import plots
 from ssgn.claims import CLAIMS, Claim, judged, said
 from ssgn.metrics import interval
 from ssgn.model import SSGN
-from ssgn.studies import TRANSDUCTIVE, folds, level, read_ledger, shared
+from ssgn.studies import (
+    TRANSDUCTIVE,
+    columns,
+    folds,
+    level,
+    read_ledger,
+    shared,
+)
 
 plots.use_style()
 
@@ -60,22 +67,13 @@ sem = ssgn.class_vectors(ds.classes)
 # ([chapter 13](13_reproduces) has all claims):
 
 # %% tags=["hide-input"]
-NAMES = {
-    "sketchy": "real Sketchy (first 25 of each class)",
-    "tuberlin": "TU-Berlin sketches, 116 classes, our own gallery",
-}
 LIMITS = "Real Sketchy (first 25 of each class) is 6,250 images, not extended, photos re-encoded, no P@200."
 WORDS = {"holds": "better", "does not hold": "worse", "open": "level"}
 ledgers = [
     read_ledger(path)
     for path in sorted(Path("../results/verdict").glob("*.json"))
 ]
-of_verdict = {}
-for e in ledgers:
-    if e["what"] == "verdict":
-        data = f"{NAMES.get(e['dataset'], e['dataset'])}, {e['backbone']}"
-        drawn = [r for r in e["runs"] if r["split"].startswith("seed-")]
-        of_verdict.setdefault(data, []).extend(drawn)
+of_verdict = columns(ledgers, whats=("verdict",))
 claim = CLAIMS["coarse-to-fine over single-stage, chosen layers"]
 verdicts = {
     data: judged(runs, claim)
@@ -275,17 +273,17 @@ found = {
     if not name.endswith(": single-stage")
     and (v := over_single(forms, name))
 }
-for title, columns in TABLES if found else ():
+for title, heads in TABLES if found else ():
     display(
         Markdown(
-            f"{title}\n\n| word vectors | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|\n"
+            f"{title}\n\n| word vectors | {' | '.join(heads)} |\n|---{'|---' * len(heads)}|\n"
             + "\n".join(
                 f"| {v} | "
                 + " | ".join(
                     found[f"{v}: {c}"].number
                     if f"{v}: {c}" in found
                     else ""
-                    for c in columns
+                    for c in heads
                 )
                 + " |"
                 for v in vectors
