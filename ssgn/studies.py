@@ -185,12 +185,12 @@ def _further(model, feats: Features, sem: Tensor) -> dict:
         return found  # an upper bound in the plain setting says all there is
     if isinstance(model, SSGN) and model.config.names_classes:
         settings |= TRANSDUCTIVE
-        unseen, x = feats.part("unseen"), model.sketch_input(feats.part("unseen").sketch)
-        for among, words in (("unseen", sem[feats.unseen]), ("all", sem)):
-            best = named(model, x, words).argmax(1).cpu()
-            right = torch.arange(len(sem))[feats.unseen] if among == "all" else None
-            want = unseen.sketch_labels if right is None else right[unseen.sketch_labels]
-            found[f"named among {among}"] = float((best == want).double().mean())
+        x = model.sketch_input(feats.sketch[feats.sketch_unseen])
+        labels = feats.sketch_labels[feats.sketch_unseen]
+        for among, classes in (("unseen", feats.unseen), ("all", torch.ones_like(feats.unseen))):
+            best = named(model, x, sem[classes]).argmax(1).cpu()
+            right = best == (classes.cumsum(0) - 1)[labels]
+            found[f"named among {among}"] = float(right.double().mean())
     for name, options in settings.items():
         others = _measured(model, feats, sem, (), **options(feats, sem))
         found |= {key + name: value for key, value in others.items()}
