@@ -37,7 +37,7 @@ def cvae(feats: Features, small: bool, epochs: int, device: str):
         lambda: baselines.cvae(feats, device=device, progress=False, **options),
         net.loss,
         torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True),
-        list(inputs.pairs(BATCH, torch.Generator(device=device).manual_seed(0))),
+        list(inputs.batches(BATCH, torch.Generator(device=device).manual_seed(0))),
     )
 
 

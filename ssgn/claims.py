@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .config import LOSSES
-from .studies import over_seeds, ratio, shared, written
+from .intervals import over_seeds, ratio, shared
 
 
 class ClaimError(AssertionError):
@@ -38,7 +38,8 @@ class Verdict:
     Attributes:
         claim: the claim.
         ratio, low, high: the ratio and its 95% interval over splits, classes and seeds.
-        seeds_low, seeds_high: the interval over seeds alone, see :func:`~ssgn.studies.over_seeds`.
+        seeds_low, seeds_high: the interval over seeds alone, see
+            :func:`~ssgn.intervals.over_seeds`.
         splits, seeds: how many.
         classes: unseen classes per split, in the split that has the fewest.
     """
@@ -106,12 +107,12 @@ def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **option
     """Return the verdict on a claim.
 
     Only splits that both variants have are used. Seeds are paired if both have several, see
-    :func:`~ssgn.studies.shared`.
+    :func:`~ssgn.intervals.shared`.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
         claim: what to judge.
-        setting, options: see :func:`~ssgn.studies.bootstrap`.
+        setting, options: see :func:`~ssgn.intervals.bootstrap`.
 
     Raises:
         ValueError: the runs lack a variant, or have no split of both.
@@ -156,42 +157,6 @@ def verdicts(
 
 def _both(runs: list, claim: Claim, *, setting: str = "", **options) -> list[Mapping]:
     return shared(runs, claim.a, claim.b, setting)[0]
-
-
-def table(
-    ledgers: Mapping[str, Iterable[Mapping]],
-    claims: Iterable[Claim] | None = None,
-    form: str = "markdown",
-    **options,
-) -> str:
-    """Make a table of verdicts: a row per claim, a column per ledger.
-
-    A cell is empty if the ledger lacks a variant of the claim.
-
-    Args:
-        ledgers: by heading, the runs of a study.
-        claims: by default all :data:`CLAIMS`.
-        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
-        options: see :func:`judged`.
-
-    Raises:
-        ValueError: an unknown form.
-    """
-    ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
-    claims = list(CLAIMS.values() if claims is None else claims)
-    cells = verdicts(ledgers, claims, **options)
-    if form == "csv":
-        numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
-        counts = ("splits", "seeds", "classes")
-        lines = [("claim", "a", "b", "threshold", "ledger", *numbers, *counts, "verdict")]
-        for (claim, heading), v in cells.items():
-            shown = [f"{getattr(v, name):.4f}" for name in numbers]
-            shown += [getattr(v, name) for name in counts]
-            lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
-        return written(lines, form)
-    lines = [["claim", *ledgers]]
-    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in claims]
-    return written(lines, form)
 
 
 def _claims() -> tuple[Claim, ...]:

@@ -129,15 +129,6 @@ def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNCon
     return presets[preset](**changes)
 
 
-def _main_rows(ours: dict, others: dict) -> dict:
-    """The rows of the verdict that are measured in further settings too."""
-    methods = ("nearest neighbor, standardized", "ridge towards the identity", "two-tower")
-    return {
-        **{name: ours[name] for name in ours if name.startswith(("chosen layers", "last layer"))},
-        **{name: others[name] for name in (f"{method}, chosen layers" for method in methods)},
-    }
-
-
 def _splits(given: str, classes: Sequence[str]) -> list:
     from .data import Split
 
@@ -313,8 +304,8 @@ def study(
         typer.Option(
             help="ablations, baselines, verdict (what the book's verdict compares), settings "
             "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
-            "folds of seen classes, coarse-to-fine, choices (of the default) or layers (those of "
-            "choices that differ in their layers)."
+            "folds of seen classes, choices (of the default) or layers (those of choices that "
+            "differ in their layers)."
         ),
     ] = "ablations",
     only: Annotated[
@@ -342,42 +333,20 @@ def study(
     vectors, so that one ledger can hold several.
     """
     import ssgn
-    from ssgn import baselines, studies
-    from ssgn.config import VERDICT_LAYERS, ablations, choices, conditions, forms, verdict
+    from ssgn import comparisons, studies
 
-    config, pairs = _config(preset, name, epochs), name in WITH_PAIRS
-    labels = {label: taps for label, taps in VERDICT_LAYERS.items() if taps != "best"}
-    compared = {
-        "ablations": lambda: ablations(config),
-        "baselines": lambda: {
-            key: method
-            for key, method in baselines.table(published_sizes, labels, pairs).items()
-            # The others say little on all layers, and a ledger stays small.
-            if method.taps != "all" or key.startswith(("CVAE", "nearest neighbor, standardized"))
-        },
-        "verdict": lambda: verdict(pairs, published_sizes),
-        "settings": lambda: _main_rows(verdict(), baselines.table(taps=labels)),
-        "forms": lambda: forms(config),
-        "coarse-to-fine": lambda: conditions(config),
-        "choices": lambda: choices(backbone),
-        "layers": lambda: choices(backbone, only_layers=True),
-    }
-    if what not in compared:
-        raise ValueError(f"--what is {what!r}; available: {', '.join(compared)}")
-    compared = compared[what]()
-    if what == "coarse-to-fine":
-        recorded = {key: [source, asdict(c)] for key, (source, c) in compared.items()}
-    else:
-        recorded = {key: asdict(c) for key, c in compared.items()}
-    if only is not None:
-        compared = {key: c for key, c in compared.items() if re.search(only, key)}
-    if what in ("choices", "layers"):
-        compared = {key: (vectors, c) for key, c in compared.items()}
-    on_folds = what in ("coarse-to-fine", "choices", "layers")
+    variants = comparisons.compared(
+        what,
+        _config(preset, name, epochs),
+        backbone=backbone,
+        pairs=name in WITH_PAIRS,
+        published_sizes=published_sizes,
+    )
+    recorded = {key: asdict(variant) for key, variant in variants.items()}
+    variants = {key: v for key, v in variants.items() if re.search(only or "", key)}
+    on_folds = what in comparisons.ON_FOLDS
     if on_folds and splits:
         raise ValueError(f"{what} has folds of its own; leave out --splits")
-    if what == "coarse-to-fine" and vectors != "glove-50":
-        raise ValueError("coarse-to-fine has word vectors of its own; leave out --vectors")
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
@@ -385,25 +354,22 @@ def study(
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
+    sem = ssgn.class_vectors(ds.classes, vectors)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
     options = {"seeds": range(seeds), "ledger": out, "device": device}
     if on_folds:
-        options["n"] = 5 if what == "coarse-to-fine" else 3
-        of = cache(lambda source: ssgn.class_vectors(ds.classes, source))
-        variants = {key: (of(source), c) for key, (source, c) in compared.items()}
-        runs = studies.select(feats, variants, **options)
+        runs = studies.select(feats, sem, variants, **options)
     else:
-        sem = ssgn.class_vectors(ds.classes, vectors)
-        options["splits"] = _splits(splits, ds.classes) if splits else None
-        options |= {"metrics": studies.SLIM, "settings": what in ("settings", "forms")}
         if best is not None:
             feats = replace(feats, presets={**feats.presets, "best": (best,)})
         if "best" not in feats.presets:  # nobody has measured it for this backbone
-            compared = {key: c for key, c in compared.items() if c.taps != "best"}
+            variants = {key: v for key, v in variants.items() if v.taps != "best"}
         if what == "forms":
-            compared = {f"{Path(vectors).stem}: {key}": c for key, c in compared.items()}
-        runs = ssgn.study(feats, sem, compared, ks=[int(k) for k in ks.split(",")], **options)
+            variants = {f"{Path(vectors).stem}: {key}": v for key, v in variants.items()}
+        options["splits"] = _splits(splits, ds.classes) if splits else None
+        options |= {"metrics": studies.SLIM, "settings": what in ("settings", "forms")}
+        runs = ssgn.study(feats, sem, variants, ks=[int(k) for k in ks.split(",")], **options)
     typer.echo(f"{len(runs)} runs are in {out}")
 
 
@@ -424,10 +390,10 @@ def table(
     Ledgers of one dataset and backbone are one column; a published or stored split is a column of
     its own.
     """
-    from . import studies
-    from .claims import table as of_claims
+    from . import tables
+    from .studies import read_ledger
 
-    columns = studies.columns(map(studies.read_ledger, ledgers), drawn=None, whats=None)
+    columns = tables.columns(map(read_ledger, ledgers), drawn=None, whats=None)
     key = f"per_class {setting or ''}".rstrip()
     measured = {name for runs in columns.values() for run in runs for name in run}
     if setting and key not in measured:
@@ -436,7 +402,7 @@ def table(
     if setting:
         columns = {name: [r for r in runs if key in r] for name, runs in columns.items()}
     columns = {name: runs for name, runs in columns.items() if runs}
-    made = of_claims if claims else studies.table
+    made = tables.of_claims if claims else tables.of_levels
     typer.echo(made(columns, form=form, setting=key.removeprefix("per_class")), nl=False)
 
 

@@ -87,7 +87,7 @@ def synthesize(
     return out
 
 
-def named(model: SSGN, x: Tensor, candidates: ArrayLike, temperature: float = 0.1) -> Tensor:
+def named(model: SSGN, x: Tensor, candidates: ArrayLike) -> Tensor:
     """Name the class of sketches among candidates, by the word vectors that the model predicts [O].
 
     The chapter *Coarse-to-fine, understood* uses it.
@@ -96,16 +96,15 @@ def named(model: SSGN, x: Tensor, candidates: ArrayLike, temperature: float = 0.
         model: two-stage, with ``condition="regression"`` or ``"convex"``.
         x: ``[B, d]``, from :meth:`~ssgn.model.SSGN.sketch_input`.
         candidates: ``[U, S]`` word vectors.
-        temperature: of the softmax over cosines; infinity gives the uniform control.
 
     Returns:
-        ``[B, U]``, the weight of each candidate.
+        ``[B, U]``, the weight of each candidate: a softmax over cosines divided by 0.1.
 
     Raises:
         ValueError: another model, or candidates of another width.
     """
     words = _candidates(model, candidates)
-    return (unit(model.condition(x)) @ unit(words).T / temperature).softmax(1)
+    return (unit(model.condition(x)) @ unit(words).T / 0.1).softmax(1)
 
 
 def _candidates(model: SSGN, candidates: ArrayLike) -> Tensor:

@@ -1,18 +1,16 @@
-"""Studies: variants, splits and seeds, recorded run by run, and metrics and ratios of the runs.
+"""Studies: variants, splits and seeds, recorded run by run.
 
 A *ledger* is a JSON file that says what a study is about and has one entry per run. It is written
 after every run, and a recorded run is not repeated. The chapters *Ablations* and *What reproduces:
 the ledger of claims* explain the numbers.
 """
 
-import csv
-import io
 import json
 import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,7 @@ from .config import SSGNConfig
 from .data.dataset import Split
 from .features import ArrayLike, Features, word_vectors
 from .leaks import evaluated, leaked_unseen
-from .metrics import cutoffs, from_ranks, interval
+from .metrics import cutoffs, from_ranks
 from .model import SSGN
 from .retrieval import evaluate_all, evaluate_unseen, named
 from .train import data_key, fit
@@ -209,7 +207,7 @@ def _measured(model, feats, sem, ks: Sequence[int], leaked: bool = True, **furth
     return means | {"per_class": (ap * 1e4).round().int().tolist()}
 
 
-def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> list[Split]:
+def folds(split: Split, classes: Sequence[str], n: int = 3, seed: int = 0) -> list[Split]:
     """Return n splits with the same unseen classes and different pseudo-unseen ones [O].
 
     Each seen class is pseudo-unseen in exactly one fold. The chapter *Coarse-to-fine, understood*
@@ -231,9 +229,10 @@ def folds(split: Split, classes: Sequence[str], n: int = 5, seed: int = 0) -> li
 
 def select(
     feats: Features,
-    variants: Mapping[str, tuple[Tensor, SSGNConfig]],
+    sem: ArrayLike,
+    variants: Mapping[str, SSGNConfig],
     seeds: Iterable[int] = (0,),
-    n: int = 5,
+    n: int = 3,
     *,
     progress: bool = True,
     ledger: Path | str | None = None,
@@ -241,14 +240,13 @@ def select(
 ) -> list[dict]:
     """Train every variant on every fold of the seen classes, and record the runs [O].
 
-    The unseen classes are not used. The chapter *Coarse-to-fine, understood* explains it.
+    The unseen classes are not used. The chapter *Ablations* explains it.
 
     Args:
-        feats: features of C classes.
-        variants: by name, word vectors ``[C, S]`` and a configuration.
+        feats, sem, variants, progress, ledger, options: see :func:`study`; only configurations of
+            SSGN are compared.
         seeds: one run per seed and fold.
         n: number of :func:`folds`.
-        progress, ledger, options: see :func:`study`.
 
     Returns:
         One dict per run: ``variant``, ``fold``, ``seed``, ``seconds``, ``commit``; ``mAP@all`` on
@@ -260,16 +258,14 @@ def select(
         ValueError, FeatureError, DivergedError: see :func:`~ssgn.train.fit`.
         LedgerError, FileExistsError, OSError: see :func:`study`.
     """
-    jobs, seeds = [], [int(seed) for seed in seeds]
-    variants = {name: (word_vectors(feats, sem), c) for name, (sem, c) in variants.items()}
-    splits = folds(feats.split, feats.classes, n)
+    jobs, seeds, sem = [], [int(seed) for seed in seeds], word_vectors(feats, sem)
     for seed in seeds:
-        for fold, split in enumerate(splits):
+        for fold, split in enumerate(folds(feats.split, feats.classes, n)):
             there = feats.with_split(split)
-            for name, (sem, config) in variants.items():
+            data = data_key(there, sem)
+            for name, config in variants.items():
                 row = {"variant": name, "fold": fold, "seed": seed}
                 run = partial(_fold_run, there, sem, config, seed, options)
-                data = data_key(there, sem)
                 jobs.append(_job(ledger, row, data, config, [seed, "fold"], options, run))
     return _recorded(feats, ledger, jobs, progress)
 
@@ -431,56 +427,6 @@ def read_ledger(path: Path | str) -> dict:
     return content
 
 
-# What pages call the data of the book's verdict, by dataset and number of photos.
-DATA = {
-    ("sketchy", 3125): "real Sketchy (first 25 of each class)",
-    ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
-}
-BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
-
-
-def columns(
-    ledgers: Iterable[Mapping],
-    drawn: bool | None = True,
-    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
-) -> dict[str, list[dict]]:
-    """Concatenate the runs of all ledgers of the same data and backbone.
-
-    Of a run that several ledgers have, the last counts.
-
-    Args:
-        ledgers: from :func:`read_ledger`.
-        drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
-        whats: kinds of ledgers; by default those whose runs are measured in the plain way on the
-            unseen classes; None: all.
-
-    Returns:
-        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
-
-    Raises:
-        ValueError: two ledgers of one dataset and backbone are about other images or features.
-    """
-    found, about = {}, {}
-    for entry in ledgers:
-        if whats is not None and entry["what"] not in whats:
-            continue
-        dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
-        data = DATA.get((dataset, entry.get("photos")), dataset)
-        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
-        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
-        if about.setdefault(heading, of) != of:
-            raise ValueError(
-                f"ledgers of {heading} are about other images or features: {about[heading]} and "
-                f"{of}; make a table of each"
-            )
-        for run in entry["runs"]:
-            split = run.get("split", "")  # that of a fold is not named
-            is_drawn = split.startswith("seed-")
-            if drawn in (None, is_drawn):
-                found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
-    return found
-
-
 def describe_data(feats: Features) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
     fingerprint = feats.provenance.get("fingerprint", feats.content)
@@ -502,7 +448,7 @@ def describe(feats: Features, what: str, config: Any) -> dict:
 
     Args:
         feats: the features.
-        what: ``"ablations"``, ``"baselines"`` or ``"coarse-to-fine"``.
+        what: a kind of :func:`~ssgn.comparisons.compared`.
         config: the configurations, as values that JSON can hold.
     """
     return {
@@ -561,322 +507,3 @@ def _differs(about: Mapping, path: Path) -> str | None:
     # A ledger of version 0.1 has no fingerprint.
     name = next((name for name, value in about.items() if found.get(name, value) != value), None)
     return name and f"it is a ledger of another {name}: {found[name]}, not {about[name]}"
-
-
-def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
-    """Return one metric of one variant of a :func:`study`, in the order of the seeds.
-
-    Args:
-        runs: from :func:`study` or a ledger.
-        variant: its name.
-        key: of the metric.
-    """
-    return [run[key] for run in sorted(runs, key=lambda r: r["seed"]) if run["variant"] == variant]
-
-
-def ratios(
-    runs: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", others: Iterable | None = None
-) -> list[float]:
-    """Divide one metric of variant ``a`` by that of ``b``, seed by seed [O].
-
-    The chapter *Ablations* explains why seeds are paired.
-
-    Args:
-        runs: those of ``a``, from :func:`study` or a ledger.
-        a, b: names of the variants.
-        key: of the metric.
-        others: those of ``b``, if they come from another study of the same data.
-
-    Raises:
-        ValueError: no runs, or a seed that only one of the two has.
-    """
-    runs = list(runs)
-    others = runs if others is None else others
-    over = {run["seed"]: run[key] for run in runs if run["variant"] == a}
-    under = {run["seed"]: run[key] for run in others if run["variant"] == b}
-    if over.keys() != under.keys() or not over:
-        raise ValueError(
-            f"{a!r} has runs of the seeds {sorted(over)}, {b!r} of {sorted(under)}; a ratio needs "
-            "the same seeds, at least one"
-        )
-    return [over[seed] / under[seed] for seed in sorted(over)]
-
-
-# Intervals over splits, classes and seeds -----------------------------------------------------
-
-
-def bootstrap(
-    runs: Iterable[Mapping],
-    variants: Sequence[str],
-    *,
-    paired: bool = True,
-    setting: str = "",
-    n: int = 2000,
-    seed: int = 0,
-) -> np.ndarray:
-    """Resample splits, then classes and seeds within each, and average again [O].
-
-    A result varies with the split, with the classes and with the seed. Resampling splits alone
-    would take two splits for independent that share classes. A class keeps its sketches and photos:
-    they are not resampled, because sketches are not independent (on Sketchy, several show one
-    photo).
-
-    Args:
-        runs: from :func:`study` or a ledger; each has ``split``, ``seed`` and ``per_class``.
-        variants: V names. All are resampled on the same splits and classes.
-        paired: resample the same seeds for all variants: right for runs whose batches are the same.
-            False for variants with different seeds, such as a closed form, which has one.
-        setting: what the name of a metric ends in, if it was measured otherwise: that of one of
-            :data:`SETTINGS`; or :data:`WITHOUT_LEAKS`, without the classes that the backbone was
-            pre-trained on, on the splits where at least :data:`FEWEST` others remain.
-        n: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        float64 ``[n, V]``: the mean of the classes' mean average precision, in 0..1.
-
-    Raises:
-        ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
-    """
-    tables = _tables(list(runs), variants, paired, setting)
-    rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
-    picked = rng.integers(len(tables), size=(n, len(tables)))
-
-    def share(of: int, many: int) -> np.ndarray:
-        return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
-
-    for s, table in enumerate(tables):
-        for place in range(len(tables)):
-            rows = np.flatnonzero(picked[:, place] == s)
-            classes, seeds = share(len(table[0]), len(rows)), None
-            for v, precision in enumerate(table):  # [C, R]
-                if seeds is None or not paired:
-                    seeds = share(precision.shape[1], len(rows))
-                out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
-    return out
-
-
-def _per_class(runs: Iterable[Mapping], variant: str, setting: str) -> dict[tuple, list]:
-    """Return, by split and seed, the average precision per class of the runs that have it."""
-    key = "per_class" + setting
-    return {
-        (run["split"], run["seed"]): run[key]
-        for run in runs
-        if run["variant"] == variant and key in run
-    }
-
-
-def _tables(
-    runs: list, variants: Sequence[str], paired: bool, setting: str
-) -> list[list[np.ndarray]]:
-    """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
-    found = [_per_class(runs, name, setting) for name in variants]
-    keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
-    for name, there in zip(variants, keys, strict=True):
-        if not there:
-            raise ValueError(
-                f"{name!r} has no runs with the average precision of each class"
-                f"{setting}; record it with `ssgn study`"
-            )
-        if there != keys[0]:
-            raise ValueError(
-                f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
-                "need the same ones"
-            )
-    return [
-        [
-            np.array([table[key] for key in sorted(table) if key[0] == split]).T * 1e-4
-            for table in found
-        ]
-        for split in sorted({split for split, _ in found[0]})
-    ]
-
-
-def shared(
-    runs: Iterable[Mapping], a: str, b: str, setting: str = ""
-) -> tuple[list[Mapping], bool]:
-    """Return the runs of two variants that can be compared, and whether their seeds can be paired.
-
-    These are the runs on the splits of both. If both have several seeds, these are the seeds of
-    both too, and are paired. Else one is a closed form, and is compared with all seeds of the other
-    by split.
-
-    Args:
-        runs: from :func:`study` or a ledger.
-        a, b: names of variants.
-        setting: see :func:`bootstrap`.
-
-    Returns:
-        The runs, none if the two share no split; and what :func:`ratio` takes as ``paired``.
-    """
-    runs = list(runs)
-    keys = [set(_per_class(runs, name, setting)) for name in (a, b)]
-    paired = all(len({seed for _, seed in found}) > 1 for found in keys)
-    both = keys[0] & keys[1]
-    if not paired:
-        splits = set.intersection(*({split for split, _ in found} for found in keys))
-        both = {key for key in keys[0] | keys[1] if key[0] in splits}
-    return [r for r in runs if r["variant"] in (a, b) and (r["split"], r["seed"]) in both], paired
-
-
-def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
-    """Return the mean average precision of a variant, and its 95% interval.
-
-    Args:
-        runs, variant, options: see :func:`bootstrap`.
-
-    Returns:
-        The estimate, and the lower and upper end, in 0..1.
-    """
-    return _interval(runs, [variant], lambda means: means[..., 0], **options)
-
-
-def ratio(runs: Iterable[Mapping], a: str, b: str, **options) -> tuple[float, float, float]:
-    """Return the mean average precision of ``a`` over that of ``b``, and its 95% interval.
-
-    Args:
-        runs, options: see :func:`bootstrap`.
-        a, b: names of variants.
-
-    Returns:
-        The estimate, and the lower and upper end.
-    """
-    return _interval(runs, [a, b], lambda means: means[..., 0] / means[..., 1], **options)
-
-
-def _interval(
-    runs: Iterable[Mapping],
-    variants: Sequence[str],
-    of: Callable[[np.ndarray], np.ndarray],
-    *,
-    paired: bool = True,
-    setting: str = "",
-    **options,
-) -> tuple[float, float, float]:
-    """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
-    runs, same = list(runs), dict(paired=paired, setting=setting)
-    tables = _tables(runs, variants, **same)
-    means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
-    low, high = np.percentile(of(bootstrap(runs, variants, **same, **options)), [2.5, 97.5])
-    return float(of(means)), float(low), float(high)
-
-
-def over_seeds(
-    runs: Iterable[Mapping], a: str, b: str | None = None, *, setting: str = ""
-) -> tuple[float, float, float]:
-    """Return a level or a ratio with the interval over its seeds alone [O].
-
-    It says how well a rerun on the same splits and classes repeats the number, and nothing about
-    other classes: each seed's mean over the splits is one value of Student's t interval.
-
-    Args:
-        runs: from :func:`study` or a ledger.
-        a: name of a variant.
-        b: that of the one to divide by, seed by seed; a variant with a single seed is compared
-            with every seed of the other.
-        setting: see :func:`bootstrap`.
-
-    Returns:
-        The mean over the seeds that every split has, and the ends of its 95% interval, which are
-        NaN for a single seed.
-
-    Raises:
-        ValueError: no seed that every split has, or none that ``a`` and ``b`` share.
-    """
-    runs, means = list(runs), []
-    for name in (a,) if b is None else (a, b):
-        found = _per_class(runs, name, setting)
-        by_seed = {seed: [] for _, seed in found}
-        for (_, seed), precision in found.items():
-            by_seed[seed].append(np.mean(precision) * 1e-4)
-        splits = len({split for split, _ in found})
-        means.append({s: np.mean(x) for s, x in sorted(by_seed.items()) if len(x) == splits})
-    over, under = means[0], means[-1]
-    if b is None:
-        each = list(over.values())
-    elif 1 in (len(over), len(under)):
-        each = [x / y for x in over.values() for y in under.values()]
-    else:
-        each = [over[seed] / under[seed] for seed in over if seed in under]
-    if not each:
-        raise ValueError(
-            f"{' and '.join(repr(x) for x in (a, b) if x)}: no seed was run on every split; record "
-            "the missing runs with `ssgn study`"
-        )
-    mean, half = interval(each)
-    return mean, mean - half, mean + half
-
-
-def table(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
-    """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
-
-    In bold: the best of a column, and every other one whose ratio to it may be 1, on the runs that
-    are :func:`shared`.
-
-    Args:
-        ledgers: by heading, the runs of a study.
-        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
-        options: see :func:`bootstrap`.
-
-    Raises:
-        ValueError: an unknown form, or variants of a ledger that cannot be compared.
-    """
-    columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    if form == "csv":
-        lines = [("variant", "ledger", "mAP@all", "low", "high", "best")]
-        for name in names:
-            for heading, column in columns.items():
-                if name in column:
-                    *numbers, best = column[name]
-                    lines.append((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
-        return written(lines, form)
-    bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
-    lines = [["variant", *columns]]
-    for name in names:
-        cells = [column.get(name) for column in columns.values()]
-        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
-    return written(lines, form)
-
-
-def written(lines: Sequence[Sequence], form: str) -> str:
-    """Write a table as text.
-
-    Args:
-        lines: rows of equally many cells; the first is the head.
-        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
-
-    Raises:
-        ValueError: an unknown form.
-    """
-    if form not in ("markdown", "latex", "csv"):
-        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
-    if form == "csv":
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(lines)
-        return out.getvalue()
-    start, between, end = ("", " & ", r" \\") if form == "latex" else ("| ", " | ", " |")
-    escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
-    out = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
-    if form == "markdown":
-        out.insert(1, "|" + " --- |" * len(lines[0]))
-    return "\n".join(out) + "\n"
-
-
-def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
-    """Return each variant's level, the ends of its interval, and whether it may be the best."""
-    names = dict.fromkeys(run["variant"] for run in runs)
-    levels = {name: level(runs, name, **options) for name in names}
-    best = max(levels, key=lambda name: levels[name][0], default=None)
-
-    def may_be(name: str) -> bool:
-        some, paired = shared(runs, name, best, options.get("setting", ""))
-        return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
-
-    return {name: (*found, may_be(name)) for name, found in levels.items()}
-
-
-def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
-    mean, low, high, best = cell
-    shown = f"{mean:.3f}"
-    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"

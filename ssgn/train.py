@@ -195,20 +195,14 @@ class Batches:
 
     def __init__(self, model: SSGN, train: Features, words: Tensor, seed: int):
         device = model.columns.device
+        self.pairs = pairs = Pairs(train, device, model.config.aligned)
         with torch.no_grad():
             self.x = model.sketch_input(train.sketch)
-            self.labels = train.sketch_labels.to(device)
-            photo_labels, order = train.photo_labels.to(device).sort(stable=True)
-            self.v = model.photo_input(train.photo)[order]  # photos in the order of their classes
-            self.count = torch.bincount(photo_labels, minlength=len(train.classes))
-            self.first = self.count.cumsum(0) - self.count
-            self.own = torch.full_like(self.labels, -1)  # the row of v that a sketch was drawn from
-            if model.config.aligned:
-                self.own = train.own_photos(order)
+            self.v = model.photo_input(train.photo)[pairs.order]
             check_varies(self.x, "sketch")
             check_varies(self.v, "photo")
             self.s = model.standardize_semantics(words.to(device))
-            self.class_mean = class_means(self.v, self.count)
+            self.class_mean = class_means(self.v, pairs.count)
         self.config = model.config
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -219,12 +213,53 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Yield the arguments of :meth:`~ssgn.model.SSGN.objective`, batch by batch."""
         random = {"generator": self.generator, "device": self.x.device}
-        for rows in shuffled(len(self.x), self.config.batch_size, len(self), **random):
-            y = self.labels[rows]  # [B]
-            pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
-            pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
+        for rows, pick, y in self.pairs.epoch(self.config.batch_size, len(self), self.generator):
             noise = torch.randn(len(y), self.config.latent, **random)  # [B, Z]
             yield self.x[rows], self.v[pick], self.s[y], self.class_mean[y], y, noise
+
+
+class Pairs:
+    """Which photo goes with which sketch in an epoch.
+
+    Args:
+        train: features of the C training classes only.
+        device: of the row numbers.
+        aligned: pair a sketch with the photo that it was drawn from, where that is known.
+
+    Attributes:
+        labels: int64 ``[N]``, of the sketches.
+        order: int64 ``[M]``, the rows of the photos in the order of their classes.
+        count: int64 ``[C]``, how many photos each class has.
+
+    Raises:
+        ValueError: ``aligned`` without pairs.
+    """
+
+    def __init__(self, train: Features, device: torch.device, aligned: bool):
+        self.labels = train.sketch_labels.to(device)
+        self.photo_labels, self.order = train.photo_labels.to(device).sort(stable=True)
+        self.count = torch.bincount(self.photo_labels, minlength=len(train.classes))
+        self.first = self.count.cumsum(0) - self.count
+        self.own = train.own_photos(self.order) if aligned else torch.full_like(self.labels, -1)
+
+    def epoch(
+        self, size: int, count: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield batches: rows of sketches, places of photos in ``order``, and labels, ``[B]`` each.
+
+        Every sketch comes once before any comes again, with a random photo of its class [O]; or, if
+        aligned and known, the one that it was drawn from [C].
+
+        Args:
+            size: rows per batch, at most.
+            count: number of batches.
+            generator: on the device of the rows.
+        """
+        random = {"generator": generator, "device": self.labels.device}
+        for rows in shuffled(len(self.labels), size, count, **random):
+            y = self.labels[rows]
+            pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
+            yield rows, torch.where(self.own[rows] >= 0, self.own[rows], pick), y
 
 
 def steps_per_epoch(n: int, size: int, epochs: int, steps: int) -> int:

@@ -301,7 +301,7 @@ def test_a_strong_ridge_towards_the_identity_leaves_the_sketch_as_it_is(world, l
 
 def drawn_pairs(inputs, n=5, seed=0):
     chance = torch.Generator().manual_seed(seed)
-    drawn = [next(inputs.pairs(len(inputs.x), chance)) for _ in range(n)]
+    drawn = [next(inputs.batches(len(inputs.x), chance)) for _ in range(n)]
     return [torch.cat([pairs[i] for pairs in drawn]).double() for i in (0, 1)]
 
 
@@ -380,7 +380,7 @@ def test_aligned_inputs_pair_a_sketch_with_its_own_photo(world, aligned):
         inputs = Inputs(feats, "train", "fusion", True, "cpu", **options)
         photos = inputs.photo(world.feats.photo)
         chance = torch.Generator().manual_seed(0)
-        for x, v, labels in inputs.pairs(64, chance):
+        for x, v, labels in inputs.batches(64, chance):
             first = (x == inputs.x[0]).all(1)
             for photo, y, skip in zip(v, labels.tolist(), first.tolist(), strict=True):
                 place = (photos[y * 5 : y * 5 + 5] - photo).abs().sum(1).argmin().item()
@@ -405,7 +405,7 @@ def test_no_batch_is_left_with_one_pair(world, learn):
     _, history = learn("cvae", batch_size=239, **epochs("cvae", 1))
     assert math.isfinite(history.column("total")[0])
     inputs = Inputs(world.feats, "train", "fusion", True, "cpu")
-    sizes = [len(y) for *_, y in inputs.pairs(239, torch.Generator())]
+    sizes = [len(y) for *_, y in inputs.batches(239, torch.Generator())]
     assert sizes == [120, 120]
     with pytest.raises(ValueError, match="batches of 1 .*at least 2"):
         learn("cvae", batch_size=1)

@@ -1,7 +1,5 @@
-"""Claims: verdicts, tables of them, sentences that hold to them, and the ledgers of the verdict."""
+"""Claims: verdicts, sentences that hold to them, and the ledgers of the verdict."""
 
-import csv
-import io
 import json
 import re
 import subprocess
@@ -10,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ssgn import config, studies
-from ssgn.claims import CLAIMS, Claim, ClaimError, Verdict, judged, said, table, verdicts
+from ssgn import config, intervals, studies
+from ssgn.claims import CLAIMS, Claim, ClaimError, Verdict, judged, said, verdicts
+from ssgn.tables import of_claims
 
 ROOT = Path(__file__).parents[1]
 BETTER = Claim("a over b", "a", "b")
@@ -66,7 +65,7 @@ def test_closed_forms_and_variants_with_fewer_runs_are_judged_on_what_both_have(
     verdict = judged(runs, BETTER, n=N)
     assert (verdict.splits, verdict.seeds) == (2, 2)
     want = [r for r in runs if r["split"] < "part 2" and r["seed"] < 2]
-    assert (verdict.ratio, verdict.low, verdict.high) == studies.ratio(want, "a", "b", n=N)
+    assert (verdict.ratio, verdict.low, verdict.high) == intervals.ratio(want, "a", "b", n=N)
     for runs in (made("a", 3300), made("a", 3300, splits=1) + made("b", 1)[3:]):
         with pytest.raises(ValueError, match="has no runs with the average precision"):
             judged(runs, BETTER)
@@ -107,29 +106,6 @@ def test_words_with_a_false_condition_are_refused_with_their_number():
         said(0.24 > 0.25, "SSGN is above ridge", "it is 0.24")
 
 
-# Tables ---------------------------------------------------------------------------------------
-
-
-def test_a_table_has_a_row_per_claim_and_an_empty_cell_where_a_variant_is_missing():
-    both, one = made("a", 3300) + made("b", 3000), made("a", 3300)
-    claims = [BETTER, Claim("b | c & d", "b", "c")]
-    ledgers = {"Sketchy": both, "one_variant": iter(one)}
-    cell = str(judged(both, BETTER, n=N))
-    assert table(ledgers, claims, n=N).splitlines() == [
-        "| claim | Sketchy | one_variant |", "| --- | --- | --- |",
-        f"| a over b | {cell} |  |", "| b \\| c & d |  |  |",
-    ]  # fmt: skip
-    assert table({"Sketchy": both, "one_variant": one}, claims, "latex", n=N).splitlines() == [
-        r"claim & Sketchy & one\_variant \\", rf"a over b & {cell} &  \\", r"b | c \& d &  &  \\",
-    ]  # fmt: skip
-    (row,) = csv.DictReader(io.StringIO(table({"Sketchy": both}, claims, "csv", n=N)))
-    assert row["ledger"] == "Sketchy" and row["verdict"] == "holds" and row["seeds"] == "3"
-    assert float(row["low"]) < float(row["ratio"]) < float(row["high"])
-    assert float(row["seeds_high"]) - float(row["seeds_low"]) < 0.01
-    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
-        table({}, claims, "html")
-
-
 def test_claims_are_judged_where_enough_splits_have_both_variants():
     ledgers = {"whole": made("a", 3300) + made("b", 3000), "begun": made("a", 3300)}
     ledgers["begun"] += made("b", 3000, splits=4)
@@ -137,15 +113,6 @@ def test_claims_are_judged_where_enough_splits_have_both_variants():
         found = verdicts(ledgers, [BETTER], fewest=fewest, n=N)
         assert [heading for _, heading in found] == want
         assert all(v == judged(ledgers[x], c, n=N) for (c, x), v in found.items())
-
-
-def test_a_table_without_leaked_classes_leaves_out_ledgers_that_have_none():
-    key = "per_class" + studies.WITHOUT_LEAKS
-    leaky = made("a", 3300, **{key: [2000] * 5}) + made("b", 3000, **{key: [2500] * 5})
-    shown = table(
-        {"x": leaky, "y": made("a", 1) + made("b", 1)}, [BETTER], setting=studies.WITHOUT_LEAKS, n=N
-    )
-    assert shown.splitlines()[2] == "| a over b | × 0.80 [0.80, 0.80], does not hold |  |"
 
 
 def test_every_claim_compares_two_variants_of_the_verdict():
@@ -165,7 +132,7 @@ def test_every_claim_compares_two_variants_of_the_verdict():
         assert (claim.threshold == 1.2) == ("CVAE" in claim.b) == ("by 20%" in text)
     assert len({(c.a, c.b) for c in CLAIMS.values()}) == len(CLAIMS) == 28
     assert losses < {c.b for c in CLAIMS.values()}
-    rows = table({}, form="latex").splitlines()
+    rows = of_claims({}, form="latex").splitlines()
     assert len(rows) == 29 and "20\\%" in rows[-15]
 
 

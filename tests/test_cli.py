@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ssgn
-from ssgn import baselines, cli, studies
+from ssgn import baselines, cli, comparisons, studies
 from ssgn.claims import CLAIMS
 from ssgn.config import ablations
 
@@ -84,7 +84,7 @@ def test_other_files_in_a_folder_are_left_alone_even_when_overwriting(run, tmp_p
 
 
 def test_a_study_goes_on_with_more_seeds_and_refuses_other_data(run, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    monkeypatch.setattr(comparisons, "ablations", lambda config: {"only": config})
     words = ("study", tmp_path / "r.json", "--data", "world", "--epochs", "1")
     assert run(*words, "--seeds", "1")[0] == 0
     first = json.loads((tmp_path / "r.json").read_text())["runs"]
@@ -101,7 +101,7 @@ def test_a_study_goes_on_with_more_seeds_and_refuses_other_data(run, tmp_path, c
 def test_results_of_other_data_are_in_the_way_before_any_extraction(
     run, tmp_path, cache, monkeypatch, world, action, target, change
 ):
-    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    monkeypatch.setattr(comparisons, "ablations", lambda config: {"only": config})
     words = [action, tmp_path / target, "--data", "world", "--epochs", "1"]
     assert run(*words)[0] == 0
     monkeypatch.setattr(ssgn, "extract", lambda *_, **__: pytest.fail("work was begun"))
@@ -173,30 +173,21 @@ def test_options_of_an_extraction_reach_it(run, monkeypatch, world):
     }  # fmt: skip
 
 
-def test_study_of_conditions_compares_on_folds_of_seen_classes(run, tmp_path, cache, monkeypatch):
-    both = {
-        "words": ("glove-50", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),
-        "sentences": ("minilm", ssgn.SSGNConfig(latent=4, hidden=8, epochs=1)),
-    }
-    asked = []
-    monkeypatch.setattr("ssgn.config.conditions", lambda config: both)
-    vectors = ssgn.class_vectors(())  # the fixture gives the world's
-    monkeypatch.setattr(
-        ssgn, "class_vectors", lambda classes, source="": (asked.append(source), vectors)[1]
-    )
+def test_choices_are_compared_on_folds_of_seen_classes(run, tmp_path, cache, monkeypatch):
+    base = ssgn.SSGNConfig(latent=4, hidden=8, epochs=1, draws=1)
+    both = {"a": base, "b": dataclasses.replace(base, draws=2)}
+    monkeypatch.setattr(comparisons, "choices", lambda backbone: both)
     out = tmp_path / "r.json"
-    code, *_ = run("study", str(out), "--data", "world", "--what", "coarse-to-fine", "--seeds", "1")
+    assert run("study", out, "--data", "world", "--what", "choices", "--seeds", "1")[0] == 0
     entry = json.loads(out.read_text())
-    assert code == 0 and entry["what"] == "coarse-to-fine"
+    assert entry["what"] == "choices" and entry["config"]["b"]["draws"] == 2
     assert [(r["variant"], r["fold"]) for r in entry["runs"]] == [
-        (name, fold) for fold in range(5) for name in both
+        (name, fold) for fold in range(3) for name in both
     ]
-    assert {"glove-50", "minilm"} <= set(asked)
-    assert entry["config"]["sentences"][0] == "minilm"
 
 
 def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world):
-    monkeypatch.setattr("ssgn.config.ablations", lambda config: {"only": config})
+    monkeypatch.setattr(comparisons, "ablations", lambda config: {"only": config})
     asked, vectors = [], ssgn.class_vectors(())
     monkeypatch.setattr(ssgn, "class_vectors", lambda _, source: (asked.append(source), vectors)[1])
     words = ["study", tmp_path / "r.json", "--data", "world", "--epochs", "1", "--seeds", "1"]
@@ -209,7 +200,7 @@ def test_a_study_runs_on_several_splits(run, tmp_path, cache, monkeypatch, world
     assert asked == ["mine.txt", "glove-50"]
     code, shown, _ = run("table", tmp_path / "r.json", "--format", "csv")
     assert code == 0 and shown.splitlines()[1].startswith('only,"world, ')
-    code, _, err = run(*words[:4], "--what", "coarse-to-fine", "--splits", "ten")
+    code, _, err = run(*words[:4], "--what", "choices", "--splits", "ten")
     assert code == 1 and "folds of its own; leave out --splits" in err
 
 
@@ -286,7 +277,7 @@ def test_study_of_baselines_records_their_options(run, tmp_path, cache, monkeypa
         "a": baselines.Method("sae", "single"),
         "b": baselines.Method("cvae", options={"widths": (8, 4), "latent": 2, "epochs": 1}),
     }
-    monkeypatch.setattr(baselines, "table", lambda *_: quick)
+    monkeypatch.setattr(comparisons, "table", lambda *_: quick)
     out = tmp_path / "r.json"
     assert run("study", str(out), "--data", "world", "--what", "baselines", "--seeds", "2")[0] == 0
     entry = json.loads(out.read_text())
@@ -326,8 +317,8 @@ def small(made):
 
 def test_the_verdicts_studies_keep_what_their_tables_need(run, tmp_path, cache, monkeypatch, world):
     for name in ("verdict", "forms"):
-        made = getattr(ssgn.config, name)
-        monkeypatch.setattr(ssgn.config, name, lambda *a, made=made: small(made(*a)))
+        made = getattr(comparisons, name)
+        monkeypatch.setattr(comparisons, name, lambda *a, made=made: small(made(*a)))
     monkeypatch.setattr(baselines, "REDUCED", {"widths": (8, 4), "latent": 2, "epochs": 1})
     words = ("--data", "world", "--splits", "seed-1000 part 2 of 5", "--seeds", "1")
     found = {}

@@ -32,8 +32,8 @@ def strict(monkeypatch):
         return batches
 
     monkeypatch.setattr(Batches, "__iter__", watched(Batches.__iter__))
-    pairs = baselines.protocol.Inputs.pairs
-    monkeypatch.setattr(baselines.protocol.Inputs, "pairs", watched(pairs))
+    pairs = baselines.protocol.Inputs.batches
+    monkeypatch.setattr(baselines.protocol.Inputs, "batches", watched(pairs))
 
 
 CONFIGURATIONS = [
@@ -88,8 +88,8 @@ def test_baselines_run_and_rank_on_the_device(world, strict, name):
 def test_a_study_records_the_device(world, config):
     runs = ssgn.study(world.feats, world.sem, {"a": config()}, (0,), progress=False)
     assert runs[0]["device"] == torch.cuda.get_device_name()
-    held_out = {"a": (world.sem, config())}
-    assert len(studies.select(world.feats, held_out, n=2, progress=False)) == 2
+    there = (world.feats, world.sem, {"a": config()})
+    assert len(studies.select(*there, n=2, progress=False)) == 2
 
 
 def test_float32_extraction_is_not_tf32(tiny_dataset, monkeypatch):

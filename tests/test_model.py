@@ -14,7 +14,8 @@ from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES, choices, verdict
+from ssgn.comparisons import choices, verdict
+from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES
 from ssgn.machine import partial
 from ssgn.model import SSGN, Standardize
 from ssgn.retrieval import check_features

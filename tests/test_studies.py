@@ -1,8 +1,6 @@
-"""Studies: what a method is given, ledgers that go on, and what follows from the runs."""
+"""Studies: what a method is given, and ledgers that go on."""
 
-import csv
 import importlib
-import io
 import json
 import os
 import sys
@@ -15,21 +13,9 @@ import torch
 from conftest import left_in, overwritten
 
 import ssgn
-from ssgn import LedgerError, baselines, machine, studies
+from ssgn import LedgerError, baselines, intervals, machine, studies
 from ssgn.data import Split
-from ssgn.studies import (
-    bootstrap,
-    level,
-    open_ledger,
-    over_seeds,
-    ratio,
-    ratios,
-    read_ledger,
-    select,
-    shared,
-    table,
-    values,
-)
+from ssgn.studies import open_ledger, read_ledger, select
 from ssgn.train import History
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -549,28 +535,12 @@ def test_ledgers_of_the_format_before_per_class_numbers_stay_readable(tmp_path):
     ]
     (tmp_path / "old.json").write_text(json.dumps({"format": 2, "runs": old}))
     runs = read_ledger(tmp_path / "old.json")["runs"]
-    assert values(runs, "a") == [0.3] * 5 and ratios(runs, "a", "b") == [0.3 / 0.2] * 5
+    assert (
+        intervals.values(runs, "a") == [0.3] * 5
+        and intervals.ratios(runs, "a", "b") == [0.3 / 0.2] * 5
+    )
     with pytest.raises(ValueError, match="no runs with the average precision of each class; rec"):
-        level(runs, "a")
-
-
-def test_columns_concatenate_the_ledgers_of_one_dataset_and_backbone():
-    def ledger(what, *splits, dataset="sketchy", photos=3125, backbone="vgg16-features"):
-        runs = [{"split": split, "variant": what} for split in splits]
-        return dict(what=what, dataset=dataset, photos=photos, backbone=backbone, runs=runs)
-
-    ledgers = [
-        ledger("verdict", "seed-1000 part 1 of 5", "sketchy-104-21"),
-        ledger("baselines", "seed-1000 part 1 of 5"),
-        ledger("forms", "seed-1000 part 1 of 5"),
-        ledger("verdict", "seed-1000 part 1 of 5", photos=73_002, backbone="other"),
-    ]
-    drawn = studies.columns(iter(ledgers))
-    one = "real Sketchy (first 25 of each class), VGG-16's convolutions"
-    assert list(drawn) == [one, "sketchy, other"]
-    assert [run["variant"] for run in drawn[one]] == ["verdict", "baselines"]
-    (published,) = studies.columns(ledgers, drawn=False).items()
-    assert published == (f"{one}, sketchy-104-21", ledgers[0]["runs"][1:])
+        intervals.level(runs, "a")
 
 
 def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tmp_path):
@@ -628,13 +598,13 @@ def test_folds_share_out_the_seen_classes_and_keep_the_unseen_ones(world):
 def test_select_trains_on_every_fold_without_the_unseen_classes(world, config, fit, monkeypatch):
     feats = world.feats
     variants = {
-        "two": (world.sem, config()),
-        "one": (world.sem, config(decoder="single-stage")),
-        "oracle": (world.sem, config(condition="oracle")),
+        "two": config(),
+        "one": config(decoder="single-stage"),
+        "oracle": config(condition="oracle"),
     }
 
-    def run(feats=feats, variants=variants):
-        return select(feats, variants, n=2, progress=False, device="cpu")
+    def run(feats=feats, sem=world.sem):
+        return select(feats, sem, variants, n=2, progress=False, device="cpu")
 
     rows = run()
     assert [(r["variant"], r["fold"]) for r in rows] == [(v, i) for i in (0, 1) for v in variants]
@@ -648,8 +618,7 @@ def test_select_trains_on_every_fold_without_the_unseen_classes(world, config, f
 
     sem = world.sem.clone()
     sem[feats.unseen] = 77.0
-    others = {name: (sem, chosen) for name, (_, chosen) in variants.items()}
-    again = run(overwritten(feats, feats.unseen), others)
+    again = run(overwritten(feats, feats.unseen), sem)
     metrics = [[(r["mAP@all"], r["coarse"]) for r in some] for some in (rows, again)]
     assert metrics[0] == metrics[1]
     monkeypatch.setattr(studies, "fit", None)  # only the ledger can answer
@@ -659,206 +628,6 @@ def test_select_trains_on_every_fold_without_the_unseen_classes(world, config, f
 def test_select_takes_the_last_epoch_and_not_the_best(world, config, monkeypatch):
     history = History([{"validation": 0.5}, {"validation": 0.2}], 1)
     monkeypatch.setattr(studies, "fit", lambda *_, **__: (None, history))
-    variants = {"one": (world.sem, config(decoder="single-stage"))}
-    assert [r["mAP@all"] for r in select(world.feats, variants, n=2, progress=False)] == [0.2, 0.2]
-
-
-# From the runs --------------------------------------------------------------------------------
-
-RUNS = [
-    {"variant": "a", "seed": 1, "mAP@all": 3.0, "P@5": 0.1},
-    {"variant": "b", "seed": 0, "mAP@all": 2.0, "P@5": 0.2},
-    {"variant": "a", "seed": 0, "mAP@all": 1.0, "P@5": 0.3},
-    {"variant": "b", "seed": 1, "mAP@all": 4.0, "P@5": 0.4},
-]
-
-
-def test_values_come_in_the_order_of_the_seeds():
-    assert values(RUNS, "a") == [1.0, 3.0] and values(RUNS, "b", "P@5") == [0.2, 0.4]
-    assert values(iter(RUNS), "c") == []
-
-
-def test_ratios_pair_the_seeds():
-    assert ratios(RUNS, "a", "b") == [0.5, 0.75]
-    assert ratios(iter(RUNS), "b", "a", "P@5") == pytest.approx([2 / 3, 4])
-    assert ratios(RUNS[:3:2], "a", "b", others=RUNS) == [0.5, 0.75]
-    with pytest.raises(ValueError, match=r"'a' has runs of the seeds \[0, 1\], 'b' of \[0\]"):
-        ratios(RUNS[:3], "a", "b")
-    with pytest.raises(ValueError, match="'c'"):
-        ratios(RUNS, "c", "c")
-
-
-# Intervals over splits, classes and seeds -----------------------------------------------------
-
-
-def made_up(rng, variants=("a",), classes=60, seeds=3, parts=5, of_class=0.2, of_split=0.02):
-    """Runs of known variance: every class is unseen in two of ten splits, 0.4 on average."""
-    height = rng.normal(0, of_class, classes)
-    runs = []
-    for partition in range(2):
-        order = rng.permutation(classes)
-        for part in range(parts):
-            unseen = order[part::parts]
-            shared = height[unseen] + rng.normal(0, of_split)
-            for seed in range(seeds):
-                batch = rng.normal(0, 0.02)
-                for i, name in enumerate(variants):
-                    value = 0.4 + shared + batch + rng.normal(0, 0.03, len(unseen)) + 0.04 * i
-                    runs.append({"variant": name, "split": f"{partition} {part}", "seed": seed,
-                                 "per_class": value * 1e4})  # fmt: skip
-    return runs
-
-
-@pytest.mark.parametrize("changes", [{}, {"of_class": 0.05, "of_split": 0.04}])
-def test_an_interval_of_a_level_covers_the_truth(changes):
-    rng, hits = np.random.default_rng(0), []
-    for i in range(100):
-        mean, low, high = level(made_up(rng, **changes), "a", n=300, seed=i)
-        hits.append(low <= 0.4 <= high)
-        assert low < mean < high
-    assert 0.86 <= np.mean(hits) <= 1
-
-
-def test_an_interval_of_a_ratio_covers_the_truth_and_is_narrower_if_paired():
-    rng, hits, widths = np.random.default_rng(1), [], []
-    for i in range(100):
-        runs = made_up(rng, ("b", "a"))
-        found = [ratio(runs, "a", "b", paired=paired, n=300, seed=i) for paired in (True, False)]
-        hits.append([low <= 1.1 <= high for _, low, high in found])
-        widths.append([high - low for _, low, high in found])
-        assert found[0][0] == found[1][0] == pytest.approx(1.1, abs=0.08)
-    assert (np.mean(hits, 0) >= 0.86).all()
-    assert np.subtract(*np.mean(widths, 0)) < 0
-
-
-def test_resampling_is_repeatable_and_gives_back_what_does_not_vary():
-    runs = [{**run, "per_class": [2500] * 12} for run in made_up(np.random.default_rng(0))]
-    assert level(runs, "a", n=50) == pytest.approx((0.25,) * 3)
-    runs = made_up(np.random.default_rng(0), ("a", "b"))
-    assert ratio(runs, "a", "b", n=50) == ratio(iter(runs), "a", "b", n=50)
-    assert np.isfinite(level([r for r in runs if r["split"] == "0 0"], "a", n=50)).all()
-    assert bootstrap(runs, ["a", "b"], n=20).shape == (20, 2)
-
-
-def closed(runs, name):
-    """The runs, with one seed of a variant, as of a closed form."""
-    return [run for run in runs if run["variant"] != name or run["seed"] == 0]
-
-
-def test_an_interval_of_a_ratio_to_a_closed_form_covers_the_truth():
-    rng, hits = np.random.default_rng(2), []
-    for i in range(100):
-        runs = closed(made_up(rng, ("b", "a")), "b")
-        mean, low, high = ratio(runs, "a", "b", paired=False, n=300, seed=i)
-        hits.append(low <= 1.1 <= high)
-        assert low < mean < high
-    assert 0.86 <= np.mean(hits) <= 1
-
-
-def test_an_interval_over_seeds_covers_the_mean_of_seeds_on_the_same_splits_and_classes():
-    """It is narrower than the one over splits and classes too, which it does not speak of."""
-    rng, hits, widths = np.random.default_rng(3), [], []
-    for _ in range(200):
-        runs = [{"variant": "a", "split": split, "seed": seed,
-                         "per_class": (0.3 + 0.2 * split + rng.normal(0, 0.03, 12)) * 1e4}
-                        for split in (0, 1) for seed in range(3)]  # fmt: skip
-        mean, low, high = over_seeds(runs, "a")
-        assert mean == pytest.approx(level(runs, "a", n=20)[0]) and low < mean < high
-        hits.append(low <= 0.4 <= high)
-        widths.append([high - low, np.ptp(level(runs, "a", n=200)[1:])])
-    assert 0.9 <= np.mean(hits) < 1
-    assert np.mean(widths, 0)[0] < np.mean(widths, 0)[1]
-
-
-def test_seeds_are_divided_one_by_one_or_by_the_only_one():
-    runs = [
-        {"variant": name, "split": split, "seed": seed, "per_class": [1000 * value] * 5}
-        for split in "xy"
-        for name, values in (("a", (2, 3, 4)), ("b", (1, 2, 4)))
-        for seed, value in enumerate(values)
-    ]
-    mean, low, high = over_seeds(runs, "a", "b")
-    assert mean == pytest.approx(1.5) and high - mean == pytest.approx(mean - low) and low < 1
-    assert over_seeds(closed(runs, "b"), "a", "b")[0] == pytest.approx(3)
-    assert over_seeds(closed(runs, "b"), "b", "a")[0] == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
-    mean, low, high = over_seeds(closed(runs, "b"), "b")
-    assert mean == pytest.approx(0.1) and np.isnan([low, high]).all()
-    # A seed that a split lacks is left out.
-    assert over_seeds(runs[:-1], "b")[0] == pytest.approx(0.15)
-    with pytest.raises(ValueError, match="'a' and 'c': no seed was run on every split"):
-        over_seeds(runs, "a", "c")
-
-
-def test_levels_and_ratios_without_leaked_classes_have_per_class_numbers_of_their_own():
-    runs = made_up(np.random.default_rng(0), ("a", "b"))
-    key = "per_class" + studies.WITHOUT_LEAKS
-    few = [r if r["split"] < "1" else {**r, key: r["per_class"][:6] / 2} for r in runs]
-    halves = [{**r, "per_class": r[key]} for r in few if key in r]
-    for read in (
-        lambda runs, **options: level(runs, "a", n=50, **options),
-        lambda runs, **options: ratio(runs, "a", "b", n=50, **options),
-        lambda runs, **options: over_seeds(runs, "a", "b", **options),
-        lambda runs, **options: table({"x": runs}, n=50, **(options)),
-        lambda runs, **options: bootstrap(runs, ["a", "b"], n=50, **options).tolist(),
-    ):
-        assert read(few, setting=studies.WITHOUT_LEAKS) == read(halves) != read(few)
-    with pytest.raises(ValueError, match="'a' has no runs with .* without leaked classes; record"):
-        level(runs, "a", setting=studies.WITHOUT_LEAKS)
-
-
-def test_variants_are_compared_on_the_splits_and_seeds_of_both():
-    runs = made_up(np.random.default_rng(0), ("a", "b", "closed"))
-    keys = {(r["split"], r["seed"]) for r in runs}
-    less = [r for r in runs if r["variant"] != "b" or (r["split"] > "1" and r["seed"])]
-    some, paired = shared(iter(less), "a", "b")
-    want = sorted(key for key in keys if key[0] > "1" and key[1])
-    assert paired and sorted((r["split"], r["seed"]) for r in some if r["variant"] == "a") == want
-    assert ratio(some, "a", "b", n=20)[0] > 0
-    with pytest.raises(ValueError, match="'b' has runs of"):
-        ratio(less, "a", "b")
-    some, paired = shared(closed(less, "closed"), "closed", "a")
-    assert not paired and len(some) == len(keys) * 4 / 3
-    some, paired = shared(closed(less, "closed"), "closed", "b")
-    assert not paired and {r["split"] for r in some} == {split for split, _ in want}
-    assert shared([r for r in less if r["variant"] != "a" or r["split"] < "1"], "a", "b")[0] == []
-    assert shared(less, "a", "c")[0] == []
-
-
-def test_variants_that_cannot_be_compared_are_named():
-    runs = made_up(np.random.default_rng(0), ("a", "b"))
-    with pytest.raises(ValueError, match="'c' has no runs with the average precision of each"):
-        level(runs, "c")
-    less = [r for r in runs if r["variant"] == "a" or r["seed"]]
-    with pytest.raises(ValueError, match="'b' has runs of .*'a' of"):
-        ratio(less, "a", "b")
-    assert ratio(less, "a", "b", paired=False, n=20)[0] > 0
-    with pytest.raises(ValueError, match="'b' has runs of"):
-        ratio([r for r in less if r["variant"] == "a" or r["split"] > "1"], "a", "b", paired=False)
-
-
-def test_a_table_shows_levels_and_what_may_be_the_best():
-    rng = np.random.default_rng(0)
-    runs = made_up(rng, ("clearly worse", "good", "worst|of all"))
-    for run in runs:
-        shift = {"clearly worse": -800, "good": 0, "worst|of all": -2400}[run["variant"]]
-        run["per_class"] = run["per_class"] + shift
-    one = [r for r in runs if r["variant"] == "good"] + [
-        {**r, "variant": "a & b"} for r in made_up(rng, ("x",))
-    ]
-    markdown = table({"first": runs, "second_one": one}, n=200)
-    head, rule, *rows = [line.split(" | ") for line in markdown.replace("\\|", "/").splitlines()]
-    assert [c.strip("| ") for c in head] == ["variant", "first", "second_one"]
-    assert [row[0] for row in rows] == ["| clearly worse", "| good", "| worst/of all", "| a & b"]
-    assert ["**" in row[1] for row in rows] == [False, True, False, False]
-    assert rows[0][2] == " |" and "**" in rows[1][2] + rows[3][2]
-    latex = table({"first": runs, "second_one": one}, "latex", n=200).splitlines()
-    assert latex[0] == r"variant & first & second\_one \\"
-    assert r"\textbf{" in latex[2] and latex[4].startswith(r"a \& b & ")
-    rows = list(csv.DictReader(io.StringIO(table({"first": runs}, "csv", n=200))))
-    assert [r["best"] for r in rows] == ["0", "1", "0"]
-    assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
-    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
-        table({}, "html")
-    # A variant with fewer splits is compared on those.
-    fewer = [r for r in runs if r["variant"] != "clearly worse" or r["split"] > "1"]
-    assert table({"x": fewer}, n=200).count("**") == 2
+    variants = {"one": config(decoder="single-stage")}
+    runs = select(world.feats, world.sem, variants, n=2, progress=False)
+    assert [r["mAP@all"] for r in runs] == [0.2, 0.2]

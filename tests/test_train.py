@@ -11,7 +11,8 @@ from conftest import left_in, overwritten, same_weights, without_times
 
 import ssgn
 from ssgn import FeatureError, baselines, losses, train
-from ssgn.config import CHOICES, LOSSES, conditions
+from ssgn.comparisons import forms
+from ssgn.config import CHOICES, LOSSES
 from ssgn.data import Split
 from ssgn.machine import digest
 
@@ -418,8 +419,8 @@ def test_a_learnable_world_is_learned(world, fit, decoder):
         assert (read - true).square().mean() < 0.6 * true.square().mean()
 
 
-def test_every_condition_of_the_study_trains(fit):
-    for name, (_, chosen) in conditions().items():
+def test_every_form_of_the_coarse_stage_trains(fit):
+    for name, chosen in forms().items():
         small = dict(latent=4, hidden=32, batch_size=256, draws=2, epochs=1)
         changes = {**dataclasses.asdict(chosen), **small}
         assert math.isfinite(fit(**changes)[1].epochs[-1]["validation"]), name

@@ -9,12 +9,14 @@ import base64
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ssgn.claims import CLAIMS, Claim, Verdict
-from ssgn.claims import table as of_claims
 from ssgn.claims import verdicts as of_runs
-from ssgn.studies import BACKBONES, DATA, columns, level, over_seeds, read_ledger, table
+from ssgn.intervals import level, over_seeds
+from ssgn.studies import read_ledger
+from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
 
 BOOK = Path(__file__).parents[1]
 README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
@@ -53,6 +55,7 @@ BY_20 = (
 )
 DECODERS = [claim for text, claim in CLAIMS.items() if "coarse-to-fine over" in text]
 # What a claim compares, in plain words.
+SKIP = Claim("the skip connection helps", OURS, "SSGN without skip connection")
 SENTENCES = {
     CLAIMS["all layers over the last layer, coarse-to-fine"]: (
         "Fusing *all* layers",
@@ -83,11 +86,22 @@ SENTENCES = {
         "a closed form, ridge regression towards the identity,",
     ),
     CLAIMS["SSGN over a two-tower network on the same features"]: ("SSGN", "a two-tower network"),
-    Claim("the skip connection helps", OURS, "SSGN without skip connection"): (
+    SKIP: (
         "SSGN",
         "the same without its skip connection, which is our addition,",
     ),
 }
+# What README calls a part of SSGN, and the claim that compares with the same without it.
+PARTS = {
+    "second stage": CLAIMS["coarse-to-fine over single-stage, chosen layers"],
+    "chosen layers, not the best single one": CLAIMS["chosen layers over the best single layer"],
+    "skip connection [ours]": SKIP,
+    "contrastive, not linear, classifier [ours]": Claim(
+        "the contrastive form helps", OURS, "SSGN with a linear classifier"
+    ),
+    **{text.removeprefix("the ").removesuffix(" helps"): claim
+       for text, claim in CLAIMS.items() if text.endswith(" loss helps")},
+}  # fmt: skip
 SHOWN = (
     *DECODERS,
     *SENTENCES,
@@ -157,7 +171,7 @@ def levels(found: Mapping) -> str:
     notes = [f"Over seeds alone, the interval of the first number is [{start:.3f}, {end:.3f}]."]
     if end - start < (high - low) / 3:
         notes.append("Other classes change it far more than a rerun does.")
-    return table(named) + "\n" + "\n".join(notes)
+    return of_levels(named) + "\n" + "\n".join(notes)
 
 
 def state(found: Mapping) -> str:
@@ -178,6 +192,18 @@ def claims(found: Mapping) -> str:
     missing = [claim.text for claim in SHOWN if claim not in there]
     made = of_claims(found, there)
     return made + (f"\nNot recorded yet: {'; '.join(missing)}." if missing else "")
+
+
+def parts(found: Mapping) -> str:
+    """A table of what the parts of SSGN are worth; the part that is worth most comes first."""
+    there = verdicts(found, PARTS.values())
+    worth = {c: sum(v.ratio for v in of.values()) / len(of) for c, of in there.items()}
+    named = {
+        part: replace(claim, text=part)
+        for part, claim in sorted(PARTS.items(), key=lambda x: -worth.get(x[1], 0))
+        if claim in worth
+    }
+    return of_claims(found, named.values()).replace("| claim |", "| part |", 1)
 
 
 def words(found: Mapping) -> str:
@@ -244,7 +270,7 @@ def _place(option: re.Match) -> str:
 def results() -> dict[str, str]:
     """What README shows of the ledgers, by the name of its place."""
     found, made = recorded(), {"levels": levels, "words": words, "state": state}
-    made |= {"claims": claims}
+    made |= {"claims": claims, "parts": parts}
     return {**{name: of(found).strip() for name, of in made.items()}, "commands": commands()}
 
 

@@ -51,7 +51,9 @@ import ssgn
 from ssgn import baselines, claims, plots
 from ssgn.backbones import load_backbone
 from ssgn.claims import CLAIMS, said
-from ssgn.studies import columns, read_ledger, shared
+from ssgn.intervals import shared
+from ssgn.studies import read_ledger
+from ssgn.tables import columns
 
 plots.use_style()
 

@@ -34,8 +34,10 @@ from scipy.stats import spearmanr
 
 import ssgn
 from ssgn import baselines, plots
+from ssgn.intervals import level, ratio
 from ssgn.metrics import interval
-from ssgn.studies import SETTINGS, columns, level, ratio, read_ledger
+from ssgn.studies import SETTINGS, read_ledger
+from ssgn.tables import columns
 
 plots.use_style()
 

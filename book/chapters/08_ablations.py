@@ -33,11 +33,12 @@ from pathlib import Path
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import baselines, plots, studies
+from ssgn import baselines, intervals, plots, studies, tables
 from ssgn.claims import Claim, said, verdicts
 from ssgn.config import ablations
+from ssgn.intervals import ratios, values
 from ssgn.metrics import interval, verdict
-from ssgn.studies import WITHOUT_LEAKS, ratios, values
+from ssgn.studies import WITHOUT_LEAKS
 
 plots.use_style()
 
@@ -207,10 +208,10 @@ display(
 # resampled: on Sketchy several show the same photo.
 
 # %% tags=["hide-input"]
-plots.show_source(studies.bootstrap)
+plots.show_source(intervals.bootstrap)
 
 # %% tags=["hide-input"]
-recorded = studies.columns(
+recorded = tables.columns(
     studies.read_ledger(path)
     for path in sorted(Path("../results/verdict").glob("*.json"))
 )
@@ -221,11 +222,11 @@ def widths(runs, a, b):
     """A number, and half the width of its interval over seeds, and over splits, classes and seeds."""
     if b is None:
         some = [run for run in runs if run["variant"] == a]
-        mean, low, high = studies.level(some, a)
+        mean, low, high = intervals.level(some, a)
     else:
-        some, paired = studies.shared(runs, a, b)
-        mean, low, high = studies.ratio(some, a, b, paired=paired)
-    _, bottom, top = studies.over_seeds(some, a, b)
+        some, paired = intervals.shared(runs, a, b)
+        mean, low, high = intervals.ratio(some, a, b, paired=paired)
+    _, bottom, top = intervals.over_seeds(some, a, b)
     splits = len({run["split"] for run in some})
     return splits, mean, (top - bottom) / 2, (high - low) / 2
 
@@ -245,7 +246,7 @@ for heading, runs, a, b in (
             [f"{what}, {heading}", str(splits), f"{mean:.3f}"]
             + [f"± {half:.3f}" for half in halves]
         )
-display(Markdown(studies.written(lines, "markdown")))
+display(Markdown(tables.written(lines, "markdown")))
 levels = {
     heading: wide / narrow
     for (heading, what), (_, _, narrow, wide) in found.items()
@@ -341,7 +342,7 @@ for claim in claims:
     )
 display(
     Markdown(
-        studies.written(lines, "markdown")
+        tables.written(lines, "markdown")
         if columns
         else "*The runs without a loss are not recorded yet.*"
     )

@@ -33,7 +33,7 @@ import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import baselines, losses, plots, studies
+from ssgn import baselines, intervals, losses, plots, studies, tables
 from ssgn.claims import Claim, verdicts
 
 plots.use_style()
@@ -291,7 +291,7 @@ _ = plots.bars(
 # regression and the literal reading are trained on aligned pairs, as the CVAE's code does.
 
 # %%
-recorded = studies.columns(
+recorded = tables.columns(
     studies.read_ledger(path)
     for path in sorted(Path("../results/verdict").glob("*.json"))
 )
@@ -334,7 +334,9 @@ tables = {
 }
 for layers, table in tables.items():
     display(
-        Markdown(f"### {layers.capitalize()}\n\n{studies.table(table)}")
+        Markdown(
+            f"### {layers.capitalize()}\n\n{tables.of_levels(table)}"
+        )
     )
     for heading, runs in table.items():
         have = {r["variant"] for r in runs}
@@ -373,7 +375,7 @@ lines = [["", *recorded]]
 for claim in against:
     cells = (judged.get((claim, heading)) for heading in recorded)
     lines.append([claim.text, *(v.number if v else "" for v in cells)])
-display(Markdown(studies.written(lines, "markdown")))
+display(Markdown(tables.written(lines, "markdown")))
 plain = {
     "holds": "SSGN is better than it",
     "open": "these runs cannot tell it from SSGN",
@@ -384,7 +386,7 @@ for heading, runs in tables["chosen layers"].items():
     if not there or ours not in {r["variant"] for r in runs}:
         continue
     strongest = max(
-        there, key=lambda name: studies.level(runs, name, n=1)[0]
+        there, key=lambda name: intervals.level(runs, name, n=1)[0]
     )
     v = judged[next(c for c in against if c.b == strongest), heading]
     display(

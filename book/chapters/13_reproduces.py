@@ -32,7 +32,7 @@ import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import config, plots, studies
+from ssgn import config, intervals, plots, studies, tables
 from ssgn.claims import CLAIMS, Claim, said, verdicts
 from ssgn.studies import WITHOUT_LEAKS
 
@@ -70,7 +70,7 @@ ledgers = [
     studies.read_ledger(path)
     for path in sorted(Path("../results/verdict").glob("*.json"))
 ]
-drawn = studies.columns(ledgers)
+drawn = tables.columns(ledgers)
 found = verdicts(drawn, fewest=5)  # with fewer splits, nothing is judged
 
 # %% tags=["hide-input"]
@@ -119,7 +119,7 @@ def family(claims, found):
     ]
     others = [claim.text for claim in claims if claim not in have]
     return (
-        studies.written([["claim", *drawn], *rows], "markdown")
+        tables.written([["claim", *drawn], *rows], "markdown")
         if rows
         else ""
     ) + (f"\nNot recorded: {'; '.join(others)}." if others else "")
@@ -258,7 +258,7 @@ display(Markdown(family(pairs, verdicts(drawn, pairs, fewest=5))))
 # One split each, so an interval is over its classes and seeds alone.
 
 # %% tags=["hide-input"]
-published = studies.columns(ledgers, drawn=False)
+published = tables.columns(ledgers, drawn=False)
 
 
 def single(columns, there):
@@ -274,7 +274,7 @@ def single(columns, there):
     )
     return (
         f"Unseen classes per split: {'; '.join(classes)}.\n\n"
-        + studies.written(lines, "markdown")
+        + tables.written(lines, "markdown")
         if columns
         else "*Not recorded.*"
     )
@@ -368,11 +368,11 @@ for heading, runs in measured.items():
     for name, (a, b) in shown.items():
         some = [r for r in runs if r["variant"] in (a, b)]
         if b is None:
-            wide = studies.level(some, a)
+            wide = intervals.level(some, a)
         else:
-            some, paired = studies.shared(some, a, b)
-            wide = studies.ratio(some, a, b, paired=paired)
-        narrow = studies.over_seeds(some, a, b)
+            some, paired = intervals.shared(some, a, b)
+            wide = intervals.ratio(some, a, b, paired=paired)
+        narrow = intervals.over_seeds(some, a, b)
         wider[heading, name] = (wide[2] - wide[1]) / (
             narrow[2] - narrow[1]
         )
@@ -387,7 +387,7 @@ for heading, runs in measured.items():
 display(
     Markdown(
         f"{sketches_per_class} sketches per class, {len(seeds)} seeds, on {rows[0]['device']}.\n\n"
-        + studies.written(lines, "markdown")
+        + tables.written(lines, "markdown")
     )
 )
 for heading, name in list(wider)[len(shown) : len(shown) + 1]:
@@ -531,8 +531,8 @@ display(
 # heading = next(iter(drawn))
 # mine = {c: v for (c, where), v in found.items() if where == heading}
 # for claim, plain in mine.items():
-#     some, paired = studies.shared(drawn[heading], claim.a, claim.b)
-#     a, b = studies.bootstrap(
+#     some, paired = intervals.shared(drawn[heading], claim.a, claim.b)
+#     a, b = intervals.bootstrap(
 #         some, (claim.a, claim.b), paired=paired, n=5000
 #     ).T
 #     miss = 5 / len(mine)  # percent, on both sides together
@@ -562,7 +562,7 @@ display(
 # import statistics
 #
 # for a, b in ((full, one_c2f), (full, fused_single)):
-#     there, back = studies.ratios(rows, a, b), studies.ratios(rows, b, a)
+#     there, back = intervals.ratios(rows, a, b), intervals.ratios(rows, b, a)
 #     product = statistics.mean(there) * statistics.mean(back)
 #     assert product >= 1 - 1e-9
 #     logs = [math.log(r) for r in there]
@@ -573,7 +573,7 @@ display(
 #     print(
 #         f"{a} / {b}: product {product:.4f}; mean {statistics.mean(there):.3f}, "
 #         f"geometric {math.exp(statistics.mean(logs)):.3f}, of means "
-#         f"{studies.ratio(rows, a, b)[0]:.3f}"
+#         f"{intervals.ratio(rows, a, b)[0]:.3f}"
 #     )
 # ```
 # Where ratios vary by a percent or two, as those of variants of one model do, the means agree to the
@@ -600,9 +600,9 @@ display(
 #     part = [
 #         r for r in runs if r["split"] in splits[:many] and r["seed"] < few
 #     ]
-#     part, _ = studies.shared(part, full, one_c2f)
-#     _, low, high = studies.level(part, full)
-#     mean, *ends = studies.ratio(part, full, one_c2f)
+#     part, _ = intervals.shared(part, full, one_c2f)
+#     _, low, high = intervals.level(part, full)
+#     mean, *ends = intervals.ratio(part, full, one_c2f)
 #     width[many, few] = high - low
 #     print(
 #         f"{many} splits x {few} seeds: level {width[many, few]:.3f} wide, "

@@ -156,7 +156,7 @@ def cca(
         of_x, of_v = (_whitening(rows, pca, seed) for rows in (inputs.x, inputs.v))
         xs, vs = [], []
         for _ in range(pairs):
-            x, v, _ = next(inputs.pairs(len(inputs.x), generator))  # every sketch, in one batch
+            x, v, _ = next(inputs.batches(len(inputs.x), generator))  # every sketch, in one batch
             xs.append(x @ of_x)
             vs.append(v @ of_v)
         x, v = torch.cat(xs), torch.cat(vs)

@@ -18,11 +18,11 @@ from ..model import Standardize
 from ..retrieval import evaluate_all
 from ..train import (
     History,
+    Pairs,
     can_select,
     check_diverged,
     check_trainable,
     check_varies,
-    shuffled,
     steps_per_epoch,
 )
 
@@ -78,14 +78,12 @@ class Inputs:
             Standardize(part[:, self.columns]).to(self.device) if standardized else nn.Identity()
             for part in (train.sketch, train.photo)
         )
-        self.x, self.x_labels = self.sketch(train.sketch), train.sketch_labels.to(self.device)
-        self.v_labels, order = train.photo_labels.to(self.device).sort(stable=True)
-        self.v = self.photo(train.photo)[order]
+        self.pairs = pairs = Pairs(train, self.device, aligned)
+        self.x, self.x_labels = self.sketch(train.sketch), pairs.labels
+        self.v, self.v_labels = self.photo(train.photo)[pairs.order], pairs.photo_labels
+        self.count = pairs.count
         check_varies(self.x, "sketch")
         check_varies(self.v, "photo")
-        self.count = torch.bincount(self.v_labels, minlength=len(train.classes))
-        self.first = self.count.cumsum(0) - self.count
-        self.own = train.own_photos(order) if aligned else torch.full_like(self.x_labels, -1)
 
     def sketch(self, sketch: ArrayLike) -> Tensor:
         """Select and standardize the columns of full sketch features, ``[N, D]`` to ``[N, d]``.
@@ -109,28 +107,17 @@ class Inputs:
         check_finite(x, f"{domain} features")
         return x
 
-    def pairs(
+    def batches(
         self, size: int, generator: torch.Generator, count: int | None = None
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield one epoch: by default every sketch once, each with a photo of its class.
-
-        That is a random one [O]; with ``aligned``, the one that the sketch was drawn from [C], or a
-        random one if that photo is missing.
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one epoch of :class:`~ssgn.train.Pairs`: x and v ``[B, d]``, labels ``[B]``.
 
         Args:
             size: pairs per batch, B, at most.
             generator: on the device of the features.
             count: number of batches, if not those of one pass over the sketches.
-
-        Yields:
-            x ``[B, d]``, v ``[B, d]`` and their labels, int64 ``[B]``.
         """
-        random = {"generator": generator, "device": self.x.device}
-        n = len(self.x)
-        for rows in shuffled(n, size, count or -(-n // size), **random):
-            y = self.x_labels[rows]
-            pick = self.first[y] + (torch.rand(len(y), **random) * self.count[y]).long()
-            pick = torch.where(self.own[rows] >= 0, self.own[rows], pick)
+        for rows, pick, y in self.pairs.epoch(size, count or -(-len(self.x) // size), generator):
             yield self.x[rows], self.v[pick], y
 
 
@@ -230,7 +217,7 @@ def descend(
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
             began, total = time.perf_counter(), 0.0
             net.train()
-            for batch in inputs.pairs(batch_size, generator, count):
+            for batch in inputs.batches(batch_size, generator, count):
                 loss = net.loss(*batch)
                 step.zero_grad()
                 loss.backward()

@@ -1,0 +1,193 @@
+"""What the recorded studies compare: for each kind of study, its variants by name.
+
+``book/results/protocol.md`` says what is claimed of them, and how the default was chosen.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from .baselines import table
+from .config import CHOICES, SSGNConfig, ablations
+
+VERDICT_LAYERS = {
+    "chosen layers": "fusion",
+    "all layers": "all",
+    "last layer": "single",
+    "best single layer": "best",
+}
+ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
+# For each backbone: the layers that the choice began with, those it ended with, and all that were
+# compared besides.
+LAYERS = {
+    "efficientnet-lite0": (
+        ("stage3", "stage4", "stage5", "stage6", "stage7", "embedding"),
+        ("stage5", "stage6", "stage7"),
+        (
+            *(("stage5",), ("stage6",), ("stage7",), ("embedding",)),
+            ("stage5", "stage6", "stage7"),
+            ("stage4", "stage5", "stage6", "stage7"),
+            ("stage5", "stage6", "stage7", "embedding"),
+            ("stage4", "stage5", "stage6", "stage7", "embedding"),
+        ),
+    ),
+    "vgg16-features": (
+        "all",
+        ("block4", "block5"),
+        (
+            *(("block3",), ("block4",), ("block5",)),
+            ("block4", "block5"),
+            ("block3", "block4", "block5"),
+        ),
+    ),
+}
+
+
+def compared(
+    what: str,
+    config: SSGNConfig | None = None,
+    *,
+    backbone: str = "",
+    pairs: bool = False,
+    published_sizes: bool = False,
+) -> dict[str, Any]:
+    """Return the variants of a kind of study by name, for :func:`~ssgn.studies.study`.
+
+    Args:
+        what: ``"ablations"``, ``"baselines"``, ``"verdict"``, ``"settings"``, ``"forms"``,
+            ``"choices"``, or ``"layers"`` (those of ``"choices"`` that differ in their layers).
+        config: what ablations and forms vary; by default ``SSGNConfig()``.
+        backbone: whose layers the choices are of.
+        pairs, published_sizes: see :func:`verdict` and :func:`ssgn.baselines.table`.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    config = config or SSGNConfig()
+    kinds = {
+        "ablations": lambda: ablations(config),
+        "baselines": lambda: baselines(pairs, published_sizes),
+        "verdict": lambda: verdict(pairs, published_sizes),
+        "settings": main_rows,
+        "forms": lambda: forms(config),
+        "choices": lambda: choices(backbone),
+        "layers": lambda: choices(backbone, only_layers=True),
+    }
+    if what not in kinds:
+        raise ValueError(f"unknown study {what!r}; available: {', '.join(kinds)}")
+    return kinds[what]()
+
+
+def verdict(pairs: bool = False, published_sizes: bool = False) -> dict[str, SSGNConfig]:
+    """Return the configurations that the verdict compares.
+
+    Names are ``"chosen layers, coarse-to-fine"`` and so on; those that begin with ``"literal: "``
+    are of :meth:`~ssgn.config.SSGNConfig.paper_small`.
+
+    Args:
+        pairs: whether the dataset names the photo that a sketch was drawn from. The literal ones
+            are then trained on these pairs [C], and the default in both ways.
+        published_sizes: let the literal ones be of :meth:`~ssgn.config.SSGNConfig.paper`, for a
+            GPU.
+    """
+    preset = SSGNConfig.paper if published_sizes else SSGNConfig.paper_small
+    literal = preset(aligned=pairs)
+    found = {}
+    for layers, taps in VERDICT_LAYERS.items():
+        for decoder in CHOICES["decoder"]:
+            changes = {"taps": taps, "decoder": decoder}
+            found[f"{layers}, {decoder}"] = SSGNConfig(**changes)
+            if taps in ("all", "single"):
+                found[f"literal: {layers}, {decoder}"] = replace(literal, **changes)
+            if pairs and taps == "fusion":
+                found[f"aligned: {layers}, {decoder}"] = SSGNConfig(aligned=True, **changes)
+    return found
+
+
+def baselines(pairs: bool = False, published_sizes: bool = False) -> dict[str, Any]:
+    """Return the baselines on the chosen and the last layers, and two of them on all layers.
+
+    Args:
+        pairs, published_sizes: see :func:`verdict`.
+    """
+    layers = {label: taps for label, taps in VERDICT_LAYERS.items() if taps != "best"}
+    return {
+        name: method
+        for name, method in table(published_sizes, layers, pairs).items()
+        # The others say little on all layers, and a ledger stays small.
+        if method.taps != "all" or name.startswith(("CVAE", "nearest neighbor, standardized"))
+    }
+
+
+def main_rows() -> dict[str, Any]:
+    """Return the rows of the verdict that are measured in further settings too."""
+    methods = ("nearest neighbor, standardized", "ridge towards the identity", "two-tower")
+    ours, others = verdict(), baselines()
+    return {
+        **{name: ours[name] for name in ours if name.startswith(("chosen layers", "last layer"))},
+        **{name: others[name] for name in (f"{method}, chosen layers" for method in methods)},
+    }
+
+
+def forms(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
+    """Return forms of the coarse stage, to be compared with several word vectors [O].
+
+    Args:
+        base: the configuration to vary; by default ``SSGNConfig()``.
+    """
+    base = base or SSGNConfig()
+    two = replace(base, decoder="coarse-to-fine")
+    return {
+        "single-stage": replace(base, decoder="single-stage"),
+        **{name: replace(two, condition=name) for name in CHOICES["condition"]},
+        **{f"coarse weight {weight:g}": replace(two, coarse=weight) for weight in (0.0, 0.1, 10.0)},
+        "coarse target photo": replace(two, coarse_target="photo"),
+    }
+
+
+def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
+    """Return the configurations that the default was chosen from, on folds of seen classes [O].
+
+    The first is where the choice began, and each of the first round changes one value of it. Those
+    of the second round combine what had helped.
+
+    Args:
+        backbone: whose layers to choose from.
+        only_layers: leave everything but the layers.
+    """
+    began, chosen, sets = LAYERS.get(backbone, ("all", "all", ()))
+    base = SSGNConfig(taps=began, steps=200, dropout=0.5, draws=16)
+    layers = [{"taps": taps} for taps in ("all", *sets)]
+    changes = [
+        *({"steps": n} for n in (100, 400, 800)),
+        *({"hidden": n} for n in (256, 512, 1024)),
+        *({"learning_rate": rate} for rate in (5e-4, 1e-3)),
+        *({"draws": n} for n in (4, 64)),
+        *({"dropout": share} for share in (0.2, 0.7)),
+        *({"temperature": t} for t in (0.03, 0.1)),
+        *({"classification": weight} for weight in (0.05, 1.0)),
+        *({"condition": name} for name in ("regression", "contrastive")),
+        {"classifier": "linear"},
+        {"skip": False},
+        {"decoder": "single-stage"},
+    ]
+    second = {"steps": 100, "taps": chosen}
+    combined = [
+        second,
+        {**second, "dropout": 0.7},
+        {**second, "learning_rate": 1e-3},
+        {**second, "classifier": "linear"},
+        {**second, "dropout": 0.7, "classifier": "linear"},
+        {**second, "dropout": 0.7, "condition": "regression"},
+        {**second, "dropout": 0.7, "hidden": 256},
+        {"taps": chosen, "dropout": 0.7, "learning_rate": 5e-4},
+        {**second, "dropout": 0.7, "decoder": "single-stage"},
+    ]
+    named = {"base": base}
+    for change in layers if only_layers else [*layers, *changes, *combined]:
+        named[", ".join(map(_shown, change.items()))] = replace(base, **change)
+    return named
+
+
+def _shown(change: tuple[str, object]) -> str:
+    name, value = change
+    return f"{name} {value if isinstance(value, (str, int, float)) else ' + '.join(value)}"

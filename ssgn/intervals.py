@@ -1,0 +1,253 @@
+"""Levels and ratios of a study's runs, with intervals over splits, classes and seeds.
+
+The chapters *Ablations* and *What reproduces: the ledger of claims* explain the numbers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .metrics import interval
+
+
+def bootstrap(
+    runs: Iterable[Mapping],
+    variants: Sequence[str],
+    *,
+    paired: bool = True,
+    setting: str = "",
+    n: int = 2000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Resample splits, then classes and seeds within each, and average again [O].
+
+    A result varies with the split, with the classes and with the seed. Resampling splits alone
+    would take two splits for independent that share classes. A class keeps its sketches and photos:
+    they are not resampled, because sketches are not independent (on Sketchy, several show one
+    photo).
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger; each has ``split``, ``seed`` and
+            ``per_class``.
+        variants: V names. All are resampled on the same splits and classes.
+        paired: resample the same seeds for all variants: right for runs whose batches are the same.
+            False for variants with different seeds, such as a closed form, which has one.
+        setting: what the name of a metric ends in, if it was measured otherwise: that of one of
+            :data:`~ssgn.studies.SETTINGS`; or :data:`~ssgn.studies.WITHOUT_LEAKS`, without the
+            classes that the backbone was pre-trained on, on the splits where at least
+            :data:`~ssgn.studies.FEWEST` others remain.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        float64 ``[n, V]``: the mean of the classes' mean average precision, in 0..1.
+
+    Raises:
+        ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
+    """
+    tables = _tables(list(runs), variants, paired, setting)
+    rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
+    picked = rng.integers(len(tables), size=(n, len(tables)))
+
+    def share(of: int, many: int) -> np.ndarray:
+        return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
+
+    for s, table in enumerate(tables):
+        for place in range(len(tables)):
+            rows = np.flatnonzero(picked[:, place] == s)
+            classes, seeds = share(len(table[0]), len(rows)), None
+            for v, precision in enumerate(table):  # [C, R]
+                if seeds is None or not paired:
+                    seeds = share(precision.shape[1], len(rows))
+                out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
+    return out
+
+
+def _per_class(runs: Iterable[Mapping], variant: str, setting: str) -> dict[tuple, list]:
+    """Return, by split and seed, the average precision per class of the runs that have it."""
+    key = "per_class" + setting
+    return {
+        (run["split"], run["seed"]): run[key]
+        for run in runs
+        if run["variant"] == variant and key in run
+    }
+
+
+def _tables(
+    runs: list, variants: Sequence[str], paired: bool, setting: str
+) -> list[list[np.ndarray]]:
+    """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
+    found = [_per_class(runs, name, setting) for name in variants]
+    keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
+    for name, there in zip(variants, keys, strict=True):
+        if not there:
+            raise ValueError(
+                f"{name!r} has no runs with the average precision of each class"
+                f"{setting}; record it with `ssgn study`"
+            )
+        if there != keys[0]:
+            raise ValueError(
+                f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
+                "need the same ones"
+            )
+    return [
+        [
+            np.array([table[key] for key in sorted(table) if key[0] == split]).T * 1e-4
+            for table in found
+        ]
+        for split in sorted({split for split, _ in found[0]})
+    ]
+
+
+def shared(
+    runs: Iterable[Mapping], a: str, b: str, setting: str = ""
+) -> tuple[list[Mapping], bool]:
+    """Return the runs of two variants that can be compared, and whether their seeds can be paired.
+
+    These are the runs on the splits of both. If both have several seeds, these are the seeds of
+    both too, and are paired. Else one is a closed form, and is compared with all seeds of the other
+    by split.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        a, b: names of variants.
+        setting: see :func:`bootstrap`.
+
+    Returns:
+        The runs, none if the two share no split; and what :func:`ratio` takes as ``paired``.
+    """
+    runs = list(runs)
+    keys = [set(_per_class(runs, name, setting)) for name in (a, b)]
+    paired = all(len({seed for _, seed in found}) > 1 for found in keys)
+    both = keys[0] & keys[1]
+    if not paired:
+        splits = set.intersection(*({split for split, _ in found} for found in keys))
+        both = {key for key in keys[0] | keys[1] if key[0] in splits}
+    return [r for r in runs if r["variant"] in (a, b) and (r["split"], r["seed"]) in both], paired
+
+
+def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
+    """Return the mean average precision of a variant, and its 95% interval.
+
+    Args:
+        runs, variant, options: see :func:`bootstrap`.
+
+    Returns:
+        The estimate, and the lower and upper end, in 0..1.
+    """
+    return _interval(runs, [variant], lambda means: means[..., 0], **options)
+
+
+def ratio(runs: Iterable[Mapping], a: str, b: str, **options) -> tuple[float, float, float]:
+    """Return the mean average precision of ``a`` over that of ``b``, and its 95% interval.
+
+    Args:
+        runs, options: see :func:`bootstrap`.
+        a, b: names of variants.
+
+    Returns:
+        The estimate, and the lower and upper end.
+    """
+    return _interval(runs, [a, b], lambda means: means[..., 0] / means[..., 1], **options)
+
+
+def _interval(
+    runs: Iterable[Mapping],
+    variants: Sequence[str],
+    of: Callable[[np.ndarray], np.ndarray],
+    *,
+    paired: bool = True,
+    setting: str = "",
+    **options,
+) -> tuple[float, float, float]:
+    """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
+    runs, same = list(runs), dict(paired=paired, setting=setting)
+    tables = _tables(runs, variants, **same)
+    means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
+    low, high = np.percentile(of(bootstrap(runs, variants, **same, **options)), [2.5, 97.5])
+    return float(of(means)), float(low), float(high)
+
+
+def over_seeds(
+    runs: Iterable[Mapping], a: str, b: str | None = None, *, setting: str = ""
+) -> tuple[float, float, float]:
+    """Return a level or a ratio with the interval over its seeds alone [O].
+
+    It says how well a rerun on the same splits and classes repeats the number, and nothing about
+    other classes: each seed's mean over the splits is one value of Student's t interval.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        a: name of a variant.
+        b: that of the one to divide by, seed by seed; a variant with a single seed is compared
+            with every seed of the other.
+        setting: see :func:`bootstrap`.
+
+    Returns:
+        The mean over the seeds that every split has, and the ends of its 95% interval, which are
+        NaN for a single seed.
+
+    Raises:
+        ValueError: no seed that every split has, or none that ``a`` and ``b`` share.
+    """
+    runs, means = list(runs), []
+    for name in (a,) if b is None else (a, b):
+        found = _per_class(runs, name, setting)
+        by_seed = {seed: [] for _, seed in found}
+        for (_, seed), precision in found.items():
+            by_seed[seed].append(np.mean(precision) * 1e-4)
+        splits = len({split for split, _ in found})
+        means.append({s: np.mean(x) for s, x in sorted(by_seed.items()) if len(x) == splits})
+    over, under = means[0], means[-1]
+    if b is None:
+        each = list(over.values())
+    elif 1 in (len(over), len(under)):
+        each = [x / y for x in over.values() for y in under.values()]
+    else:
+        each = [over[seed] / under[seed] for seed in over if seed in under]
+    if not each:
+        raise ValueError(
+            f"{' and '.join(repr(x) for x in (a, b) if x)}: no seed was run on every split; record "
+            "the missing runs with `ssgn study`"
+        )
+    mean, half = interval(each)
+    return mean, mean - half, mean + half
+
+
+def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
+    """Return one metric of one variant of a :func:`~ssgn.studies.study`, in the order of the seeds.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        variant: its name.
+        key: of the metric.
+    """
+    return [run[key] for run in sorted(runs, key=lambda r: r["seed"]) if run["variant"] == variant]
+
+
+def ratios(
+    runs: Iterable[Mapping], a: str, b: str, key: str = "mAP@all", others: Iterable | None = None
+) -> list[float]:
+    """Divide one metric of variant ``a`` by that of ``b``, seed by seed [O].
+
+    The chapter *Ablations* explains why seeds are paired.
+
+    Args:
+        runs: those of ``a``, from :func:`~ssgn.studies.study` or a ledger.
+        a, b: names of the variants.
+        key: of the metric.
+        others: those of ``b``, if they come from another study of the same data.
+
+    Raises:
+        ValueError: no runs, or a seed that only one of the two has.
+    """
+    runs = list(runs)
+    others = runs if others is None else others
+    over = {run["seed"]: run[key] for run in runs if run["variant"] == a}
+    under = {run["seed"]: run[key] for run in others if run["variant"] == b}
+    if over.keys() != under.keys() or not over:
+        raise ValueError(
+            f"{a!r} has runs of the seeds {sorted(over)}, {b!r} of {sorted(under)}; a ratio needs "
+            "the same seeds, at least one"
+        )
+    return [over[seed] / under[seed] for seed in sorted(over)]

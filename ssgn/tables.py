@@ -1,0 +1,169 @@
+"""Tables of ledgers: levels, or verdicts on claims, in Markdown, LaTeX or CSV."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from .claims import CLAIMS, Claim, verdicts
+from .intervals import level, ratio, shared
+
+# What pages call the data of the book's verdict, by dataset and number of photos.
+DATA = {
+    ("sketchy", 3125): "real Sketchy (first 25 of each class)",
+    ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
+}
+BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
+
+
+def columns(
+    ledgers: Iterable[Mapping],
+    drawn: bool | None = True,
+    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
+) -> dict[str, list[dict]]:
+    """Concatenate the runs of all ledgers of the same data and backbone.
+
+    Of a run that several ledgers have, the last counts.
+
+    Args:
+        ledgers: from :func:`~ssgn.studies.read_ledger`.
+        drawn: the runs on drawn splits; False: those on published and stored ones; None: both.
+        whats: kinds of ledgers; by default those whose runs are measured in the plain way on the
+            unseen classes; None: all.
+
+    Returns:
+        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
+
+    Raises:
+        ValueError: two ledgers of one dataset and backbone are about other images or features.
+    """
+    found, about = {}, {}
+    for entry in ledgers:
+        if whats is not None and entry["what"] not in whats:
+            continue
+        dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
+        data = DATA.get((dataset, entry.get("photos")), dataset)
+        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
+        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
+        if about.setdefault(heading, of) != of:
+            raise ValueError(
+                f"ledgers of {heading} are about other images or features: {about[heading]} and "
+                f"{of}; make a table of each"
+            )
+        for run in entry["runs"]:
+            split = run.get("split", "")  # that of a fold is not named
+            is_drawn = split.startswith("seed-")
+            if drawn in (None, is_drawn):
+                found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
+    return found
+
+
+def of_levels(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
+    """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
+
+    In bold: the best of a column, and every other one whose ratio to it may be 1, on the runs that
+    are :func:`~ssgn.intervals.shared`.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        options: see :func:`~ssgn.intervals.bootstrap`.
+
+    Raises:
+        ValueError: an unknown form, or variants of a ledger that cannot be compared.
+    """
+    columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    if form == "csv":
+        lines = [("variant", "ledger", "mAP@all", "low", "high", "best")]
+        for name in names:
+            for heading, column in columns.items():
+                if name in column:
+                    *numbers, best = column[name]
+                    lines.append((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
+        return written(lines, form)
+    bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
+    lines = [["variant", *columns]]
+    for name in names:
+        cells = [column.get(name) for column in columns.values()]
+        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
+    return written(lines, form)
+
+
+def written(lines: Sequence[Sequence], form: str) -> str:
+    """Write a table as text.
+
+    Args:
+        lines: rows of equally many cells; the first is the head.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    if form not in ("markdown", "latex", "csv"):
+        raise ValueError(f"unknown form {form!r}; available: markdown, latex, csv")
+    if form == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(lines)
+        return out.getvalue()
+    start, between, end = ("", " & ", r" \\") if form == "latex" else ("| ", " | ", " |")
+    escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
+    out = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
+    if form == "markdown":
+        out.insert(1, "|" + " --- |" * len(lines[0]))
+    return "\n".join(out) + "\n"
+
+
+def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float, bool]]:
+    """Return each variant's level, the ends of its interval, and whether it may be the best."""
+    names = dict.fromkeys(run["variant"] for run in runs)
+    levels = {name: level(runs, name, **options) for name in names}
+    best = max(levels, key=lambda name: levels[name][0], default=None)
+
+    def may_be(name: str) -> bool:
+        some, paired = shared(runs, name, best, options.get("setting", ""))
+        return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
+
+    return {name: (*found, may_be(name)) for name, found in levels.items()}
+
+
+def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
+    mean, low, high, best = cell
+    shown = f"{mean:.3f}"
+    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"
+
+
+def of_claims(
+    ledgers: Mapping[str, Iterable[Mapping]],
+    claims: Iterable[Claim] | None = None,
+    form: str = "markdown",
+    **options,
+) -> str:
+    """Make a table of verdicts: a row per claim, a column per ledger.
+
+    A cell is empty if the ledger lacks a variant of the claim.
+
+    Args:
+        ledgers: by heading, the runs of a study.
+        claims: by default all :data:`~ssgn.claims.CLAIMS`.
+        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        options: see :func:`~ssgn.claims.judged`.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
+    claims = list(CLAIMS.values() if claims is None else claims)
+    cells = verdicts(ledgers, claims, **options)
+    if form == "csv":
+        numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
+        counts = ("splits", "seeds", "classes")
+        lines = [("claim", "a", "b", "threshold", "ledger", *numbers, *counts, "verdict")]
+        for (claim, heading), v in cells.items():
+            shown = [f"{getattr(v, name):.4f}" for name in numbers]
+            shown += [getattr(v, name) for name in counts]
+            lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
+        return written(lines, form)
+    lines = [["claim", *ledgers]]
+    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in claims]
+    return written(lines, form)

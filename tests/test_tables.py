@@ -1,0 +1,89 @@
+"""Tables of ledgers: levels, and verdicts on claims."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from test_claims import BETTER, N, made
+from test_intervals import made_up
+
+from ssgn import studies
+from ssgn.claims import Claim, judged
+from ssgn.tables import columns, of_claims, of_levels
+
+
+def test_a_table_shows_levels_and_what_may_be_the_best():
+    rng = np.random.default_rng(0)
+    runs = made_up(rng, ("clearly worse", "good", "worst|of all"))
+    for run in runs:
+        shift = {"clearly worse": -800, "good": 0, "worst|of all": -2400}[run["variant"]]
+        run["per_class"] = run["per_class"] + shift
+    one = [r for r in runs if r["variant"] == "good"] + [
+        {**r, "variant": "a & b"} for r in made_up(rng, ("x",))
+    ]
+    markdown = of_levels({"first": runs, "second_one": one}, n=200)
+    head, rule, *rows = [line.split(" | ") for line in markdown.replace("\\|", "/").splitlines()]
+    assert [c.strip("| ") for c in head] == ["variant", "first", "second_one"]
+    assert [row[0] for row in rows] == ["| clearly worse", "| good", "| worst/of all", "| a & b"]
+    assert ["**" in row[1] for row in rows] == [False, True, False, False]
+    assert rows[0][2] == " |" and "**" in rows[1][2] + rows[3][2]
+    latex = of_levels({"first": runs, "second_one": one}, "latex", n=200).splitlines()
+    assert latex[0] == r"variant & first & second\_one \\"
+    assert r"\textbf{" in latex[2] and latex[4].startswith(r"a \& b & ")
+    rows = list(csv.DictReader(io.StringIO(of_levels({"first": runs}, "csv", n=200))))
+    assert [r["best"] for r in rows] == ["0", "1", "0"]
+    assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
+    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
+        of_levels({}, "html")
+    # A variant with fewer splits is compared on those.
+    fewer = [r for r in runs if r["variant"] != "clearly worse" or r["split"] > "1"]
+    assert of_levels({"x": fewer}, n=200).count("**") == 2
+
+
+def test_a_table_has_a_row_per_claim_and_an_empty_cell_where_a_variant_is_missing():
+    both, one = made("a", 3300) + made("b", 3000), made("a", 3300)
+    claims = [BETTER, Claim("b | c & d", "b", "c")]
+    ledgers = {"Sketchy": both, "one_variant": iter(one)}
+    cell = str(judged(both, BETTER, n=N))
+    assert of_claims(ledgers, claims, n=N).splitlines() == [
+        "| claim | Sketchy | one_variant |", "| --- | --- | --- |",
+        f"| a over b | {cell} |  |", "| b \\| c & d |  |  |",
+    ]  # fmt: skip
+    assert of_claims({"Sketchy": both, "one_variant": one}, claims, "latex", n=N).splitlines() == [
+        r"claim & Sketchy & one\_variant \\", rf"a over b & {cell} &  \\", r"b | c \& d &  &  \\",
+    ]  # fmt: skip
+    (row,) = csv.DictReader(io.StringIO(of_claims({"Sketchy": both}, claims, "csv", n=N)))
+    assert row["ledger"] == "Sketchy" and row["verdict"] == "holds" and row["seeds"] == "3"
+    assert float(row["low"]) < float(row["ratio"]) < float(row["high"])
+    assert float(row["seeds_high"]) - float(row["seeds_low"]) < 0.01
+    with pytest.raises(ValueError, match="'html'; available: markdown, latex, csv"):
+        of_claims({}, claims, "html")
+
+
+def test_a_table_without_leaked_classes_leaves_out_ledgers_that_have_none():
+    key = "per_class" + studies.WITHOUT_LEAKS
+    leaky = made("a", 3300, **{key: [2000] * 5}) + made("b", 3000, **{key: [2500] * 5})
+    shown = of_claims(
+        {"x": leaky, "y": made("a", 1) + made("b", 1)}, [BETTER], setting=studies.WITHOUT_LEAKS, n=N
+    )
+    assert shown.splitlines()[2] == "| a over b | × 0.80 [0.80, 0.80], does not hold |  |"
+
+
+def test_columns_concatenate_the_ledgers_of_one_dataset_and_backbone():
+    def ledger(what, *splits, dataset="sketchy", photos=3125, backbone="vgg16-features"):
+        runs = [{"split": split, "variant": what} for split in splits]
+        return dict(what=what, dataset=dataset, photos=photos, backbone=backbone, runs=runs)
+
+    ledgers = [
+        ledger("verdict", "seed-1000 part 1 of 5", "sketchy-104-21"),
+        ledger("baselines", "seed-1000 part 1 of 5"),
+        ledger("forms", "seed-1000 part 1 of 5"),
+        ledger("verdict", "seed-1000 part 1 of 5", photos=73_002, backbone="other"),
+    ]
+    drawn = columns(iter(ledgers))
+    one = "real Sketchy (first 25 of each class), VGG-16's convolutions"
+    assert list(drawn) == [one, "sketchy, other"]
+    assert [run["variant"] for run in drawn[one]] == ["verdict", "baselines"]
+    (published,) = columns(ledgers, drawn=False).items()
+    assert published == (f"{one}, sketchy-104-21", ledgers[0]["runs"][1:])
