@@ -48,12 +48,12 @@ import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import baselines, claims, plots
+from ssgn import baselines, plots
 from ssgn.backbones import load_backbone
-from ssgn.claims import CLAIMS, said
+from ssgn.claims import CLAIMS, judged, said
 from ssgn.intervals import shared
 from ssgn.studies import read_ledger
-from ssgn.tables import columns
+from ssgn.tables import columns, of_claims
 
 plots.use_style()
 
@@ -360,7 +360,7 @@ shown = (
 )
 display(
     Markdown(
-        claims.table(
+        of_claims(
             {data: runs for data, runs in recorded.items() if runs},
             [CLAIMS[text] for text in shown],
         )
@@ -371,7 +371,7 @@ display(
 # %% tags=["hide-input"]
 fused = CLAIMS[shown[0]]
 judged = {
-    data: claims.judged(runs, fused)
+    data: judged(runs, fused)
     for data, runs in recorded.items()
     if "Sketchy" in data and shared(runs, fused.a, fused.b)[0]
 }

@@ -326,13 +326,13 @@ def on(layers, runs):
     return [r for r in kept if r["split"] in common]
 
 
-tables = {
+by_layers = {
     layers: {
         heading: on(layers, runs) for heading, runs in recorded.items()
     }
     for layers in ("chosen layers", "last layer", "all layers")
 }
-for layers, table in tables.items():
+for layers, table in by_layers.items():
     display(
         Markdown(
             f"### {layers.capitalize()}\n\n{tables.of_levels(table)}"
@@ -370,7 +370,7 @@ for layers, table in tables.items():
 # %% tags=["hide-input"]
 ours = "SSGN, coarse-to-fine"
 against = [Claim(f"SSGN over {name}", ours, name) for name in METHODS]
-judged = verdicts(tables["chosen layers"], against)
+judged = verdicts(by_layers["chosen layers"], against)
 lines = [["", *recorded]]
 for claim in against:
     cells = (judged.get((claim, heading)) for heading in recorded)
@@ -381,7 +381,7 @@ plain = {
     "open": "these runs cannot tell it from SSGN",
     "does not hold": "it is better than SSGN",
 }
-for heading, runs in tables["chosen layers"].items():
+for heading, runs in by_layers["chosen layers"].items():
     there = {r["variant"] for r in runs} & set(METHODS)
     if not there or ours not in {r["variant"] for r in runs}:
         continue

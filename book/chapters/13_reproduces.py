@@ -32,7 +32,7 @@ import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import config, intervals, plots, studies, tables
+from ssgn import comparisons, intervals, plots, studies, tables
 from ssgn.claims import CLAIMS, Claim, said, verdicts
 from ssgn.studies import WITHOUT_LEAKS
 
@@ -346,7 +346,7 @@ full, fused_single, one_c2f, one_single = (
     for decoder in ("coarse-to-fine", "single-stage")
 )
 main = {
-    name: replace(config.verdict()[name], steps=steps)
+    name: replace(comparisons.verdict()[name], steps=steps)
     for name in (full, fused_single, one_c2f, one_single)
 }
 rows = ssgn.study(feats, sem, main, seeds)
