@@ -68,6 +68,23 @@ class Backbone:
             for t in self.forward(x)
         ]
 
+    def features(self, images: Tensor) -> Tensor:
+        """Compute concatenated features of images; gradients pass through to the network.
+
+        A network in training mode (``backbone.network.train()``) is trained by it. The chapter
+        *Multi-layer features* fine-tunes one.
+
+        Args:
+            images: ``[B, 3, size, size]``, uint8, or floats in 0..1; not normalized.
+
+        Returns:
+            float32 ``[B, D]``, on the device of the network; ``columns`` names those of each tap.
+        """
+        device = next(self.network.parameters()).device
+        x = images.to(device) / 255 if images.dtype == torch.uint8 else images.to(device)
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        return torch.cat(self.pooled((x - mean) / std), 1)
+
     @cached_property
     def columns(self) -> dict[str, slice]:
         """The column range of each tap in a row of concatenated features."""
@@ -86,6 +103,7 @@ class Backbone:
         return max(columns.stop for columns in self.columns.values())
 
 
+ELSEWHERE = ("hf-hub:", "local-dir:")  # where timm finds models that it has no name for
 FROM_FILE = "file "  # how the weights of a file are called in provenances, before their hash
 
 
@@ -103,8 +121,9 @@ def load_backbone(
     Args:
         name: ``"efficientnet-lite0"`` (weights from a Python package, no download [O]), ``"vgg16"``
             (torchvision; the paper's 5568-d fusion [B]), ``"vgg16-features"`` (its convolutions
-            alone, as their authors trained them: five blocks, 1472-d in all [O]) or any timm model
-            that can return intermediate layers.
+            alone, as their authors trained them: five blocks, 1472-d in all [O]); or any timm model
+            that can return intermediate layers, by its name, ``"hf-hub:OWNER/NAME"`` or
+            ``"local-dir:FOLDER"`` (with ``config.json`` and weights, as timm saves it).
         size: side of the input images in pixels; by default 128 for EfficientNet-Lite0 and the
             model's own size for the others.
         pretrained: False gives random weights, for tests.
@@ -127,11 +146,11 @@ def load_backbone(
         return _efficientnet_lite0(size or 128, pretrained)
     if name in ("vgg16", "vgg16-features"):
         return _vgg16(name, size or 224, pretrained)
-    if not timm.is_model(name):
+    if not (timm.is_model(name) or name.startswith(ELSEWHERE)):
         near = timm.list_models(f"*{name}*")[:5]
         raise ValueError(
-            f"unknown backbone {name!r}; available: efficientnet-lite0, vgg16, vgg16-features and "
-            "timm's models"
+            f"unknown backbone {name!r}; available: efficientnet-lite0, vgg16, vgg16-features, "
+            "hf-hub:OWNER/NAME, local-dir:FOLDER and timm's models"
             + (f", such as {', '.join(near)}" if near else " (timm.list_models() lists them)")
         )
     return _timm(name, size, pretrained)
@@ -272,6 +291,9 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
         network = timm.create_model(name, pretrained=pretrained).eval()
     if not hasattr(network, "forward_intermediates"):
         raise ValueError(f"timm's {name} cannot return intermediate layers; choose another model")
+    weights = f"timm {timm.__version__}: {name}" if pretrained else "random"
+    if pretrained and name.startswith(ELSEWHERE):
+        weights = tensors_hash(network)
     config = timm.data.resolve_model_data_config(network)
     stages = tuple(f"stage{i + 1}" for i in range(len(network.feature_info)))
 
@@ -288,5 +310,13 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
         tuple(config["mean"]),
         tuple(config["std"]),
         size or config["input_size"][-1],
-        f"timm {timm.__version__}: {name}" if pretrained else "random",
+        weights,
     )
+
+
+def tensors_hash(network: nn.Module) -> str:
+    """Hash the tensors of a network whose name does not say which weights they are."""
+    found = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return f"tensors sha256:{found.hexdigest()}"

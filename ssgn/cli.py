@@ -9,19 +9,20 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from . import __version__
 from .config import SSGNConfig
 from .data import DATASETS
-from .machine import printable, provenance
+from .machine import printable, provenance, read_json
 
 # Without rich, an error is one line, however narrow the terminal.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -33,7 +34,13 @@ WITH_PAIRS = ("sketchy",)  # datasets that name the photo that a sketch was draw
 of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
 Name = Annotated[str, typer.Argument(**of_datasets)]
 Data = Annotated[str, typer.Option("--data", **of_datasets)]
-Backbone = Annotated[str, typer.Option(help="efficientnet-lite0, vgg16 or any timm model.")]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="efficientnet-lite0, vgg16, vgg16-features, any timm model, hf-hub:OWNER/NAME or "
+        "local-dir:FOLDER."
+    ),
+]
 PerClass = Annotated[
     int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
 ]
@@ -52,13 +59,27 @@ Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data."
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
 ]
-SplitName = Annotated[str | None, typer.Option(help="A stored split, or a seed to draw one.")]
+Aliases = Annotated[
+    Path | None,
+    typer.Option(help='Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'),
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        help="A stored split; a seed to draw one; or a file: .txt with the unseen classes, one per "
+        'line, or .json with {"unseen": [...], "validation": [...]}.'
+    ),
+]
 Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
 Epochs = Annotated[
     int | None, typer.Option(min=1, help="Evaluations in a training; by default the preset's.")
 ]
 Preset = Annotated[
     str, typer.Option(help="default; paper, the most literal reading; or paper-small, for a CPU.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A field of the configuration; repeatable."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
@@ -71,6 +92,8 @@ Weights = Annotated[
     typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
 ]
 Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")]
+Ks = Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")]
+Form = Annotated[str, typer.Option("--format", help="markdown, latex or csv.")]
 Vectors = Annotated[
     str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
 ]
@@ -96,24 +119,84 @@ def _ssgn(
 
 
 def _classes(given: str | None):
-    from .data.folders import AVAILABLE, listed_classes
+    from .data.dataset import listed_classes
+    from .data.folders import AVAILABLE
 
     return given if given in (None, AVAILABLE) else listed_classes(given)
 
 
-def _load(name: str, root, split: str | None, sketches_per_class=None, first=None, classes=None):
+def _aliases(given: Path | None) -> dict[str, str] | None:
+    if given is None:
+        return None
+    aliases = read_json(given)
+    if not all(isinstance(text, str) for text in aliases.values()):
+        raise ValueError(f'{given} must be a JSON object, {{"FOLDER": "CLASS"}}')
+    return aliases
+
+
+def _load(
+    name: str, root, split: str | None, per_class=None, first=None, classes=None, aliases=None
+):
     """Load a dataset with only the options that were given."""
     import ssgn
 
-    options = {"root": root, "sketches_per_class": sketches_per_class, "first": first}
-    options["classes"] = _classes(classes)
+    options = {"root": root, "sketches_per_class": per_class, "first": first}
+    options |= {"classes": _classes(classes), "aliases": _aliases(aliases)}
     options["extended"] = None if first is None else False
     given = {option: value for option, value in options.items() if value is not None}
     chosen = int(split) if split and split.isdecimal() else split
     return ssgn.load_dataset(name, split=chosen, **given)
 
 
-def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNConfig:
+def _changes(given: Sequence[str] | None) -> dict:
+    """Read values of the configuration, each in the type of its field's default."""
+    defaults, changes = {field.name: field.default for field in fields(SSGNConfig)}, {}
+    for item in given or ():
+        name, _, text = item.partition("=")
+        if name not in defaults or not text:
+            raise ValueError(f"--set {item}: give NAME=VALUE; names: {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            changes[name] = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            wanted = {bool: "true or false", int: "an integer", float: "a number"}[kind]
+            raise ValueError(f"--set {item}: {name} must be {wanted}") from None
+        if name == "taps" and "," in text:
+            changes[name] = tuple(text.split(","))
+    return changes
+
+
+def _seeds(given: str) -> range:
+    """Read seeds: a number of them, or FIRST:END."""
+    first, colon, end = given.rpartition(":")
+    if not (end.isdecimal() and (first or "0").isdecimal() and int(first or 0) < int(end)):
+        raise ValueError(f"--seeds is {given!r}; give how many, 3 for 0 to 2, or 5:8 for 5 to 7")
+    return range(int(first or 0), int(end))
+
+
+def _rows(path: Path) -> np.ndarray:
+    try:
+        return np.load(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+
+
+def _labels(*paths: Path) -> list[np.ndarray]:
+    """Read two files of labels, integers or names, and number them alike."""
+    both = [_rows(p) if p.suffix == ".npy" else np.array(p.read_text().splitlines()) for p in paths]
+    if any(x.dtype.kind not in "iu" for x in both):
+        both = [x.astype(str) for x in both]
+    _, numbers = np.unique(np.concatenate(both), return_inverse=True)
+    return np.split(numbers, [len(both[0])])
+
+
+def _cuts(given: str) -> list[int]:
+    if not all(k.isdecimal() and int(k) for k in given.split(",")):
+        raise ValueError(f"--ks is {given!r}; give integers of at least 1 with commas, 5,25")
+    return [int(k) for k in given.split(",")]
+
+
+def _config(preset: str, dataset: str, epochs: int | None, changes: Mapping = {}) -> SSGNConfig:
     """Return a preset with the changes that were asked for."""
     presets = {
         "default": SSGNConfig,
@@ -122,11 +205,9 @@ def _config(preset: str, dataset: str, epochs: int | None, **changes) -> SSGNCon
     }
     if preset not in presets:
         raise ValueError(f"--preset is {preset!r}; available: {', '.join(presets)}")
-    if preset != "default":
-        changes["aligned"] = dataset in WITH_PAIRS
-    if epochs is not None:
-        changes["epochs"] = epochs
-    return presets[preset](**changes)
+    given = {} if preset == "default" else {"aligned": dataset in WITH_PAIRS}
+    given |= {} if epochs is None else {"epochs": epochs}
+    return presets[preset](**(given | changes))
 
 
 def _splits(given: str, classes: Sequence[str]) -> list:
@@ -163,19 +244,21 @@ def prepare(
     split: SplitName = None,
     first: First = None,
     classes: Classes = None,
+    aliases: Aliases = None,
 ):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split, first=first, classes=classes)
+    ds = _load(name, root, split, first=first, classes=classes, aliases=aliases)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
 
 @data.command()
-def check(name: Name, root: Root = None, classes: Classes = None):
+def check(name: Name, root: Root = None, classes: Classes = None, aliases: Aliases = None):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
-    report = check_dataset(name, root, classes=_classes(classes))
+    options = {"classes": _classes(classes), "aliases": _aliases(aliases)}
+    report = check_dataset(name, root, **options)
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())
@@ -194,6 +277,7 @@ def extract(
     sketches_per_class: PerClass = None,
     first: First = None,
     classes: Classes = None,
+    aliases: Aliases = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[
         int | None,
@@ -214,7 +298,7 @@ def extract(
     """
     rank = int(os.environ.get("RANK", 0))
     feats = _extract(
-        _load(name, root, split, sketches_per_class, first, classes),
+        _load(name, root, split, sketches_per_class, first, classes, aliases),
         backbone,
         skip_unreadable,
         quiet=rank > 0,
@@ -245,11 +329,13 @@ def train(
     ] = None,
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = None,
+    changed: Set = None,
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
     classes: Classes = None,
+    aliases: Aliases = None,
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -261,11 +347,11 @@ def train(
     changes = {"decoder": decoder}
     if taps is not None:
         changes["taps"] = tuple(taps.split(",")) if "," in taps else taps
-    config = _config(preset, name, epochs, **changes)
+    config = _config(preset, name, epochs, changes | _changes(changed))
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes)
+    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
@@ -274,6 +360,65 @@ def train(
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
     typer.echo(json.dumps(ssgn.evaluate_unseen(model, feats), indent=1))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(help="Folder that `ssgn train` wrote.")] = None,
+    arrays: Annotated[
+        tuple[Path, Path, Path, Path] | None,
+        typer.Option(
+            metavar="QUERIES GALLERY QUERY_LABELS GALLERY_LABELS",
+            help="In place of a model: two .npy files of rows, and two with a label per row, .npy "
+            "or text.",
+        ),
+    ] = None,
+    name: Data = "doodle-emoji",
+    weights: Weights = None,
+    root: Root = None,
+    split: SplitName = None,
+    vectors: Vectors = "glove-50",
+    sketches_per_class: PerClass = None,
+    first: First = None,
+    classes: Classes = None,
+    aliases: Aliases = None,
+    ks: Ks = "5,25,100,200",
+    device: Device = None,
+    skip_unreadable: SkipUnreadable = False,
+    form: Form = "markdown",
+):
+    """Print every metric, and what it is called elsewhere: of a model on unseen classes, or of
+    arrays.
+
+    Rows are compared by cosine. With a model, the split is the one that it was trained on.
+    """
+    import ssgn
+    from ssgn import metrics, tables
+
+    cuts = _cuts(ks)
+    if (model is None) == (arrays is None):
+        raise ValueError("give either a model's folder or --arrays with four files")
+    if arrays is not None:
+        q, g = (_rows(path) for path in arrays[:2])
+        labels = _labels(*arrays[2:])
+        found = ssgn.evaluate(q, g, *labels, [*cuts, len(g)])
+    else:
+        net = ssgn.SSGN.load(model)
+        about = net.provenance
+        ds = _load(
+            name, root, split or about.get("split"), sketches_per_class, first, classes, aliases
+        )
+        options = {"device": device, "weights": weights, "size": about.get("size")}
+        feats = _extract(ds, net.backbone, skip_unreadable, **options)
+        if known := sorted(set(net.classes) & set(ds.split.unseen)):
+            raise ValueError(
+                f"the model was trained on classes that split {ds.split.name} calls unseen: "
+                f"{', '.join(known[:5])}; give the split that it was trained on by --split"
+            )
+        sem = ssgn.class_vectors(ds.classes, vectors) if net.config.leaks else None
+        gallery = int(feats.photo_unseen.sum())
+        found = ssgn.evaluate_unseen(net, feats, [*cuts, gallery], semantics=sem)
+    typer.echo(tables.written(metrics.named(found, cuts), form), nl=False)
 
 
 @app.command()
@@ -292,13 +437,15 @@ def study(
             "parts, in which every class is unseen twice; or five: the first of them."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
+    seeds: Annotated[str, typer.Option(help="How many, 3 for 0 to 2; or 5:8 for 5 to 7.")] = "5",
     preset: Preset = "default",
     epochs: Epochs = None,
+    changed: Set = None,
     vectors: Vectors = "glove-50",
     sketches_per_class: PerClass = None,
     first: First = None,
     classes: Classes = None,
+    aliases: Aliases = None,
     what: Annotated[
         str,
         typer.Option(
@@ -320,7 +467,7 @@ def study(
         str | None,
         typer.Option(help="The best single layer, if it is not the one that the backbone names."),
     ] = None,
-    ks: Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")] = "5,25",
+    ks: Ks = "5,25",
     device: Device = None,
     skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
@@ -335,9 +482,16 @@ def study(
     import ssgn
     from ssgn import comparisons, studies
 
+    cuts, options = _cuts(ks), {"seeds": _seeds(seeds), "ledger": out, "device": device}
+    config = _config(preset, name, epochs, _changes(changed))
+    if config != SSGNConfig() and what not in comparisons.OF_ONE:
+        raise ValueError(
+            f"the configurations of {what} are fixed; leave out --preset, --epochs and --set, "
+            f"which are for {' and '.join(comparisons.OF_ONE)}"
+        )
     variants = comparisons.compared(
         what,
-        _config(preset, name, epochs),
+        config,
         backbone=backbone,
         pairs=name in WITH_PAIRS,
         published_sizes=published_sizes,
@@ -350,14 +504,13 @@ def study(
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes)
+    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
     studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
-    options = {"seeds": range(seeds), "ledger": out, "device": device}
     if on_folds:
         runs = studies.select(feats, sem, variants, **options)
     else:
@@ -369,7 +522,7 @@ def study(
             variants = {f"{Path(vectors).stem}: {key}": v for key, v in variants.items()}
         options["splits"] = _splits(splits, ds.classes) if splits else None
         options |= {"metrics": studies.SLIM, "settings": what in ("settings", "forms")}
-        runs = ssgn.study(feats, sem, variants, ks=[int(k) for k in ks.split(",")], **options)
+        runs = ssgn.study(feats, sem, variants, ks=cuts, **options)
     typer.echo(f"{len(runs)} runs are in {out}")
 
 
@@ -383,7 +536,7 @@ def table(
         str | None,
         typer.Option(help='How it was measured, if otherwise: "without leaked classes", ...'),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+    form: Form = "markdown",
 ):
     """Print results as a table, with 95% intervals over splits, classes and seeds.
 

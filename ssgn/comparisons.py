@@ -16,6 +16,7 @@ VERDICT_LAYERS = {
     "best single layer": "best",
 }
 ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
+OF_ONE = ("ablations", "forms")  # studies that vary one configuration
 # For each backbone: the layers that the choice began with, those it ended with, and all that were
 # compared besides.
 LAYERS = {

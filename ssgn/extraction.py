@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import machine
-from .backbones import Backbone, load_backbone
+from .backbones import Backbone, load_backbone, tensors_hash
 from .data.dataset import Dataset, ImageList
 from .features import FORMAT, FeatureError, Features
 
@@ -37,7 +37,7 @@ DOMAINS = ("sketch", "photo")
 
 def extract(
     ds: Dataset,
-    backbone: str = "efficientnet-lite0",
+    backbone: str | Backbone = "efficientnet-lite0",
     *,
     size: int | None = None,
     batch_size: int = 64,
@@ -59,7 +59,8 @@ def extract(
 
     Args:
         ds: N sketches and M photos.
-        backbone: see :func:`~ssgn.backbones.load_backbone`.
+        backbone: a name, see :func:`~ssgn.backbones.load_backbone`; or a backbone of your own, of
+            which all tensors are hashed for the key.
         size: side of the input images in pixels; by default the backbone's own.
         batch_size: images per forward pass.
         workers: processes that read images while the device computes; 0 reads with threads, before
@@ -78,7 +79,8 @@ def extract(
         Features ``[N, D]`` and ``[M, D]``, memory-mapped from the cache.
 
     Raises:
-        ValueError: an unknown backbone, device or option, or a size or batch size below 1.
+        ValueError: an unknown backbone, device or option, a size or batch size below 1, or size or
+            weights for a backbone of your own.
         DataError: the weights cannot be fetched or read.
         ImportError: the package with the weights is not installed.
         FeatureError: an image cannot be read; features are not finite; or, with ``"skip"``, a class
@@ -89,11 +91,17 @@ def extract(
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; available: 'raise', 'skip'")
     options = compute_options(batch_size, workers, device, precision)
-    net = load_backbone(backbone, size=size, pretrained=pretrained, weights=weights)
+    if isinstance(backbone, Backbone):
+        if size is not None or weights is not None:
+            raise ValueError("size and weights are for a backbone's name; a Backbone has its own")
+        net = replace(backbone, weights=tensors_hash(backbone.network))
+        net.network.eval()
+    else:
+        net = load_backbone(backbone, size=size, pretrained=pretrained, weights=weights)
     provenance = {
         "dataset": ds.name,
         "fingerprint": ds.fingerprint,
-        "backbone": backbone,
+        "backbone": net.name,
         "weights": net.weights,
         "size": net.size,
         "format": FORMAT,
@@ -109,7 +117,7 @@ def extract(
             made = _made(Path(folder) / "features", ds, net, provenance, options)
             return Features.load(made, ds.split)  # maps stay valid when their files are deleted
     key = machine.digest(json.dumps(provenance, sort_keys=True))[:16]
-    name = re.sub(r"[^\w.-]", "_", f"{ds.name}-{backbone}", flags=re.ASCII)[:100]
+    name = re.sub(r"[^\w.-]", "_", f"{ds.name}-{net.name}", flags=re.ASCII)[:100]
     folder = machine.cache_dir() / "features" / f"{name}-{net.size}-{key}"
     made = Features.load(_made(folder, ds, net, provenance, options), ds.split)
     return replace(made, presets=net.presets)  # they may have changed since
@@ -353,7 +361,6 @@ def _computed(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows, int64 ``[n]``, and their features, float32 ``[n, D]``, batch by batch."""
     net.network.to(device, memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (net.mean, net.std))
     batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
     bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
@@ -372,10 +379,9 @@ def _computed(
                         "images: --skip-unreadable, in Python extract(..., on_error='skip')"
                     )
             if len(rows):
-                x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255
+                x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
                 with _in_precision(device, precision):
-                    features = torch.cat(net.pooled((x - mean) / std), 1)
-                x = features.cpu().numpy()
+                    x = net.features(x).cpu().numpy()
                 finite = np.isfinite(x).all(1)
                 if not skip and not finite.all():
                     raise FeatureError(

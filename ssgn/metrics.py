@@ -5,9 +5,11 @@ Published tables mix four definitions under the name "mAP@k"; each has its own k
 """
 
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -73,17 +75,20 @@ def evaluate(
     dtype = wider(q, g)
     gallery = unit(g.to(dtype))
 
-    def similarity(rows: Tensor) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
-            cosines = unit(q[rows].to(dtype)) @ gallery.T
-            return cosines if hubness is None else cosines - hubness.to(cosines)
+    def blocks() -> Iterator[Tensor]:
+        # A matrix product first rearranges the gallery, so each one should serve many queries.
+        for rows in q.split(max(1, _HELD // len(g))):
+            with torch.autocast(q.device.type, enabled=False):
+                cosines = unit(rows.to(dtype)) @ gallery.T
+            yield cosines if hubness is None else cosines - hubness.to(cosines)
 
-    return _evaluated(similarity, (len(q), len(g)), q_labels, g_labels, ks, q.device, per_query)
+    labels = _checked_labels((len(q), len(g)), q_labels, g_labels)
+    return _evaluated(blocks(), *(x.to(q.device) for x in labels), ks, per_query)
 
 
 @torch.no_grad()
 def evaluate_similarity(
-    similarity: ArrayLike,
+    similarity: ArrayLike | Iterator[ArrayLike],
     q_labels: ArrayLike,
     g_labels: ArrayLike,
     ks: Iterable[int] = (100, 200),
@@ -93,7 +98,8 @@ def evaluate_similarity(
     """Measure rankings by any similarity, as :func:`evaluate` does for cosines.
 
     Args:
-        similarity: ``[Q, G]``, larger for items that come first; negate distances.
+        similarity: ``[Q, G]``, larger for items that come first; negate distances. Or, if the
+            matrix is too large for the memory, an iterator of blocks of its rows, ``[n, G]``.
         q_labels, g_labels: integers, ``[Q]`` and ``[G]``.
         ks, per_query: as of :func:`evaluate`.
 
@@ -103,14 +109,28 @@ def evaluate_similarity(
     Raises:
         ValueError, FeatureError: as by :func:`evaluate`.
     """
-    x = torch.as_tensor(similarity)
-    if x.ndim != 2:
-        raise ValueError(f"similarities must be [Q, G], got {tuple(x.shape)}")
-    # Large integers, such as negative distances, would tie as float32.
-    x = x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x.double()
+    if isinstance(similarity, Iterator):
+        blocks, shape = similarity, (len(q_labels), len(g_labels))
+    else:
+        x = torch.as_tensor(similarity)
+        if x.ndim != 2:
+            raise ValueError(f"similarities must be [Q, G], got {tuple(x.shape)}")
+        blocks, shape = x.split(max(1, _HELD // max(1, x.shape[1]))), tuple(x.shape)
+    labels = _checked_labels(shape, q_labels, g_labels)
+    return _evaluated(map(partial(_similarities, width=shape[1]), blocks), *labels, ks, per_query)
+
+
+def _similarities(block: ArrayLike, width: int) -> Tensor:
+    x = torch.as_tensor(block)
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(
+            f"a block of similarities must be [n, {width}], a column per gallery item, got "
+            f"{tuple(x.shape)}"
+        )
     check_finite(x, "similarities")
-    shape, device = tuple(x.shape), x.device
-    return _evaluated(lambda rows: x[rows], shape, q_labels, g_labels, ks, device, per_query)
+    if not x.is_floating_point():
+        return x.double()  # large integers, such as negative distances, would tie as float32
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -135,31 +155,27 @@ def wider(*inputs: Tensor) -> torch.dtype:
 
 
 def _evaluated(
-    similarity_of: Callable[[Tensor], Tensor],
-    shape: tuple[int, int],
-    q_labels: Tensor,
-    g_labels: Tensor,
-    ks: Iterable[int],
-    device: torch.device,
-    per_query: bool,
+    blocks: Iterable[Tensor], q_labels: Tensor, g_labels: Tensor, ks: Iterable[int], per_query: bool
 ) -> dict:
-    """Measure the rankings of all queries, given the similarities ``[n, G]`` of some of them."""
-    ks = cutoffs(ks)
-    q_labels, g_labels = _checked_labels(shape, q_labels, g_labels)
-    q_labels, g_labels = q_labels.to(device), g_labels.to(device)
+    """Measure the rankings of all queries, given their similarities ``[n, G]`` block by block."""
+    ks, done = cutoffs(ks), 0
     items = _by_class(g_labels)
     out: dict[str, Tensor] = {}
-    # A matrix product first rearranges the gallery, so each one should serve many queries.
-    chunk, piece = (max(1, n // len(g_labels)) for n in (_HELD, _CELLS))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for rows in torch.arange(len(q_labels), device=device).split(chunk):
-            similarity = similarity_of(rows)
+        for similarity in blocks:
+            labels = q_labels[done : done + len(similarity)].to(similarity.device)
+            if len(labels) < len(similarity):
+                raise ValueError(f"there are more rows of similarities than {len(q_labels)} labels")
             # Queries of one class share their relevant items, so they are measured together.
-            for label, of_class in _by_class(q_labels[rows]).items():
-                for some in of_class.split(piece):
-                    ranks = _ranks(similarity[some], items[label], pool)
+            for label, of_class in _by_class(labels).items():
+                relevant = items[label].to(similarity.device)
+                for some in of_class.split(max(1, _CELLS // len(g_labels))):
+                    ranks = _ranks(similarity[some], relevant, pool)
                     for key, value in from_ranks(ranks, len(g_labels), ks).items():
-                        out.setdefault(key, value.new_empty(len(q_labels)))[rows[some]] = value
+                        out.setdefault(key, value.new_empty(len(q_labels)))[done + some] = value
+            done += len(similarity)
+    if done < len(q_labels):
+        raise ValueError(f"there are {done} rows of similarities for {len(q_labels)} labels")
     return out if per_query else {key: float(value.mean()) for key, value in out.items()}
 
 
@@ -302,6 +318,41 @@ def measure(relevant: ArrayLike, ks: Iterable[int] = (100, 200)) -> dict[str, Te
     return out
 
 
+# What the literature calls the metrics, by key.
+LITERATURE = {
+    "mAP@all": "mAP@all of scikit-learn and SEM-PCYC",
+    "P@k": "P@{k}; ZSE-SBIR's divides by min({k}, R)",
+    "mAP@k": "mAP@{k} of SEM-PCYC",
+    "mAP@k/min": "mAP@{k} of SAKE, ACNet and ZSE-SBIR",
+    "mAP@k/k": "mAP@{k} of the CVAE and BDT, and so of SSGN",
+}
+
+
+def named(found: Mapping[str, float], ks: Sequence[int]) -> list[tuple[str, str, str]]:
+    """Return a table of metrics with what the literature calls each.
+
+    The chapter *Four numbers called mAP@200* has their sources.
+
+    Args:
+        found: from :func:`evaluate`, with the gallery's size as the largest cut-off.
+        ks: the other cut-offs.
+
+    Returns:
+        A head, then key, value and name.
+    """
+    rows, all_of = [("metric", "value", "what others call it")], "mAP@all of SAKE, ACNet, ZSE-SBIR"
+    for key, value in found.items():
+        cut = re.search(r"@(\d+)", key)
+        if cut is None or int(cut[1]) in ks:
+            name = LITERATURE[re.sub(r"@\d+", "@k", key)].format(k=cut and cut[1])
+        elif key.endswith("/min"):
+            name = all_of
+        else:
+            continue
+        rows.append((key, f"{value:.4f}", name))
+    return rows
+
+
 def cutoffs(ks: Iterable[int] | int) -> tuple[int, ...]:
     """Return cut-offs k as a tuple, from one integer or any iterable of integers.
 
@@ -330,7 +381,7 @@ def _checked_labels(shape: tuple[int, int], q_labels, g_labels) -> tuple[Tensor,
     if len(g_labels.unique()) == 1:
         warnings.warn(
             "all gallery items are of one class, so every metric is 1; add items of other classes",
-            stacklevel=5,
+            stacklevel=4,
         )
     return q_labels, g_labels
 

@@ -29,7 +29,7 @@ from .leaks import evaluated, leaked_unseen
 from .metrics import cutoffs, from_ranks
 from .model import SSGN
 from .retrieval import evaluate_all, evaluate_unseen, named
-from .train import data_key, fit
+from .train import History, can_select, data_key, fit
 
 FORMAT = 2  # of ledgers
 EXPERIMENT = 1  # raise it when a result may change: runs in named ledgers are then replaced
@@ -71,7 +71,7 @@ def study(
     settings: bool = False,
     progress: bool = True,
     ledger: Path | str | None = None,
-    **options,
+    device: str | torch.device | None = None,
 ) -> list[dict]:
     """Train every variant on every split with every seed, and evaluate it on the unseen classes.
 
@@ -82,12 +82,14 @@ def study(
     Args:
         feats: features of C classes.
         sem: ``[C, S]`` word vectors of ``feats.classes``.
-        variants: by name, an :class:`~ssgn.config.SSGNConfig` or another dataclass with a method
-            ``fit(feats, sem, *, seed, device, progress)``, such as :class:`ssgn.baselines.Method`.
-            A run of your own method is done again after any change of the modules that define it
-            and its base classes (of helpers from other modules, nothing is known); from a notebook
-            or a prompt it is not kept. One whose attribute ``trained`` is False, a closed form, has
-            the same result with every seed and runs with the first only.
+        variants: by name, an :class:`~ssgn.config.SSGNConfig`, a :class:`ssgn.baselines.Method`, or
+            a method of your own: a dataclass of values with ``fit(feats, sem, seed, device)``,
+            which returns an object with ``synthesize`` (full sketch features ``[N, D]`` to rows of
+            some space) and ``embed`` (full photo features ``[M, D]`` to rows of the same space). A
+            run of it is done again after any change of the modules that define the dataclass and
+            its base classes (of helpers from other modules, nothing is known); from a notebook or a
+            prompt it is not kept. One whose attribute ``trained`` is False, a closed form, has the
+            same result with every seed and runs with the first only.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
@@ -99,7 +101,7 @@ def study(
         progress: show a progress bar.
         ledger: the file to write the runs to; by default one in the cache folder, which repeats
             runs of another version of the library's source.
-        options: further arguments of :func:`~ssgn.train.fit`, such as ``device``.
+        device: by default a GPU if one is available.
 
     Returns:
         One dict per run: ``variant``, ``split``, ``seed``, ``best_epoch`` (0 for a method without
@@ -129,10 +131,10 @@ def study(
             for name, variant in variants.items():
                 if seed != seeds[0] and not getattr(variant, "trained", True):
                     continue
-                run = partial(_run, there, sem, variant, seed, ks, metrics, settings, options)
+                run = partial(_run, there, sem, variant, seed, ks, metrics, settings, device)
                 row = {"variant": name, "split": there.split.name, "seed": seed}
                 made_with = [seed, ks, metrics, settings]
-                jobs.append(_job(ledger, row, data, variant, made_with, options, run))
+                jobs.append(_job(ledger, row, data, variant, made_with, run))
     return _recorded(feats, ledger, jobs, progress)
 
 
@@ -148,14 +150,29 @@ def _named(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
     return found
 
 
-def _train(feats: Features, sem: Tensor, variant, seed: int, options: Mapping):
-    train = partial(fit, config=variant) if isinstance(variant, SSGNConfig) else variant.fit
-    seen = feats.mask("seen")
-    return train(feats.part("seen"), sem[seen], seed=seed, progress=False, **options)
+def _train(feats: Features, sem: Tensor, variant, seed: int, device) -> tuple[Any, History]:
+    """Give a variant the seen classes, and return its model and what is known of its training."""
+    given, started = (feats.part("seen"), sem[feats.mask("seen")]), time.perf_counter()
+    if isinstance(variant, SSGNConfig):
+        return fit(*given, variant, seed=seed, device=device, progress=False)
+    device = machine.pick_device(device)
+    model = variant.fit(*given, seed=seed, device=device)
+    if isinstance(model, tuple):
+        return model  # a baseline of ours, with its history
+    if not all(callable(getattr(model, name, None)) for name in ("synthesize", "embed")):
+        raise ValueError(
+            f"{type(variant).__name__}.fit returned {model!r:.80}; it must return an object with "
+            "synthesize(sketch) and embed(photo)"
+        )
+    history = History([{}], seconds=time.perf_counter() - started, seed=seed)
+    history.device, held_out = machine.device_name(device), given[0].part("validation")
+    score = evaluate_all(model, held_out, ())["mAP@all"] if can_select(held_out) else None
+    history.epochs[0]["validation"] = score
+    return model, history
 
 
-def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, options: Mapping) -> dict:
-    model, history = _train(feats, sem, variant, seed, options)
+def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, device) -> dict:
+    model, history = _train(feats, sem, variant, seed, device)
     scores, best = history.column("validation"), history.best_epoch
     row = {
         "best_epoch": best,
@@ -236,14 +253,14 @@ def select(
     *,
     progress: bool = True,
     ledger: Path | str | None = None,
-    **options,
+    device: str | torch.device | None = None,
 ) -> list[dict]:
     """Train every variant on every fold of the seen classes, and record the runs [O].
 
     The unseen classes are not used. The chapter *Ablations* explains it.
 
     Args:
-        feats, sem, variants, progress, ledger, options: see :func:`study`; only configurations of
+        feats, sem, variants, progress, ledger, device: see :func:`study`; only configurations of
             SSGN are compared.
         seeds: one run per seed and fold.
         n: number of :func:`folds`.
@@ -265,13 +282,13 @@ def select(
             data = data_key(there, sem)
             for name, config in variants.items():
                 row = {"variant": name, "fold": fold, "seed": seed}
-                run = partial(_fold_run, there, sem, config, seed, options)
-                jobs.append(_job(ledger, row, data, config, [seed, "fold"], options, run))
+                run = partial(_fold_run, there, sem, config, seed, device)
+                jobs.append(_job(ledger, row, data, config, [seed, "fold"], run))
     return _recorded(feats, ledger, jobs, progress)
 
 
-def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mapping) -> dict:
-    model, history = _train(feats, sem, config, seed, options)
+def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, device) -> dict:
+    model, history = _train(feats, sem, config, seed, device)
     score, coarse = history.column("validation")[-1], None
     if config.two_stage:
         held_out, words = feats.part("validation"), sem[feats.mask("validation")]
@@ -282,23 +299,21 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, options: Mappin
 # Ledgers --------------------------------------------------------------------------------------
 
 
-def _job(ledger, names: dict, data: str, variant, made_with: list, options: Mapping, run) -> dict:
+def _job(ledger, names: dict, data: str, variant, made_with: list, run) -> dict:
     """Describe a run: its names, how to do it, and by what it is found again.
 
     ``key`` hashes data and settings; in a named ledger, the names of the run too. ``code`` is the
     source that a result depends on besides: in the cache the library's; of a method of the user's
     that of the modules that define it and its base classes. None if it cannot be known.
     """
-    further = {name: x for name, x in options.items() if name not in ("device", "progress")}
-    settings = [type(variant).__name__, made_with, further, {} if ledger is None else names]
+    settings = [type(variant).__name__, made_with, {}, {} if ledger is None else names]
     try:
         settings += [asdict(variant), repr(variant)]  # which has the types of nested dataclasses
         key = machine.digest(data, json.dumps(settings))[:16]
     except TypeError as error:
         raise ValueError(
             f"a variant must be a dataclass whose fields are numbers, text or lists of them, so "
-            f"that its runs can be told from others, and so must be further options; got "
-            f"{variant!r} ({error})"
+            f"that its runs can be told from others; got {variant!r} ({error})"
         ) from error
     code = machine.package_digest() if ledger is None else ""
     if not type(variant).__module__.startswith(f"{__package__}."):

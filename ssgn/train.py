@@ -65,6 +65,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
+    model: type[SSGN] = SSGN,
 ) -> tuple[SSGN, History]:
     """Train a model on the seen classes.
 
@@ -80,6 +81,8 @@ def fit(
         seed: of the weights, the batches and the latents. Same seed, same machine, same result.
         device: by default a GPU if one is available.
         progress: show a progress bar.
+        model: the class to build, a subclass of SSGN with parts or losses of its own. Losses that
+            the configuration has no weight for have the weight 1.
 
     Returns:
         The model in evaluation mode, and its :class:`History`.
@@ -102,7 +105,7 @@ def fit(
     # Layers draw weights and dropout from the global generator; restore its state afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = SSGN(
+        model = model(
             config,
             train.columns(config.taps),
             train.sketch.shape[1],
@@ -128,7 +131,7 @@ def fit(
             began, sums = time.perf_counter(), {}
             for batch in batches:
                 losses = model.objective(*batch)
-                losses["total"] = sum(getattr(config, name) * x for name, x in losses.items())
+                losses["total"] = sum(getattr(config, n, 1.0) * x for n, x in losses.items())
                 optimizer.zero_grad()
                 losses["total"].backward()
                 optimizer.step()
@@ -367,7 +370,13 @@ def check_diverged(record: dict[str, float], model: torch.nn.Module, epoch: int,
 
 
 def fit_cached(
-    feats: Features, sem: ArrayLike, config: SSGNConfig | None = None, *, seed: int = 0, **options
+    feats: Features,
+    sem: ArrayLike,
+    config: SSGNConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
 ) -> tuple[SSGN, History]:
     """Return the result of :func:`fit`, from the cache if the same call was made before.
 
@@ -376,8 +385,8 @@ def fit_cached(
     *Training* uses it.
 
     Args:
-        feats, sem, config, seed: see :func:`fit`.
-        options: further arguments of :func:`fit`; they are not part of the key.
+        feats, sem, config, seed, device, progress: see :func:`fit`. The last two are not part of
+            the key.
 
     Returns:
         The model in evaluation mode, on the CPU, and its :class:`History`.
@@ -395,7 +404,7 @@ def fit_cached(
             return model, History(**read_json(folder / "config.json")["history"])
         except (CheckpointError, KeyError, TypeError):
             check_folder(folder, config, {}, overwrite=True)  # before the training, not after it
-            model, history = fit(feats, sem, config, seed=seed, **options)
+            model, history = fit(feats, sem, config, seed=seed, device=device, progress=progress)
             model.save(folder, overwrite=True, history=asdict(history))
             return model.cpu(), history
 

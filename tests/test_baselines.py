@@ -606,7 +606,7 @@ def test_the_table_aligns_what_was_published_with_aligned_pairs(published_sizes)
 
 def test_a_method_is_called_with_its_options(world, learn):
     method = baselines.Method("sae", "single", {"lambdas": (0.1,)})
-    a, history = method.fit(world.feats, world.sem, seed=0, device="cpu", progress=False)
+    a, history = method.fit(world.feats, world.sem, seed=0, device="cpu")
     b, _ = learn("sae", taps="single", lambdas=(0.1,))
     assert_same_maps(a, b, world.feats)
     assert history.column("lambda_") == [0.1]

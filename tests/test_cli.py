@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, how it refuses."""
 
+import csv
 import dataclasses
 import inspect
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 
@@ -379,8 +381,6 @@ def test_a_mistake_is_named_without_a_traceback(run, tmp_path, monkeypatch, word
         ("train", "m", "--epochs", "0"),
         ("train", "m", "--seed", "-1"),
         ("train", "m", "--seed", str(2**63)),
-        ("study", "m.json", "--seeds", "0"),
-        ("study", "m.json", "--seeds", "two"),
         ("extract", "--sketches-per-class", "0"),
         ("extract", "--size", "-3"),
         ("extract", "--size", "8193"),
@@ -409,7 +409,7 @@ def test_every_number_has_its_bounds_in_the_option():
         bare = [p for p in inspect.signature(command.callback).parameters.values()]
         assert not [p.name for p in bare if p.annotation in numbers]
     assert found == {
-        *("batch_size", "epochs", "first", "k", "seed", "seeds", "size", "sketches_per_class"),
+        *("batch_size", "epochs", "first", "k", "seed", "size", "sketches_per_class"),
         "workers",
     }  # fmt: skip
 
@@ -477,3 +477,96 @@ def test_a_warning_is_one_line_without_source_and_is_printed_once(monkeypatch, c
         cli.main()
     assert capsys.readouterr().err == "warning: classes a\\x1b[2J and b\nwarning: another\n"
     assert warnings.showwarning is before
+
+
+# Choices of one's own ---------------------------------------------------------------------
+
+
+def test_fields_of_the_configuration_are_set_by_name(run, tmp_path):
+    words = "--set latent=3 --set skip=false --set dropout=0.1 --set taps=low,mid --set epochs=1"
+    assert run("train", tmp_path / "m", "--data", "world", *words.split())[0] == 0
+    config = ssgn.SSGN.load(tmp_path / "m").config
+    assert (config.latent, config.skip, config.dropout, config.epochs) == (3, False, 0.1, 1)
+    assert config.taps == ("low", "mid")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("laten=3", "give NAME=VALUE; names: taps, standardize, "), ("latent", "give NAME=VALUE"),
+     ("latent=x", "latent must be an integer"), ("skip=no", "skip must be true or false"),
+     ("dropout=much", "dropout must be a number"), ("latent=0", "it must be an integer >= 1"),
+     ("condition=words", "available: regression, convex, contrastive, oracle")],
+)  # fmt: skip
+def test_values_that_cannot_be_set_are_named(run, tmp_path, given, message):
+    code, _, err = run("train", tmp_path / "m", "--data", "world", "--set", given)
+    assert code == 1 and message in err and not (tmp_path / "m").exists()
+
+
+def test_a_study_varies_what_was_set_and_runs_the_seeds_of_a_range(
+    run, tmp_path, cache, monkeypatch
+):
+    monkeypatch.setattr(comparisons, "ablations", lambda config: {"only": config})
+    words = ["study", tmp_path / "r.json", "--data", "world", "--epochs", "1"]
+    assert run(*words, "--set", "latent=3", "--seeds", "5:7")[0] == 0
+    entry = json.loads((tmp_path / "r.json").read_text())
+    assert entry["config"]["only"]["latent"] == 3
+    assert [r["seed"] for r in entry["runs"]] == [5, 6]
+    for given in ("0", "3:3", "7:5", "x", "1:", "-2"):
+        code, _, err = run(*words, f"--seeds={given}")
+        assert code == 1 and "give how many, 3 for 0 to 2, or 5:8 for 5 to 7" in err, given
+    code, _, err = run(*words, "--ks", "5,x")
+    assert code == 1 and "--ks is '5,x'; give integers" in err
+    code, _, err = run(*words[:4], "--what", "verdict", "--set", "latent=3")
+    assert code == 1 and "the configurations of verdict are fixed" in err
+
+
+def test_spellings_of_a_file_reach_the_dataset(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ssgn, "load_dataset", lambda name, **kw: asked.append(kw) or 1 / 0)
+    (tmp_path / "a.json").write_text('{"air plane": "airplane"}')
+    with pytest.raises(ZeroDivisionError):
+        run("extract", "sketchy", "--aliases", tmp_path / "a.json")
+    assert asked == [{"split": None, "aliases": {"air plane": "airplane"}}]
+    (tmp_path / "a.json").write_text('{"air plane": 1}')
+    code, _, err = run("extract", "sketchy", "--aliases", tmp_path / "a.json")
+    assert code == 1 and "must be a JSON object" in err
+
+
+def test_a_checkpoint_is_evaluated_by_every_definition(run, tmp_path, world):
+    assert run("train", tmp_path / "m", "--data", "world", "--epochs", "1")[0] == 0
+    words = ("evaluate", tmp_path / "m", "--data", "world", "--ks", "5")
+    code, out, _ = run(*words, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    model = ssgn.SSGN.load(tmp_path / "m")
+    gallery = int(world.feats.photo_unseen.sum())
+    want = ssgn.evaluate_unseen(model, world.feats, (5, gallery))
+    keys = ["mAP@all", "P@5", "mAP@5", "mAP@5/min", "mAP@5/k", f"mAP@{gallery}/min"]
+    assert code == 0 and [r["metric"] for r in rows] == keys
+    assert [float(r["value"]) for r in rows] == [pytest.approx(want[k], abs=1e-4) for k in keys]
+    assert "SAKE" in rows[-1]["what others call it"]
+    split = ssgn.Split(world.feats.classes[:4], (), name="other")
+    monkey = SimpleNamespace(classes=world.feats.classes, split=split, fingerprint="world-1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssgn, "load_dataset", lambda *_, **__: monkey)
+        code, _, err = run(*words)
+    assert code == 1 and "trained on classes that split other calls unseen" in err
+
+
+def test_arrays_are_evaluated(run, tmp_path):
+    rng = np.random.default_rng(0)
+    q, g, names = rng.normal(size=(9, 4)), rng.normal(size=(12, 4)), np.array(["ant", "bee", "cow"])
+    np.save(tmp_path / "q.npy", q)
+    np.save(tmp_path / "g.npy", g)
+    np.save(tmp_path / "gl.npy", names[np.arange(12) % 3])
+    (tmp_path / "ql.txt").write_text("".join(f"{names[i % 3]}\n" for i in range(9)))
+    files = [tmp_path / name for name in ("q.npy", "g.npy", "ql.txt", "gl.npy")]
+    code, out, _ = run("evaluate", "--arrays", *files, "--ks", "5")
+    want = ssgn.evaluate(q, g, np.arange(9) % 3, np.arange(12) % 3, (5,))
+    assert code == 0 and f"| mAP@all | {want['mAP@all']:.4f} |" in out
+    np.save(tmp_path / "gl.npy", np.arange(12) % 3)
+    (tmp_path / "ql.txt").write_text("".join(f"{i % 3}\n" for i in range(9)))
+    assert run("evaluate", "--arrays", *files, "--ks", "5")[1] == out
+    code, _, err = run("evaluate")
+    assert code == 1 and "give either a model's folder or --arrays" in err
+    code, _, err = run("evaluate", "--arrays", files[2], *files[1:])
+    assert code == 1 and "ql.txt cannot be read as a .npy file" in err

@@ -23,7 +23,7 @@ from PIL import Image
 import ssgn
 from ssgn.data import DataError, Split, check_dataset, data_root, folders
 from ssgn.data.check import _random_map
-from ssgn.data.dataset import SPLITS
+from ssgn.data.dataset import SPLITS, listed_classes
 from ssgn.data.folders import LAYOUTS, TABLES, plain, spellings
 from ssgn.data.quickdraw import SKETCHES
 from ssgn.machine import digest, printable
@@ -510,7 +510,7 @@ def test_some_classes_can_be_checked(tuberlin, own):
     report = check_dataset("tuberlin", tuberlin, classes=PICKED, progress=False)
     assert report.problems == []
     assert {"9 of 250 classes chosen", "9 sketch images", "9 photo images"} <= set(report.found)
-    with pytest.raises(ValueError, match="cannot check some classes of 'folder'"):
+    with pytest.raises(ValueError, match="'folder' has no published classes; leave out classes"):
         check_dataset("folder", own, classes=PICKED)
 
 
@@ -549,13 +549,13 @@ def test_every_command_hands_the_classes_on(tmp_path, command, monkeypatch, word
 def test_classes_are_listed_in_a_file(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\ufeffant\n\n# all of\n  bear (animal)  # the animal\r\nt-shirt", "utf-8")
-    assert folders.listed_classes(path) == ["ant", "bear (animal)", "t-shirt"]
+    assert listed_classes(path) == ["ant", "bear (animal)", "t-shirt"]
     path.write_text("# none\n")
     with pytest.raises(ValueError, match="classes.txt names no class"):
-        folders.listed_classes(path)
+        listed_classes(path)
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ValueError, match="classes.txt is not a text file in UTF-8"):
-        folders.listed_classes(path)
+        listed_classes(path)
 
 
 @pytest.mark.parametrize("suffix", [".JFIF", ".JPG", ".jfif", ".jpe", ".jpeg"])
@@ -992,3 +992,33 @@ def test_doodle_photo_reads_the_real_photos(tmp_path):
     report = check_dataset("doodle-photo", tmp_path, progress=False)
     (problem,) = report.problems
     assert "found 11,046 photo images, but 42,500 are published" in problem
+
+
+# Splits from files ------------------------------------------------------------------------
+
+
+def test_a_split_is_read_from_a_file(tmp_path):
+    classes = [f"c{i}" for i in range(30)]
+    path = tmp_path / "mine.txt"
+    path.write_text("# mine\nc3\nc4\n")
+    made = Split.of(path, classes)
+    assert made.name == "mine" and made.unseen == ("c3", "c4") and len(made.validation) == 3
+    assert not {*made.validation} & {*made.unseen} and made == Split.of(str(path), classes)
+    path = tmp_path / "both.json"
+    path.write_text('{"unseen": ["c1", "c2"], "validation": ["c5"]}')
+    assert Split.of(path, classes) == Split(("c1", "c2"), ("c5",), name="both")
+    path.write_text('{"unseen": ["c1"]}')
+    assert Split.of(path, classes).validation == ()
+    for text, message in (('{"test": []}', 'has no "unseen"'), ("[", "is damaged")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Split.of(path, classes)
+    with pytest.raises(OSError, match=r"none\.txt"):
+        Split.of("none.txt", classes)
+    with pytest.raises(ValueError, match="unknown split 'mine'; give a seed, a .txt or .json file"):
+        Split.of("mine", classes)
+
+
+def test_a_dataset_is_checked_under_further_spellings(tmp_path):
+    with pytest.raises(ValueError, match="'folder' has no published classes; leave out aliases"):
+        check_dataset("folder", tmp_path, aliases={"a": "b"}, progress=False)

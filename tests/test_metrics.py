@@ -445,3 +445,39 @@ def test_similarities_that_do_not_fit_are_named(random):
     with pytest.raises(ssgn.FeatureError, match="similarities: 1 of"):
         s[2, 1] = torch.nan
         ssgn.evaluate_similarity(s, q_labels, g_labels)
+
+
+# Blocks of similarities -------------------------------------------------------------------
+
+
+def test_blocks_of_similarities_give_the_numbers_of_the_whole_matrix():
+    s = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % 7, torch.arange(40) % 7
+    want = ssgn.evaluate_similarity(s, *labels, (5, 20))
+    for size in (1, 7, 50):
+        assert ssgn.evaluate_similarity(iter(s.split(size)), *labels, (5, 20)) == want
+    each = ssgn.evaluate_similarity((x.numpy() for x in s.split(9)), *labels, (5,), per_query=True)
+    whole = ssgn.evaluate_similarity(s, *labels, (5,), per_query=True)
+    assert all(torch.equal(each[key], whole[key]) for key in whole)
+
+
+def test_blocks_that_do_not_fit_the_labels_are_named():
+    s, labels = torch.eye(6), (torch.arange(6) % 2, torch.arange(6) % 2)
+    for blocks, message in (
+        ([s, s], "more rows of similarities than 6 labels"),
+        ([s[:4]], "4 rows of similarities for 6 labels"),
+        ([s[:, :5]], r"must be \[n, 6\].* got \(6, 5\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ssgn.evaluate_similarity(iter(blocks), *labels, (1,))
+    with pytest.raises(ssgn.FeatureError, match="NaN"):
+        ssgn.evaluate_similarity(iter([s / 0]), *labels, (1,))
+
+
+def test_every_metric_has_the_literatures_name():
+    s, labels = torch.rand(9, 9), torch.arange(9) % 3
+    rows = metrics.named(ssgn.evaluate_similarity(s, labels, labels, (2, 9)), [2])
+    assert [row[0] for row in rows[1:]] == [
+        "mAP@all", "P@2", "mAP@2", "mAP@2/min", "mAP@2/k", "mAP@9/min",
+    ]  # fmt: skip
+    assert rows[4][2] == "mAP@2 of SAKE, ACNet and ZSE-SBIR" and "mAP@all of SAKE" in rows[6][2]

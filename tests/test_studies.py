@@ -363,15 +363,14 @@ class Whole(Spy):
 
 
 def test_what_a_method_is_made_of_is_told_apart(run, calls, world):
-    """The types of nested dataclasses, options of the study, and presets of the features."""
+    """The types of nested dataclasses, and presets of the features."""
     run({"a": Whole(part=Part())}), run({"a": Whole(part=OtherPart())})
     assert len(calls()) == 2 and run({"a": Whole(part=Part())}) and len(calls()) == 2
-    run({"a": Whole()}, steps=3), run({"a": Whole()}, steps=4), run({"a": Whole()}, device="cpu")
-    assert len(calls()) == 4
+    assert run({"a": Whole()}, device=None) and len(calls()) == 2
     run(
         {"a": Whole()}, feats=replace(world.feats, presets={"single": ("low",), "fusion": ("mid",)})
     )
-    assert len(calls()) == 5
+    assert len(calls()) == 3
 
 
 @pytest.mark.parametrize("kind", ["attribute", "local class", "changed since"])
@@ -631,3 +630,48 @@ def test_select_takes_the_last_epoch_and_not_the_best(world, config, monkeypatch
     variants = {"one": config(decoder="single-stage")}
     runs = select(world.feats, world.sem, variants, n=2, progress=False)
     assert [r["mAP@all"] for r in runs] == [0.2, 0.2]
+
+
+# Methods of one's own ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A method as a user writes it: nothing of ours in it."""
+
+    columns: int = 4
+    broken: bool = False
+
+    def fit(self, feats, sem, seed, device):
+        CALLS.append((seed, device, len(feats.classes), len(sem)))
+        first = self.columns
+
+        class Model:
+            def synthesize(self, sketch):
+                return sketch[:, :first]
+
+            def embed(self, photo):
+                return photo[:, :first].numpy()
+
+        return None if self.broken else Model()
+
+
+def test_a_method_of_ones_own_needs_nothing_but_fit(world):
+    CALLS.clear()
+    given = (world.feats, world.sem, {"mine": Plain()}, (3,))
+    rows = ssgn.study(*given, progress=False, device="cpu")
+    assert [(3, torch.device("cpu"), 24, 24)] == CALLS
+    (row,), unseen = rows, world.feats.part("unseen")
+    labels = unseen.sketch_labels, unseen.photo_labels
+    want = ssgn.evaluate(unseen.sketch[:, :4], unseen.photo[:, :4], *labels, (5,))
+    assert row["mAP@all"] == round(want["mAP@all"], 5) and row["best_epoch"] == 0
+    held = world.feats.part("validation")
+    labels = held.sketch_labels, held.photo_labels
+    want = ssgn.evaluate(held.sketch[:, :4], held.photo[:, :4], *labels, ())
+    assert row["validation"] == round(want["mAP@all"], 5) and row["seconds"] >= 0
+    again = ssgn.study(
+        world.feats, world.sem, {"mine": Plain()}, (3,), progress=False, device="cpu"
+    )
+    assert again == rows and len(CALLS) == 1  # it is kept
+    with pytest.raises(ValueError, match="Plain.fit returned None; it must return an object with"):
+        ssgn.study(world.feats, world.sem, {"mine": Plain(broken=True)}, (0,), progress=False)

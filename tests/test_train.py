@@ -566,3 +566,40 @@ def test_a_training_that_fails_leaves_nothing_in_the_cache(cached, cache):
     with pytest.raises(ssgn.DivergedError):
         run(kl=math.inf)
     assert left_in(cache) == []
+
+
+# Models of one's own ----------------------------------------------------------------------
+
+
+class Centered(ssgn.SSGN):
+    """A loss and a decoder of one's own."""
+
+    def decode(self, z, x, s):
+        f, c = super().decode(z, x, s)
+        return f - f.mean(1, keepdim=True), c
+
+    def objective(self, x, v, s, *rest):
+        terms = super().objective(x, v, s, *rest)
+        return {**terms, "spread": self.decode(rest[-1], x, self.condition(x))[0].square().mean()}
+
+
+def test_a_model_of_ones_own_is_trained_saved_and_loaded(fit, world, tmp_path):
+    plain, _ = fit(epochs=1)
+    options = dict(seed=0, device="cpu", progress=False)
+    made = ssgn.fit(world.feats, world.sem, plain.config, model=Centered, **options)
+    model, history = made
+    assert type(model) is Centered and history.epochs[0]["spread"] > 0
+    weighted = sum(
+        getattr(model.config, name, 1.0) * x
+        for name, x in history.epochs[0].items()
+        if name not in ("total", "validation", "seconds")
+    )
+    assert history.epochs[0]["total"] == pytest.approx(weighted, rel=1e-5)
+    q = ssgn.synthesize(model, world.feats.sketch[:5])
+    assert (
+        q.mean(1).abs().max()
+        < 1e-5
+        < ssgn.synthesize(plain, world.feats.sketch[:5]).mean(1).abs().max()
+    )
+    model.save(tmp_path / "mine")
+    assert torch.equal(ssgn.synthesize(Centered.load(tmp_path / "mine"), world.feats.sketch[:5]), q)

@@ -63,18 +63,21 @@ class Method:
         """Whether the result depends on the seed; a closed form needs one run per split only."""
         return METHODS[self.name] not in CLOSED_FORMS
 
-    def fit(self, feats: Features, sem: ArrayLike, **options) -> tuple[Baseline, History]:
+    def fit(
+        self, feats: Features, sem: ArrayLike, seed: int = 0, device=None
+    ) -> tuple[Baseline, History]:
         """Fit the baseline.
 
         Args:
             feats: features of C classes.
             sem: ``[C, S]`` word vectors.
-            options: ``seed``, ``device`` and ``progress``.
+            seed, device: see :func:`~ssgn.train.fit`.
 
         Raises:
             ValueError, FeatureError, DivergedError: see the method's function.
         """
-        return METHODS[self.name](feats, sem, self.taps, **self.options, **options)
+        more = {"seed": seed, "device": device, "progress": False}
+        return METHODS[self.name](feats, sem, self.taps, **self.options, **more)
 
 
 # A CVAE that one CPU core trains in a minute [O]. So small a network needs larger steps. On a fold

@@ -15,7 +15,7 @@ from ..machine import reason
 from . import folders
 from .dataset import NEEDS, Split, not_read
 from .doodle_photo import survey_photos
-from .folders import HALVES, Classes, Survey, some
+from .folders import HALVES, Aliases, Classes, Survey, some
 
 CHECKED: dict[str, Callable[..., Survey]] = {
     "doodle-photo": survey_photos,
@@ -46,6 +46,7 @@ def check_dataset(
     root: Path | str | None = None,
     *,
     classes: Classes = None,
+    aliases: Aliases = None,
     progress: bool = True,
 ) -> Report:
     """Look for everything that belongs to a dataset, and read every image once.
@@ -53,7 +54,8 @@ def check_dataset(
     Args:
         name: a dataset that is read from folders.
         root: the dataset's folder, see :func:`~ssgn.data.data_root`.
-        classes: check only these, see :func:`~ssgn.data.sketchy`; published datasets only.
+        classes, aliases: check only these classes, under further spellings, see
+            :func:`~ssgn.data.sketchy`; published datasets only.
         progress: show a progress bar.
 
     Raises:
@@ -62,9 +64,11 @@ def check_dataset(
     """
     if name not in CHECKED:
         raise ValueError(f"cannot check {name!r}; available: {', '.join(CHECKED)}")
-    if classes is not None and name in ("doodle-photo", "folder"):
-        raise ValueError(f"cannot check some classes of {name!r}; leave out classes")
-    survey = CHECKED[name](root) if classes is None else CHECKED[name](root, classes=classes)
+    given = {"classes": classes, "aliases": aliases}
+    given = {option: value for option, value in given.items() if value is not None}
+    if given and name in ("doodle-photo", "folder"):
+        raise ValueError(f"{name!r} has no published classes; leave out {' and '.join(given)}")
+    survey = CHECKED[name](root, **given)
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
         survey.problems,

@@ -279,6 +279,23 @@ def cropped(ink: np.ndarray) -> np.ndarray:
     return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
+def listed_classes(file: Path | str) -> list[str]:
+    """Read class names from a text file: one per line, without blank lines and ``#`` comments.
+
+    Raises:
+        ValueError: the file cannot be read as text, or names no class.
+        OSError: there is no such file.
+    """
+    try:
+        lines = Path(file).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text file in UTF-8: {error}") from error
+    names = [name for line in lines if (name := line.split("#")[0].strip())]
+    if not names:
+        raise ValueError(f"{file} names no class; it needs one class name per line")
+    return names
+
+
 @dataclass(frozen=True)
 class Split:
     """Which classes are unseen, and which seen classes are held out for model selection.
@@ -386,11 +403,14 @@ class Split:
             raise ValueError(f"{path} is damaged: {error}. Install ssgn again") from error
 
     @classmethod
-    def of(cls, split: "Split | str | int", classes: Sequence[str]) -> "Split":
-        """Turn a split, a seed, or the name of a stored, drawn or dealt split into a split.
+    def of(cls, split: "Split | str | int | Path", classes: Sequence[str]) -> "Split":
+        """Turn a split, a seed, a file, or the name of a stored or drawn split into a split.
 
         Names of drawn and dealt ones are those that :meth:`drawn` and :meth:`partition` give them,
         such as ``"seed-1000 part 2 of 5"``, so that a recorded run can be repeated.
+
+        A file is ``.json``, ``{"unseen": [...], "validation": [...]}``; or ``.txt``, the unseen
+        classes, one per line: a tenth of the others, drawn with seed 0, is then pseudo-unseen.
 
         If the classes are a part of a published dataset's, its stored splits are cut to them, and
         the name says so: ``"tuberlin-220-30, 116 of 250 classes"`` [O].
@@ -399,9 +419,13 @@ class Split:
             classes: C class names, for a seed to draw from, or to cut a stored split to.
 
         Raises:
-            ValueError: a name that no stored split has, a split that keeps fewer than 2 unseen or 2
-                pseudo-unseen classes when it is cut, or none of the three.
+            ValueError: a name that no stored split has, a file that is no such file, a split that
+                keeps fewer than 2 unseen or 2 pseudo-unseen classes when it is cut, or none of
+                these.
+            OSError: there is no such file.
         """
+        if Path(split if isinstance(split, (str, Path)) else "").suffix in (".json", ".txt"):
+            return cls._from_file(Path(split), classes)
         if isinstance(split, str) and (made := re.fullmatch(MADE, split)):
             seed, part, parts = made.groups()
             if part is None:
@@ -419,6 +443,17 @@ class Split:
                 f"split is {split!r}: give a Split, the name of a stored one or a seed"
             )
         return split
+
+    @classmethod
+    def _from_file(cls, path: Path, classes: Sequence[str]) -> "Split":
+        if path.suffix == ".json":
+            content = read_json(path)
+            if "unseen" not in content:
+                raise ValueError(f'{path} has no "unseen"; give {{"unseen": [...]}}')
+            return cls(content["unseen"], content.get("validation", ()), name=path.stem)
+        unseen = listed_classes(path)
+        rest = [name for name in classes if name not in set(unseen)]
+        return cls(unseen, cls.drawn(rest, 0, unseen=0).validation, name=path.stem)
 
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The two boolean masks ``[C]``, unseen and validation, over C class names.
@@ -466,7 +501,10 @@ def _stored(name: str) -> tuple[Path, dict]:
     """The file of a stored split, and its content."""
     known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
     if name not in known:
-        raise ValueError(f"unknown split {name!r}; the package has: {', '.join(known)}")
+        raise ValueError(
+            f"unknown split {name!r}; give a seed, a .txt or .json file, or one that the package "
+            f"has: {', '.join(known)}"
+        )
     return known[name], read_json(known[name])
 
 

@@ -287,23 +287,6 @@ def data_root(name: str, root: Root = None) -> Path:
     return (Path(chosen).expanduser() if chosen else cache_dir() / "raw") / name
 
 
-def listed_classes(file: Path | str) -> list[str]:
-    """Read class names from a text file: one per line, without blank lines and ``#`` comments.
-
-    Raises:
-        ValueError: the file cannot be read as text, or names no class.
-        OSError: there is no such file.
-    """
-    try:
-        lines = Path(file).read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a text file in UTF-8: {error}") from error
-    names = [name for line in lines if (name := line.split("#")[0].strip())]
-    if not names:
-        raise ValueError(f"{file} names no class; it needs one class name per line")
-    return names
-
-
 def how_to_get(survey: Survey) -> str:
     """What to download and where to put it."""
     layout = survey.layout
