@@ -556,7 +556,9 @@ def table(
         columns = {name: [r for r in runs if key in r] for name, runs in columns.items()}
     columns = {name: runs for name, runs in columns.items() if runs}
     made = tables.of_claims if claims else tables.of_levels
-    typer.echo(made(columns, form=form, setting=key.removeprefix("per_class")), nl=False)
+    options = {"setting": key.removeprefix("per_class")}
+    options["caption"] = tables.VERDICTS if claims else tables.LEVELS
+    typer.echo(made(columns, form=form, **options), nl=False)
 
 
 Model = Annotated[

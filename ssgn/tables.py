@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .claims import CLAIMS, Claim, verdicts
 from .intervals import level, ratio, shared
+from .machine import needs
 
 # What pages call the data of the book's verdict, by dataset and number of photos.
 DATA = {
@@ -58,7 +59,25 @@ def columns(
     return found
 
 
-def of_levels(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", **options) -> str:
+# What a reader of a table must know.
+LEVELS = (
+    "mAP@all on unseen classes: the mean over classes of average precision, over the whole ranking "
+    "and divided by the number of relevant images; with its 95% interval over splits, classes and "
+    "seeds. In bold, the best and what cannot be told from it."
+)
+VERDICTS = (
+    "Ratios of mAP@all on unseen classes, with 95% intervals over splits, classes and seeds. A "
+    "claim holds if its whole interval is above the threshold (1, or 1.2 for 'by 20%'), does not "
+    "hold if the whole interval is below, and is open otherwise."
+)
+
+
+def of_levels(
+    ledgers: Mapping[str, Iterable[Mapping]],
+    form: str = "markdown",
+    caption: str = "",
+    **options,
+) -> str:
     """Make a table of levels: a row per variant, a column per ledger, each with its 95% interval.
 
     In bold: the best of a column, and every other one whose ratio to it may be 1, on the runs that
@@ -67,35 +86,67 @@ def of_levels(ledgers: Mapping[str, Iterable[Mapping]], form: str = "markdown", 
     Args:
         ledgers: by heading, the runs of a study.
         form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        caption: see :func:`written`.
         options: see :func:`~ssgn.intervals.bootstrap`.
 
     Raises:
         ValueError: an unknown form, or variants of a ledger that cannot be compared.
     """
-    columns = {name: _column(list(runs), options) for name, runs in ledgers.items()}
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    found = _levels(ledgers, options)
     if form == "csv":
-        lines = [("variant", "ledger", "mAP@all", "low", "high", "best")]
-        for name in names:
-            for heading, column in columns.items():
-                if name in column:
-                    *numbers, best = column[name]
-                    lines.append((name, heading, *(f"{x:.4f}" for x in numbers), int(best)))
-        return written(lines, form)
+        lines = [
+            (name, heading, *(f"{x:.4f}" for x in numbers), int(best))
+            for (name, heading), (*numbers, best) in found.items()
+        ]
+        return written([("variant", "ledger", "mAP@all", "low", "high", "best"), *lines], form)
     bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
-    lines = [["variant", *columns]]
-    for name in names:
-        cells = [column.get(name) for column in columns.values()]
+    lines = [["variant", *ledgers]]
+    for name in dict.fromkeys(name for name, _ in found):
+        cells = [found.get((name, heading)) for heading in ledgers]
         lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
-    return written(lines, form)
+    return written(lines, form, caption)
 
 
-def written(lines: Sequence[Sequence], form: str) -> str:
+def frame(ledgers: Mapping[str, Iterable[Mapping]], **options):
+    """Return the levels as a pandas DataFrame, one row per variant and ledger.
+
+    Args:
+        ledgers, options: see :func:`of_levels`.
+
+    Raises:
+        ImportError: pandas is not installed.
+        ValueError: variants of a ledger that cannot be compared.
+    """
+    with needs("plots", "a table as a DataFrame"):
+        import pandas
+    names = ("mAP@all", "low", "high", "best")
+    found = _levels(ledgers, options)
+    return pandas.DataFrame(
+        {"variant": variant, "ledger": heading, **dict(zip(names, level, strict=True))}
+        for (variant, heading), level in found.items()
+    )
+
+
+def _levels(ledgers: Mapping, options: Mapping) -> dict[tuple[str, str], tuple]:
+    """Return, by variant and ledger, a level, its interval and whether it may be the best."""
+    columns = {heading: _column(list(runs), options) for heading, runs in ledgers.items()}
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return {
+        (name, heading): column[name]
+        for name in names
+        for heading, column in columns.items()
+        if name in column
+    }
+
+
+def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
     """Write a table as text.
 
     Args:
         lines: rows of equally many cells; the first is the head.
-        form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        form: ``"markdown"``, ``"latex"`` (a ``tabular``; with a caption, a ``table``) or
+            ``"csv"``.
+        caption: what stands below it; CSV has none.
 
     Raises:
         ValueError: an unknown form.
@@ -108,9 +159,21 @@ def written(lines: Sequence[Sequence], form: str) -> str:
         return out.getvalue()
     start, between, end = ("", " & ", r" \\") if form == "latex" else ("| ", " | ", " |")
     escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
-    out = [start + between.join(escape.sub(r"\\\1", c) for c in line) + end for line in lines]
+    head, *rows = (start + between.join(escape.sub(r"\\\1", c) for c in x) + end for x in lines)
     if form == "markdown":
-        out.insert(1, "|" + " --- |" * len(lines[0]))
+        out = [
+            head,
+            "|" + " --- |" * len(lines[0]),
+            *rows,
+            *(["", f"*{caption}*"] if caption else []),
+        ]
+        return "\n".join(out) + "\n"
+    columns = "l" * len(lines[0])
+    out = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
+    out.append(r"\end{tabular}")
+    if caption:
+        caption = escape.sub(r"\\\1", caption)
+        out = [r"\begin{table}", *out, rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(out) + "\n"
 
 
@@ -137,6 +200,7 @@ def of_claims(
     ledgers: Mapping[str, Iterable[Mapping]],
     claims: Iterable[Claim] | None = None,
     form: str = "markdown",
+    caption: str = "",
     **options,
 ) -> str:
     """Make a table of verdicts: a row per claim, a column per ledger.
@@ -147,6 +211,7 @@ def of_claims(
         ledgers: by heading, the runs of a study.
         claims: by default all :data:`~ssgn.claims.CLAIMS`.
         form: ``"markdown"``, ``"latex"`` or ``"csv"``.
+        caption: see :func:`written`.
         options: see :func:`~ssgn.claims.judged`.
 
     Raises:
@@ -166,4 +231,4 @@ def of_claims(
         return written(lines, form)
     lines = [["claim", *ledgers]]
     lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in claims]
-    return written(lines, form)
+    return written(lines, form, caption)

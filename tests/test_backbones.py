@@ -221,3 +221,59 @@ def test_vgg16_features_with_its_authors_weights_tell_classes_apart(images):
     net = load_backbone("vgg16-features", size=64, weights=TRUNK)
     x = run(net, images)
     assert x.isfinite().all() and (x[:, -512:] >= 0).all() and x[:, :64].mean() > 1
+
+
+# Backbones of one's own -------------------------------------------------------------------
+
+SMALL = "test_convnext"  # of timm, for tests: a network of four stages with few channels
+
+
+def own_backbone(seed=0):
+    torch.manual_seed(seed)
+    return load_backbone(SMALL, size=64, pretrained=False)
+
+
+def test_features_let_gradients_pass_to_the_last_stage():
+    net = own_backbone()
+    x = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    rows = net.features(x)
+    assert rows.shape == (3, net.width) and torch.allclose(rows, net.features(x / 255))
+    rows[:, net.columns["embedding"]].square().sum().backward()
+    named = dict(net.network.named_parameters())
+    touched = [name for name, p in named.items() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any(name.startswith("stages.3") for name in touched)
+
+
+def test_features_are_those_that_are_extracted(images):
+    net = own_backbone()
+    pixels = [torch.tensor(images.load(i, 64)).permute(2, 0, 1) for i in range(len(images))]
+    with torch.no_grad():
+        assert torch.allclose(net.features(torch.stack(pixels)), run(net, images), atol=1e-5)
+
+
+def test_a_backbone_of_ones_own_is_extracted_and_cached_by_its_tensors(tiny_dataset, cache):
+    first, again, other = (
+        ssgn.extract(tiny_dataset, own_backbone(seed), device="cpu", progress=False)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.sketch, again.sketch) and not torch.equal(first.sketch, other.sketch)
+    assert first.provenance["weights"] == again.provenance["weights"]
+    assert first.provenance["weights"].startswith("tensors sha256:")
+    assert len(list((cache / "features").glob("tiny-*[0-9a-f]"))) == 2
+    with pytest.raises(ValueError, match="size and weights are for a backbone's name"):
+        ssgn.extract(tiny_dataset, own_backbone(), size=32)
+
+
+def test_a_timm_model_is_loaded_from_a_folder(tmp_path, images):
+    model = timm.create_model(SMALL)
+    timm.models.save_for_hf(model, tmp_path / "mine", safe_serialization=True)
+    name = f"local-dir:{tmp_path / 'mine'}"
+    net = load_backbone(name, size=64)
+    assert net.name == name and net.weights.startswith("tensors sha256:")
+    theirs = model.eval().forward_intermediates(normalized(images, net), intermediates_only=True)
+    with torch.no_grad():
+        assert torch.allclose(
+            run(net, images)[:, net.columns["stage1"]], theirs[0].mean((2, 3)), atol=1e-5
+        )
+    with pytest.raises(DataError, match="local-dir.* could not be fetched or read"):
+        load_backbone(f"local-dir:{tmp_path / 'none'}")

@@ -263,7 +263,7 @@ def test_a_table_of_claims_and_one_of_a_setting(run, recorded):
     assert code == 0 and f"{row}  |  |" in shown.splitlines()
     words = ("table", *recorded, "--setting")
     code, shown, _ = run(*words, "without leaked classes")
-    assert code == 0 and shown.splitlines()[2:] == [f"| {CHOSEN} | **0.100** [0.100, 0.100] |"]
+    assert code == 0 and shown.splitlines()[2:3] == [f"| {CHOSEN} | **0.100** [0.100, 0.100] |"]
     code, _, err = run(*words, "in the rain")
     assert code == 1 and "recorded: without leaked classes" in err
 

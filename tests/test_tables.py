@@ -2,13 +2,15 @@
 
 import csv
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from test_claims import BETTER, N, made
 from test_intervals import made_up
 
-from ssgn import studies
+from ssgn import studies, tables
 from ssgn.claims import Claim, judged
 from ssgn.tables import columns, of_claims, of_levels
 
@@ -29,8 +31,8 @@ def test_a_table_shows_levels_and_what_may_be_the_best():
     assert ["**" in row[1] for row in rows] == [False, True, False, False]
     assert rows[0][2] == " |" and "**" in rows[1][2] + rows[3][2]
     latex = of_levels({"first": runs, "second_one": one}, "latex", n=200).splitlines()
-    assert latex[0] == r"variant & first & second\_one \\"
-    assert r"\textbf{" in latex[2] and latex[4].startswith(r"a \& b & ")
+    assert latex[:3] == [r"\begin{tabular}{lll}", r"\hline", r"variant & first & second\_one \\"]
+    assert r"\textbf{" in latex[5] and latex[7].startswith(r"a \& b & ")
     rows = list(csv.DictReader(io.StringIO(of_levels({"first": runs}, "csv", n=200))))
     assert [r["best"] for r in rows] == ["0", "1", "0"]
     assert float(rows[1]["low"]) < float(rows[1]["mAP@all"]) < float(rows[1]["high"])
@@ -50,7 +52,8 @@ def test_a_table_has_a_row_per_claim_and_an_empty_cell_where_a_variant_is_missin
         "| claim | Sketchy | one_variant |", "| --- | --- | --- |",
         f"| a over b | {cell} |  |", "| b \\| c & d |  |  |",
     ]  # fmt: skip
-    assert of_claims({"Sketchy": both, "one_variant": one}, claims, "latex", n=N).splitlines() == [
+    latex = of_claims({"Sketchy": both, "one_variant": one}, claims, "latex", n=N).splitlines()
+    assert [line for line in latex if line.endswith(r"\\")] == [
         r"claim & Sketchy & one\_variant \\", rf"a over b & {cell} &  \\", r"b | c \& d &  &  \\",
     ]  # fmt: skip
     (row,) = csv.DictReader(io.StringIO(of_claims({"Sketchy": both}, claims, "csv", n=N)))
@@ -87,3 +90,29 @@ def test_columns_concatenate_the_ledgers_of_one_dataset_and_backbone():
     assert [run["variant"] for run in drawn[one]] == ["verdict", "baselines"]
     (published,) = columns(ledgers, drawn=False).items()
     assert published == (f"{one}, sketchy-104-21", ledgers[0]["runs"][1:])
+
+
+def test_a_frame_has_the_numbers_of_the_table():
+    runs = made_up(np.random.default_rng(0), ("a", "b"))
+    found = tables.frame({"x": runs, "y": [r for r in runs if r["variant"] == "a"]}, n=50)
+    rows = list(csv.DictReader(io.StringIO(of_levels({"x": runs}, "csv", n=50))))
+    assert list(found.columns) == ["variant", "ledger", "mAP@all", "low", "high", "best"]
+    assert [*found.variant] == ["a", "a", "b"] and [*found.ledger] == ["x", "y", "x"]
+    assert [f"{x:.4f}" for x in found[found.ledger == "x"]["mAP@all"]] == [
+        row["mAP@all"] for row in rows
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex, of the package texlive")
+def test_tables_compile_in_latex(tmp_path):
+    both = made("a_b & 50% #1 $x$", 3300) + made("b", 3000)
+    claim = Claim("a_b & 50% over b", "a_b & 50% #1 $x$", "b", 1.2)
+    shown = of_levels({"real_data": both}, "latex", tables.LEVELS, n=50)
+    shown += of_claims({"real_data": both}, [claim], "latex", tables.VERDICTS, n=50)
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\n\\begin{document}\n" + shown + "\\end{document}\n"
+    )
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 1000
