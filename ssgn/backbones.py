@@ -71,8 +71,7 @@ class Backbone:
     def features(self, images: Tensor) -> Tensor:
         """Compute concatenated features of images; gradients pass through to the network.
 
-        A network in training mode (``backbone.network.train()``) is trained by it. The chapter
-        *Multi-layer features* fine-tunes one.
+        The page *Bring your own* fine-tunes a network with it.
 
         Args:
             images: ``[B, 3, size, size]``, uint8, or floats in 0..1; not normalized.

@@ -253,12 +253,18 @@ def prepare(
 
 
 @data.command()
-def check(name: Name, root: Root = None, classes: Classes = None, aliases: Aliases = None):
+def check(
+    name: Name,
+    root: Root = None,
+    first: First = None,
+    classes: Classes = None,
+    aliases: Aliases = None,
+):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
     options = {"classes": _classes(classes), "aliases": _aliases(aliases)}
-    report = check_dataset(name, root, **options)
+    report = check_dataset(name, root, extended=None if first is None else False, **options)
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())

@@ -510,7 +510,7 @@ def test_some_classes_can_be_checked(tuberlin, own):
     report = check_dataset("tuberlin", tuberlin, classes=PICKED, progress=False)
     assert report.problems == []
     assert {"9 of 250 classes chosen", "9 sketch images", "9 photo images"} <= set(report.found)
-    with pytest.raises(ValueError, match="'folder' has no published classes; leave out classes"):
+    with pytest.raises(ValueError, match="'folder' has no such choice; leave out classes"):
         check_dataset("folder", own, classes=PICKED)
 
 
@@ -1020,5 +1020,5 @@ def test_a_split_is_read_from_a_file(tmp_path):
 
 
 def test_a_dataset_is_checked_under_further_spellings(tmp_path):
-    with pytest.raises(ValueError, match="'folder' has no published classes; leave out aliases"):
+    with pytest.raises(ValueError, match="'folder' has no such choice; leave out aliases"):
         check_dataset("folder", tmp_path, aliases={"a": "b"}, progress=False)

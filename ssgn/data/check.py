@@ -47,6 +47,7 @@ def check_dataset(
     *,
     classes: Classes = None,
     aliases: Aliases = None,
+    extended: bool | None = None,
     progress: bool = True,
 ) -> Report:
     """Look for everything that belongs to a dataset, and read every image once.
@@ -56,6 +57,7 @@ def check_dataset(
         root: the dataset's folder, see :func:`~ssgn.data.data_root`.
         classes, aliases: check only these classes, under further spellings, see
             :func:`~ssgn.data.sketchy`; published datasets only.
+        extended: False checks Sketchy without its extension photos.
         progress: show a progress bar.
 
     Raises:
@@ -65,9 +67,10 @@ def check_dataset(
     if name not in CHECKED:
         raise ValueError(f"cannot check {name!r}; available: {', '.join(CHECKED)}")
     given = {"classes": classes, "aliases": aliases}
+    given |= {"extended": extended}
     given = {option: value for option, value in given.items() if value is not None}
-    if given and name in ("doodle-photo", "folder"):
-        raise ValueError(f"{name!r} has no published classes; leave out {' and '.join(given)}")
+    if given and name in ("doodle-photo", "folder") or extended is not None and name != "sketchy":
+        raise ValueError(f"{name!r} has no such choice; leave out {' and '.join(given)}")
     survey = CHECKED[name](root, **given)
     report = Report(
         [*survey.notes, f"{len(survey.classes)} classes"],
@@ -78,7 +81,7 @@ def check_dataset(
     for half in HALVES:
         n = len(getattr(survey, half))
         counted = f"{n:,} {half} images"
-        if half in survey.layout.counts and classes is None:
+        if half in survey.layout.counts and classes is None and extended is not False:
             low, high = survey.layout.counts[half]
             published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             report.found.append(f"{counted}; published: {published}")
