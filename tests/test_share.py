@@ -16,9 +16,7 @@ import share  # noqa: E402
 
 
 def app(url=""):
-    config = SimpleNamespace(
-        html_baseurl=url, html_static_path=["_static"], html_title="The book", project="Project"
-    )
+    config = SimpleNamespace(html_baseurl=url, html_static_path=["_static"], html_title="The book")
     return SimpleNamespace(config=config, srcdir=ROOT / "book")
 
 
@@ -67,6 +65,7 @@ def test_description_is_the_first_paragraph_of_prose(text, about):
 def test_long_descriptions_end_at_a_sentence_or_a_word():
     sentence = "A sentence of some forty characters or more."
     assert share.shortened(" ".join([sentence] * 9)) == " ".join([sentence] * 4)
+    assert share.shortened(f"By Wang et al. (2019), {'in words ' * 40}").endswith(" …")
     cut = share.shortened("word " * 99)
     assert cut.endswith("word …") and len(cut) <= share.LIMIT + 2
 

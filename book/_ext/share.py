@@ -54,19 +54,20 @@ def description(doctree: nodes.document | None) -> str:
 def shortened(text: str) -> str:
     if len(text) <= LIMIT:
         return text
-    sentences = re.match(rf"(.{{40,{LIMIT - 1}}}[.?!])(?= )", text)
+    sentences = re.match(rf"(.{{40,{LIMIT - 1}}}[.?!])(?= [A-Z])", text)
     return sentences[1] if sentences else text[:LIMIT].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
 def add_tags(app, pagename, templatename, context, doctree) -> None:
     base, picture = app.config.html_baseurl.rstrip("/"), f"_static/{Path(IMAGE).name}"
     width, height = Image.open(Path(app.srcdir) / IMAGE).size
-    title = html.unescape(re.sub("<.*?>", "", context.get("title") or app.config.project))
+    book = app.config.html_title
+    title = html.unescape(re.sub("<.*?>", "", context.get("title") or book))
     about = description(doctree)
     named = {"description": about, "twitter:card": "summary_large_image"}
     graph = {
         "og:type": "website",
-        "og:site_name": app.config.html_title or app.config.project,
+        "og:site_name": book,
         "og:title": title,
         "og:description": about,
         "og:image": f"{base}/{picture}" if base else context["pathto"](picture, 1),
