@@ -125,6 +125,27 @@ def test_page_has_a_language_and_a_title(page):
     assert soup(page).title.get_text(strip=True)
 
 
+@every_page
+def test_page_describes_itself_for_link_previews(page):
+    found = {
+        tag.get("name") or tag.get("property"): tag["content"].strip()
+        for tag in soup(page).select("meta[content]")
+    }
+    named = ("description", "og:title", "og:description", "og:image", "og:image:alt")
+    assert all(found.get(name) for name in named), found
+    assert (HTML / "_static" / found["og:image"].rpartition("/")[2]).is_file()
+
+
+def test_the_book_weighs_what_its_page_on_publishing_says():
+    (megabytes,) = re.findall(r"about (\d+) MB", (HTML / "publish.html").read_text())
+    size = sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file())
+    assert 0.7 < size / 1e6 / int(megabytes) < 1.3
+
+
+def test_github_pages_serves_folders_with_an_underscore():
+    assert (HTML / ".nojekyll").is_file()
+
+
 # In a browser.
 
 

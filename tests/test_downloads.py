@@ -92,7 +92,7 @@ def page(url="", colab=""):
     }
     app = SimpleNamespace(
         env=SimpleNamespace(doc2path=lambda name: f"{name}.ipynb"),
-        config=SimpleNamespace(book_url=url, colab_path=colab),
+        config=SimpleNamespace(html_baseurl=url, colab_path=colab),
     )
     downloads.add_buttons(app, "chapters/01_small", "page.html", context, None)
     return context["header_buttons"]

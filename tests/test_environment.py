@@ -28,8 +28,8 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYTHONS = [Version(f"3.{minor}") for minor in range(30)]
 
-# A browser to look at pages with, and a formatter: no result can depend on these.
-UNPINNED = {"pages", "lint"}
+# An editor, a browser to look at pages with, and a formatter: no result can depend on these.
+UNPINNED = {"lab", "pages", "lint"}
 
 
 def asked_for(*extras: str) -> dict[str, SpecifierSet]:

@@ -441,6 +441,7 @@ def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkey
         ["hide-input", "injected-parameters"],
     ]
     assert [c.id for c in nb.cells] == [f"cell-{i}" for i in range(len(nb.cells))]
+    assert not [c for c in nb.cells if "papermill" in c.metadata]
     assert str(book.root) not in json.dumps(nb.metadata)
     assert book.stale() is None
     assert sorted(p.name for p in book.one.parent.glob("*.ipynb")) == ["01_one.ipynb"]

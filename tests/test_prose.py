@@ -19,7 +19,8 @@ sys.path.insert(0, str(BOOK / "_ext"))
 import reading  # noqa: E402
 
 CHAPTERS = sorted((BOOK / "chapters").glob("[0-9][0-9]_*.py"))
-PAGES = [*CHAPTERS, *sorted(BOOK.glob("*.md")), ROOT / "README.md"]
+EXAMPLES = sorted((BOOK / "chapters" / "examples").glob("*.py"))
+PAGES = [*CHAPTERS, *EXAMPLES, *sorted(BOOK.glob("*.md")), ROOT / "README.md"]
 WORDS = Path(__file__).with_name("words.txt")
 MOST_MINUTES = 15
 

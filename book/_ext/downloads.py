@@ -5,12 +5,12 @@ the built pages lies, for every chapter, ``_downloads/NN_name.zip``: the execute
 library, the recorded results and the profiles, laid out as in the repository. Its first cell
 installs the library where it is missing. The page's download button leads there.
 
-A launch button needs a place that a service can read notebooks from. Only who publishes the book
-knows it, so there is one only where ``_config.yml`` sets both of these:
+A launch button needs an address that a service can read notebooks from. Only the publisher knows
+it, so there is a button only if both of these are set:
 
-``book_url``
-    where the built book can be read, for example ``https://owner.github.io/name``;
-``colab_path``
+``html_baseurl``
+    where the built book can be read, see ``share.py``;
+``colab_path`` in ``_config.yml``
     where Google Colab finds the built book's files, for example ``owner/name/blob/gh-pages``.
 """
 
@@ -98,7 +98,7 @@ def add_buttons(app, pagename, templatename, context, doctree) -> None:
         if group.get("label") == "download-buttons":
             kept = [b for b in group["buttons"] if b["label"] == "download-pdf-button"]
             group["buttons"] = [link, *kept]
-    if app.config.book_url and app.config.colab_path:
+    if app.config.html_baseurl and app.config.colab_path:
         name = pagename.rpartition("/")[2]
         context["header_buttons"].insert(
             0,
@@ -116,7 +116,7 @@ def add_buttons(app, pagename, templatename, context, doctree) -> None:
 def write_archives(app, error) -> None:
     if error or app.builder.format != "html":
         return
-    out, url = Path(app.outdir), app.config.book_url.rstrip("/")
+    out, url = Path(app.outdir), app.config.html_baseurl.rstrip("/")
     for docname in sorted(filter(lambda name: is_chapter(app, name), app.env.found_docs)):
         notebook = Path(app.env.doc2path(docname))
         pack(notebook, out / archive_of(docname))
@@ -128,7 +128,6 @@ def write_archives(app, error) -> None:
 
 
 def setup(app):
-    app.add_config_value("book_url", "", "html")
     app.add_config_value("colab_path", "", "html")
     app.connect("html-page-context", add_buttons, priority=900)  # after the theme's own
     app.connect("build-finished", write_archives)

@@ -280,6 +280,7 @@ def run_chapter(chapter: Path, profile: str, say=print) -> float:
         nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
         for number, cell in enumerate(nb.cells):
             cell.id = f"cell-{number}"  # drawn at random before: no two runs gave the same file
+            cell.metadata.pop("papermill", None)  # times; without them it converts to a clean .py
             # Progress bars and warnings with this machine's folders, which no page shows either.
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]

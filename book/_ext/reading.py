@@ -30,7 +30,8 @@ UNSEEN = {"remove-input", "hide-input", "remove-cell", "parameters"}
 TOGGLED = {"solution", "dropdown", "alt"}
 
 # What stands between a directive's braces decides what its argument and its content are.
-VERBATIM = {"code", "code-block", "code-cell", "eval-rst", "tableofcontents", "bibliography", "raw"}
+VERBATIM = {"code", "code-block", "code-cell", "literalinclude"}
+VERBATIM |= {"eval-rst", "tableofcontents", "bibliography", "raw"}
 EQUATIONS = {"math"}
 PICTURES = {"figure", "image"}
 GAP = "\N{OBJECT REPLACEMENT CHARACTER}"  # where code, maths or a reference stands in a sentence
