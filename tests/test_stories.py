@@ -73,10 +73,11 @@ def arrays(tmp_path_factory):
 
 
 def test_own_features_and_an_own_method_end_in_a_latex_table(arrays):
-    shown, evaluated = follow("Features and a method", arrays)
+    shown, kept, evaluated = follow("Features and a method", arrays)
     rows = dict(re.findall(r"^\| (\w+) \| \**(0\.\d+)", shown, re.MULTILINE))
     assert set(rows) == {"Shift", "ridge", "SSGN"} and float(rows["Shift"]) > 0.5
     assert r"\textbf{" in (arrays / "table.tex").read_text()
+    assert "backbone VGG-16 of my group" in kept and "taps: conv5 (8), fc7 (4)" in kept
     assert "mAP@all of SAKE, ACNet, ZSE-SBIR" in evaluated
 
 

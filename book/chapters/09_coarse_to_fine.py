@@ -604,9 +604,6 @@ display(
 # The half-width of the interval above is the answer to the last question: a smaller gain than that would drown.
 # As an example, a sharper convex combination, in which the likeliest classes count for more.
 # ```python
-# from unittest import mock
-#
-#
 # class Sharper(SSGN):
 #     def condition(self, x):
 #         return (3 * self.semantic_head(x)).softmax(1) @ self.words
@@ -617,15 +614,14 @@ display(
 #     part = feats.with_split(split)
 #     scores = []
 #     for kind in (SSGN, Sharper):
-#         # fit builds whatever this module calls SSGN.
-#         with mock.patch("ssgn.train.SSGN", kind):
-#             made, history = ssgn.fit(
-#                 part,
-#                 sem,
-#                 ssgn.SSGNConfig(condition="convex", epochs=epochs),
-#                 seed=0,
-#                 progress=False,
-#             )
+#         made, history = ssgn.fit(
+#             part,
+#             sem,
+#             ssgn.SSGNConfig(condition="convex", epochs=epochs),
+#             seed=0,
+#             progress=False,
+#             model=kind,
+#         )
 #         assert type(made) is kind
 #         scores.append(history.column("validation")[-1])
 #     gain.append(scores[1] - scores[0])
