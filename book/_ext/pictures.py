@@ -178,9 +178,8 @@ def state(found: Mapping) -> str:
     """What is not recorded yet."""
     notes = []
     for heading, runs in found.items():
-        n = min(len(splits) for variant, splits in _splits(runs).items() if variant in ROWS)
-        if n < SPLITS:
-            notes.append(f"*Recorded so far on {heading}: {n} of {SPLITS} splits.*")
+        few = {ROWS[v]: len(n) for v, n in _splits(runs).items() if v in ROWS and len(n) < SPLITS}
+        notes += [f"*On {heading}, {v}: {n} of {SPLITS} splits so far.*\n" for v, n in few.items()]
     if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
         notes.append("*An empty cell, or a method that is missing, is not recorded yet.*")
     return "\n".join(notes)
