@@ -219,3 +219,24 @@ def _claims() -> tuple[Claim, ...]:
 
 # The claims of the verdict, by what they say.
 CLAIMS = {claim.text: claim for claim in _claims()}
+
+# Claims that a review asked for when results had been seen, see the protocol's deviations.
+_OURS, _PLAIN = "chosen layers, coarse-to-fine", "SSGN without skip connection"
+_CVAE, _RIDGE = "CVAE (standardized), chosen layers", "ridge towards the identity, {} layer"
+FURTHER = {
+    claim.text: claim
+    for claim in (
+        Claim("the skip connection helps", _OURS, _PLAIN),
+        Claim("the contrastive classifier helps", _OURS, "SSGN with a linear classifier"),
+        Claim("SSGN over the CVAE, both on aligned pairs, by 20%", f"aligned: {_OURS}", _CVAE, 1.2),
+        Claim("SSGN without its skip connection over the CVAE, by 20%", _PLAIN, _CVAE, 1.2),
+        Claim(
+            "SSGN over ridge towards the identity on the last layer", _OURS, _RIDGE.format("last")
+        ),
+        Claim(
+            "SSGN without its skip connection over ridge towards the identity",
+            _PLAIN,
+            _RIDGE.format("chosen") + "s",
+        ),
+    )
+}

@@ -542,6 +542,14 @@ def table(
         str | None,
         typer.Option(help='How it was measured, if otherwise: "without leaked classes", ...'),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            help="Only these unseen classes: a file, one per line, or a stored split, whose unseen "
+            "classes are taken.",
+        ),
+    ] = None,
     form: Form = "markdown",
 ):
     """Print results as a table, with 95% intervals over splits, classes and seeds.
@@ -550,9 +558,13 @@ def table(
     its own.
     """
     from . import tables
+    from .data import Split
     from .studies import read_ledger
 
     columns = tables.columns(map(read_ledger, ledgers), drawn=None, whats=None)
+    if only is not None:
+        names = _classes(only) if Path(only).is_file() else Split.stored(only).unseen
+        columns = {heading: tables.of_classes(runs, names) for heading, runs in columns.items()}
     key = f"per_class {setting or ''}".rstrip()
     measured = {name for runs in columns.values() for run in runs for name in run}
     if setting and key not in measured:

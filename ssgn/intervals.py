@@ -16,7 +16,8 @@ def bootstrap(
     *,
     paired: bool = True,
     setting: str = "",
-    n: int = 2000,
+    crossed: bool = False,
+    n: int = 10_000,
     seed: int = 0,
 ) -> np.ndarray:
     """Resample splits, then classes and seeds within each, and average again [O].
@@ -36,6 +37,10 @@ def bootstrap(
             :data:`~ssgn.studies.SETTINGS`; or :data:`~ssgn.studies.WITHOUT_LEAKS`, without the
             classes that the backbone was pre-trained on, on the splits where at least
             :data:`~ssgn.studies.FEWEST` others remain.
+        crossed: resample the classes once for all splits, and not within each: a class that is
+            unseen in several splits then counts as often in all of them. This makes intervals too
+            wide where classes vary most. The runs need ``unseen``, see
+            :func:`~ssgn.tables.columns`.
         n: number of resamples.
         seed: of the resampling.
 
@@ -45,9 +50,12 @@ def bootstrap(
     Raises:
         ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
     """
-    tables = _tables(list(runs), variants, paired, setting)
+    runs = list(runs)
+    tables = _tables(runs, variants, paired, setting)
     rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
     picked = rng.integers(len(tables), size=(n, len(tables)))
+    if crossed:
+        return _crossed(runs, tables, picked, paired, rng)
 
     def share(of: int, many: int) -> np.ndarray:
         return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
@@ -61,6 +69,24 @@ def bootstrap(
                     seeds = share(precision.shape[1], len(rows))
                 out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
     return out
+
+
+def _crossed(runs: list, tables: list, picked: np.ndarray, paired: bool, rng) -> np.ndarray:
+    names = {run["split"]: run["unseen"] for run in runs}
+    every = sorted({name for unseen in names.values() for name in unseen})
+    of_class = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), len(picked))
+    total, weight = 0.0, 0.0
+    for s, (split, table) in enumerate(zip(sorted(names), tables, strict=True)):
+        classes = of_class[:, [every.index(name) for name in names[split]]]  # [n, C]
+        classes = classes * (picked == s).sum(1, keepdims=True)
+        weight, seeds, sums = weight + classes.sum(1), None, []
+        for precision in table:  # [C, R]
+            if seeds is None or not paired:
+                many = precision.shape[1]
+                seeds = rng.multinomial(many, np.full(many, 1 / many), len(picked)) / many
+            sums.append(((classes @ precision) * seeds).sum(1))
+        total = total + np.stack(sums, 1)
+    return total / weight[:, None]
 
 
 def _per_class(runs: Iterable[Mapping], variant: str, setting: str) -> dict[tuple, list]:

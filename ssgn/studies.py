@@ -454,6 +454,7 @@ def describe_data(feats: Features) -> dict:
         # The mean, if classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "photos": len(feats.photo),
+        "classes": list(feats.classes),
         "left_out": len(feats.provenance.get("left_out", {})),  # unreadable images
     }
 
@@ -475,6 +476,23 @@ def describe(feats: Features, what: str, config: Any) -> dict:
         "leaked": [name for name, shown in leaked_unseen(feats).items() if shown],
         "config": config,
     }
+
+
+def unseen_of(ledger: Mapping, split: str) -> list[str]:
+    """Return the unseen classes of a run's split, in the order of its ``per_class``.
+
+    Args:
+        ledger: from :func:`read_ledger`.
+        split: the name of a stored, drawn or dealt split.
+
+    Raises:
+        LedgerError: an older ledger, which does not say its classes.
+        ValueError: a split that no such name stands for.
+    """
+    if "classes" not in ledger:
+        raise LedgerError("the ledger does not say its classes: record it again with `ssgn study`")
+    unseen = set(Split.of(split, ledger["classes"]).unseen)
+    return [name for name in ledger["classes"] if name in unseen]
 
 
 def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> None:

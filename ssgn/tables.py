@@ -4,10 +4,13 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
 
 from .claims import CLAIMS, Claim, verdicts
 from .intervals import level, ratio, shared
 from .machine import needs
+from .studies import unseen_of
 
 # What pages call the data of the book's verdict, by dataset and number of photos.
 DATA = {
@@ -33,7 +36,8 @@ def columns(
             unseen classes; None: all.
 
     Returns:
-        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one.
+        Runs by heading: dataset and backbone in words, and the split if it is not a drawn one. Each
+        run has ``unseen``, the names of its unseen classes, where they are known.
 
     Raises:
         ValueError: two ledgers of one dataset and backbone are about other images or features.
@@ -51,12 +55,37 @@ def columns(
                 f"ledgers of {heading} are about other images or features: {about[heading]} and "
                 f"{of}; make a table of each"
             )
+        names = cache(partial(_unseen, entry))
         for run in entry["runs"]:
             split = run.get("split", "")  # that of a fold is not named
+            run = {**run, **names(split)}
             is_drawn = split.startswith("seed-")
             if drawn in (None, is_drawn):
                 found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
     return found
+
+
+def _unseen(entry: Mapping, split: str) -> dict[str, list[str]]:
+    with suppress(ValueError):  # an older ledger, or a split from a file
+        return {"unseen": unseen_of(entry, split)}
+    return {}
+
+
+def of_classes(runs: Iterable[Mapping], names: Iterable[str]) -> list[dict]:
+    """Keep what runs say of some of their unseen classes, and the runs that say anything.
+
+    Args:
+        runs: from :func:`columns`.
+        names: the classes to keep.
+    """
+    names, kept = set(names), []
+    for run in runs:
+        unseen = run.get("unseen", ())
+        places = [i for i, name in enumerate(unseen) if name in names]
+        if places:
+            some = {"unseen": [unseen[i] for i in places]}
+            kept.append({**run, **some, "per_class": [run["per_class"][i] for i in places]})
+    return kept
 
 
 # What a reader of a table must know.

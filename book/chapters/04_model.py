@@ -117,8 +117,8 @@ for name in ("trumpet", "lobster", "bus"):
 # %% [markdown]
 # ## The encoder
 #
-# {bdg-secondary}`C` During training, the encoder sees the answer, and says in few numbers what the sketch alone does
-# not tell:
+# {bdg-secondary}`C` During training, the encoder sees the answer, and encodes in a few numbers what the sketch does
+# not show:
 #
 # $$
 # q(\mathbf{z} \mid \mathbf{v}, \mathbf{x})
@@ -140,7 +140,7 @@ print("z", tuple(z.shape))
 #
 # {bdg-warning}`O` The coarse stage is "conditioned on auxiliary semantic information", says the abstract. Which?
 # In training one knows the class and can look its word vector up. **At test time the class of the
-# query is what we are looking for.** To feed its true word vector is to hand over the answer, and
+# query is what we are looking for.** Feeding in its true word vector hands over the answer, and
 # retrieval becomes look-up in a table of names. The abstract does not say what the authors did.
 #
 # We read it off the sketch, in training and at test time alike. A head $h$ says how much the sketch
@@ -182,7 +182,7 @@ print("c", tuple(c.shape), " f", tuple(f.shape))
 
 # %% [markdown]
 # That $\mathbf{z}$ enters the coarse stage is our choice {bdg-warning}`O`; it could enter the fine one,
-# or both (`latent_at`; chapter 9 compares).
+# or both (`latent_at`).
 #
 # The ablation's single-stage decoder is the CVAE's,
 # $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$.
@@ -439,7 +439,7 @@ display(
 #
 # `SSGNConfig.paper()` is the most literal reading of the paper that the sources support;
 # `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 13](13_reproduces)
-# judges every claim in this reading too. Its values, each with its source, beside the default's:
+# judges what the abstract claims in this reading too. Its values, each with its source, beside the default's:
 
 # %% tags=["hide-input"]
 import inspect
@@ -468,7 +468,7 @@ display(
 # %% [markdown]
 # ## What it means
 #
-# Of all these parts, a query at test time meets four: the semantic head, the coarse decoder, the fine
+# Of all these parts, four are used at test time: the semantic head, the coarse decoder, the fine
 # one and the gain. The encoder and the regressor exist to shape them and are not used again. What is
 # left is a map from the features of a sketch to those of an image, and every equation above is a
 # statement about that map: it should come near real images of the class, by way of what is common to

@@ -202,8 +202,8 @@ display(
 # Somebody who repeats a study has other seeds, and, if it is about new classes, other classes.
 # The recorded runs of the verdict ([chapter 13](13_reproduces)) therefore vary all three: two random
 # partitions of a dataset's classes into five parts give ten splits, and each class is unseen in two of them. Their interval is a
-# *hierarchical bootstrap*: draw ten splits with replacement, from each of them its classes and
-# seeds with replacement, average, and repeat this two thousand times. The interval holds the middle 95% of these
+# *hierarchical bootstrap*: draw as many splits with replacement, from each of them its classes and
+# seeds with replacement, average, and repeat this ten thousand times. The interval holds the middle 95% of these
 # averages. For a ratio, both variants are resampled together. The sketches of a class are *not*
 # resampled: on Sketchy several show the same photo.
 
@@ -271,14 +271,14 @@ if levels:
 # %% [markdown]
 # ## What it means
 #
-# **Fusion.** Where it helps, earlier layers have something that a sketch and an image share and that the last
-# layer has lost. Which layers to fuse is a question of its own: [chapter 13](13_reproduces) judges *all* layers, the
+# **Fusion.** Where it helps, one explanation is that earlier layers have something that a sketch and an image share
+# and that the last layer has lost. We have not tested it. Which layers to fuse is a question of its own: [chapter 13](13_reproduces) judges *all* layers, the
 # *chosen* ones and the *best single* one apart, by backbone.
 #
 # **Coarse-to-fine.** The stage that makes the coarse features gets the sketch only through the
 # predicted word vector, and for an *unseen* class that prediction is an extrapolation. The fine stage
 # can take from the sketch whatever the coarse one missed, which is just what the single-stage decoder
-# does in one step. The paper, whose abstract does not describe the condition at test time, reports
+# does in one step. The paper's abstract, which does not describe the condition at test time, reports
 # one overall gain, and none for the decoder alone. [The next chapter](09_coarse_to_fine) looks for a better condition.
 #
 # ## The oracle, an upper bound that leaks

@@ -14,12 +14,12 @@
 # # The paper's table
 #
 # **What you will learn.** What SSGN is compared with, each method in one equation and a few lines;
-# how all of them do under one protocol, on equal features; and why published tables cannot be compared with ours.
+# how all of them do under one protocol, on the same features; and why published tables cannot be compared with ours.
 #
 # **What it costs.** A minute on two CPU cores: the quick methods run here, the slow ones are read
 # from the recorded runs.
 #
-# The paper compares with direct regression, ESZSL, SAE and the CVAE. We add five that
+# By the tables of later work, the paper compares with direct regression, ESZSL, SAE and the CVAE. We add five that
 # every table should have: the nearest neighbor, which learns nothing; two linear regressions; canonical
 # correlation analysis; and a pair of networks trained contrastively, as one would do it today.
 
@@ -53,7 +53,8 @@ sem = ssgn.class_vectors(ds.classes)
 # %% [markdown]
 # ## One protocol
 #
-# A comparison is fair if the methods differ and nothing else does. All of them see the same
+# A comparison is fair if the methods differ and nothing else does. Here that is so but for one thing, aligned pairs,
+# on the one dataset that has them (below). All of them see the same
 # features, the same training classes and the same word vectors; each chooses its options, or the evaluation
 # at which it was best, by mAP@all on the pseudo-unseen classes, and none of them sees the unseen ones. They are
 # called as `ssgn.fit` is, and return what can be used as a model. A closed form has trials where a

@@ -151,7 +151,7 @@ display(
 
 # %% [markdown]
 # Splits drawn at random put mostly ImageNet classes among the unseen ones. The split of Sketchy that
-# the CVAE {cite}`yelamarthi2018cvae` introduced, and that the paper uses {cite}`wang2019ssgn`, was
+# the CVAE {cite}`yelamarthi2018cvae` introduced was
 # made to avoid them: 21 classes that are *not* in ImageNet. It nearly succeeds. What slips through
 # are classes that ImageNet has under a narrower name: no "songbird", but robins and jays; no "cow",
 # but oxen; no "dolphin", but the killer whale, which is one; no "door", but sliding doors.
