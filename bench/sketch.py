@@ -11,7 +11,7 @@ from scipy import ndimage
 import ssgn
 from ssgn.data import Drawings, rastered
 from ssgn.extraction import fused
-from ssgn.gallery import BACKBONE, BOOK, own_model
+from ssgn.gallery import BOOK, own_model
 from ssgn.machine import device_name
 
 from .timing import rounded
@@ -129,10 +129,10 @@ def _perspective(to: np.ndarray, source: np.ndarray) -> list[float]:
 
 def sketch(small: bool, repeats: int, device: str) -> Iterator[dict]:
     """mAP@all on unseen classes of drawings in each look, by the book's zero-shot model."""
-    per_class = 1 if small else 10
+    per_class = 1 if small else 5
     ds = ssgn.load_dataset(BOOK, sketches_per_class=40)
     model = own_model(BOOK, progress=False).to(device)
-    feats = ssgn.extract(ds, BACKBONE, device=device, progress=False).part("unseen")
+    feats = ssgn.extract(ds, model.backbone, device=device, progress=False).part("unseen")
     gallery = ssgn.embed(model, feats.photo.to(device))
     rows = [
         r
@@ -140,7 +140,7 @@ def sketch(small: bool, repeats: int, device: str) -> Iterator[dict]:
         if r % 40 < per_class
     ]
     labels = torch.arange(len(feats.classes)).repeat_interleave(per_class)
-    net = ssgn.backbones.load_backbone(BACKBONE)
+    net = ssgn.backbones.load_backbone(model.backbone)
     pen = None
     for name in LOOKS:
         started, read = time.perf_counter(), []

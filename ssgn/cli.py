@@ -409,8 +409,8 @@ def table(
 Model = Annotated[
     str | None,
     typer.Option(
-        help="doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; or "
-        "a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all."
+        help="doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
+        "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all."
     ),
 ]
 

@@ -111,29 +111,29 @@ def _ink(image: Image.Image) -> tuple[np.ndarray, list[str]]:
         # Uneven light: closing or opening the image removes narrow lines and leaves the paper.
         reach = max(3, min(gray.shape) // 8)
         closed, opened = (
-            ndimage.gaussian_filter(without_lines(gray, size=reach), reach / SMOOTH)
+            ndimage.gaussian_filter(without_lines(gray, size=reach), reach / 8)
             for without_lines in (ndimage.grey_closing, ndimage.grey_opening)
         )
-        both = [closed - gray, gray - opened]
-    # Pencil on paper or chalk on a board: whichever stands out. If both do, the thinner one is the
-    # lines, the other one the paper between them.
-    both = [_on_paper(ink.clip(0), photo) for ink in both]
-    most = max(ink.max() for ink, _ in both)
+        # Of dark ink, the fraction of the light that it takes: the same in a shadow.
+        both = [255 * (1 - gray / closed.clip(1)), gray - opened]
+    # Pencil on paper or chalk on a board: whichever stands out. If both do, the one with less area
+    # is the lines, the other one the paper between them.
+    both = [(ink.clip(0), *_on_paper(ink.clip(0), photo)) for ink in both]
+    most = max(ink.max() for _, ink, _ in both)
     if most < _VISIBLE:
         raise ValueError(
             "the sketch is blank: no line differs from the paper. Draw dark lines on light paper, "
             "or light lines on dark paper"
         )
-    found = [pair for pair in both if pair[0].max() > most / 2]
-    ink, left_out = min(found, key=lambda pair: _thickness(pair[0] > most / 4))
+    standing_out = [found for found in both if found[1].max() > most / 2]
+    high, wide = (n // 5 for n in gray.shape)
+    middle = np.s_[high : gray.shape[0] - high, wide : gray.shape[1] - wide]  # not the table
+    _, ink, left_out = min(standing_out, key=lambda found: (found[0][middle] > _VISIBLE).sum())
     ink = _without(ink, _frame(ink > _VISIBLE), "a frame", left_out)
     ink = np.where(_cluster(ink > _VISIBLE), ink, 0)
     full = ink.max()
     ink = ink / min(full, max(np.percentile(ink[ink > _FAINT * full], 75), _VISIBLE))
     return np.where(ink < _FAINT, 0, ink.clip(0, 1)).astype(np.float32), left_out
-
-
-SMOOTH = 8
 
 
 def _on_paper(ink: np.ndarray, photo: bool) -> tuple[np.ndarray, list[str]]:
@@ -188,8 +188,9 @@ def _rules(ink: np.ndarray) -> np.ndarray:
         inside = (rows >= 0) & (rows < high)
         where[rows[inside], columns[inside]] = True
     where = ndimage.binary_dilation(where, np.ones((5, 1)))
-    # Strokes that cross the lines are darker, as a rule.
-    return where & (ink < 1.6 * np.median(ink[where & (ink > _VISIBLE / 2)]))
+    # Strokes that cross the lines are darker, as a rule; and what is left of a line is not.
+    level = 1.3 * np.percentile(ink[where & seen], 80)
+    return (where | (level < 0.6 * ink.max())) & (ink < level)
 
 
 def _frame(ink: np.ndarray) -> np.ndarray:
@@ -234,8 +235,8 @@ def _one_wide(ink: np.ndarray) -> np.ndarray:
     if width > 1.5 * target:
         # The distance has a crease along the middle of each line. Filled shapes stay.
         inside, sigma = ndimage.distance_transform_edt(lines), target / 2.35
-        middle = -ndimage.gaussian_laplace(inside, sigma) * sigma / 0.8
-        thick = 2.5 * target
+        middle = -ndimage.gaussian_laplace(inside, sigma) * 2 * sigma
+        thick = np.clip(width, 2.5 * target, 4 * target)
         core = inside > thick
         solid = (ndimage.distance_transform_edt(~core) < thick) & core.any()
         return np.maximum(np.where(lines, middle, 0).clip(0, 1), solid).astype(np.float32)
