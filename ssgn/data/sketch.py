@@ -12,7 +12,7 @@ _FAINT = 0.25  # of the darkest ink: anything fainter is paper
 _VISIBLE = 24  # of 255: anything closer to the paper's lightness is paper
 _LIGHT = 192  # of 255: ink that is lighter is hard to see on white
 _PLAIN = 0.5  # fraction of one lightness from which the paper is a screen's, not a photo's
-_SMALL = 0.4  # of the image's longer side: a drawing that is smaller is looked at again, enlarged
+_SMALL = 0.3  # of the image's longer side: a drawing that is smaller is looked at again, enlarged
 _APART = 1 / 8  # of the image's longer side: ink that is farther away is not part of the drawing
 _TILT, _RULES = 10, 6  # degrees; ruled paper has at least so many lines
 
@@ -151,7 +151,7 @@ def _on_paper(ink: np.ndarray, photo: bool) -> tuple[np.ndarray, list[str]]:
 
 def _without(ink: np.ndarray, where: np.ndarray, what: str, left_out: list[str]) -> np.ndarray:
     """Ink without a part of it, unless nothing would be left; add to the list what it was."""
-    if not where.any() or ink[~where].max(initial=0) < _VISIBLE:
+    if not where.any() or ink[~where].max(initial=0) <= _VISIBLE:
         return ink
     left_out.append(what)
     return np.where(where, 0, ink)
