@@ -11,14 +11,15 @@ from scipy import ndimage
 import ssgn
 from ssgn.data import Drawings, rastered
 from ssgn.extraction import fused
-from ssgn.gallery import BOOK, own_model
+from ssgn.gallery.models import BOOK, PARAMETERS, own_model
 from ssgn.machine import device_name
 
 from .timing import rounded
 
 SCALE = 20  # pixels of a page per pixel of a Quick, Draw! raster
 SEED = 1000  # of the variations; those below were used to choose the constants of `rastered`
-TARGET = 0.9  # of the pen's mAP@all
+LEAST = 0.9  # of the pen's mAP@all
+# Widths, angles and light are drawn at random; "small" fills a fifth of its image.
 LOOKS = ("pen", "photo", "table", "marker", "ruled", "squared", "frame", "small")
 
 
@@ -63,9 +64,8 @@ def look(name: str, raster: np.ndarray, rng: np.random.Generator) -> Image.Image
     at = page[top : top + len(drawn), left : left + len(drawn)]
     at[drawn] = dark
     if name in ("pen", "marker", "frame", "small"):
-        return Image.fromarray((255 * page).astype(np.uint8)).resize(
-            (800, 800 * len(page) // page.shape[1])
-        )
+        white = Image.fromarray((255 * page).astype(np.uint8))
+        return white.resize((800, 800 * white.height // white.width))
     return _photographed(page, rng, table=name == "table")
 
 
@@ -129,16 +129,13 @@ def _perspective(to: np.ndarray, source: np.ndarray) -> list[float]:
 
 def sketch(small: bool, repeats: int, device: str) -> Iterator[dict]:
     """mAP@all on unseen classes of drawings in each look, by the book's zero-shot model."""
-    per_class = 1 if small else 5
-    ds = ssgn.load_dataset(BOOK, sketches_per_class=40)
+    per_class, prepared = 1 if small else 4, PARAMETERS["sketches_per_class"]
+    ds = ssgn.load_dataset(BOOK, sketches_per_class=prepared)
     model = own_model(BOOK, progress=False).to(device)
     feats = ssgn.extract(ds, model.backbone, device=device, progress=False).part("unseen")
     gallery = ssgn.embed(model, feats.photo.to(device))
-    rows = [
-        r
-        for r in torch.nonzero(ds.unseen[ds.sketch_labels]).flatten().tolist()
-        if r % 40 < per_class
-    ]
+    unseen = torch.nonzero(ds.unseen[ds.sketch_labels]).flatten().tolist()
+    rows = [row for row in unseen if row % prepared < per_class]
     labels = torch.arange(len(feats.classes)).repeat_interleave(per_class)
     net = ssgn.backbones.load_backbone(model.backbone)
     pen = None
@@ -158,6 +155,6 @@ def sketch(small: bool, repeats: int, device: str) -> Iterator[dict]:
             "mAP@all": rounded(score["mAP@all"]),
             "hits of 10": rounded(10 * score["P@10"]),
             "relative": rounded(score["mAP@all"] / pen),
-            "target": None if name == "pen" else TARGET,
+            "least": None if name == "pen" else LEAST,
             "device": device_name(torch.device(device)),
         }
