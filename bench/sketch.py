@@ -129,14 +129,14 @@ def _perspective(to: np.ndarray, source: np.ndarray) -> list[float]:
 
 def sketch(small: bool, repeats: int, device: str) -> Iterator[dict]:
     """mAP@all on unseen classes of drawings in each look, by the book's zero-shot model."""
-    per_class, prepared = 1 if small else 4, PARAMETERS["sketches_per_class"]
+    per_class, prepared = 4, PARAMETERS["sketches_per_class"]
     ds = ssgn.load_dataset(BOOK, sketches_per_class=prepared)
     model = own_model(BOOK, progress=False).to(device)
     feats = ssgn.extract(ds, model.backbone, device=device, progress=False).part("unseen")
     gallery = ssgn.embed(model, feats.photo.to(device))
     unseen = torch.nonzero(ds.unseen[ds.sketch_labels]).flatten().tolist()
-    rows = [row for row in unseen if row % prepared < per_class]
-    labels = torch.arange(len(feats.classes)).repeat_interleave(per_class)
+    rows = [row for row in unseen if row % prepared < per_class][: 4 if small else None]
+    labels = torch.arange(len(feats.classes)).repeat_interleave(per_class)[: len(rows)]
     net = ssgn.backbones.load_backbone(model.backbone)
     pen = None
     for name in LOOKS:
