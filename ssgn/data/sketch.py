@@ -162,24 +162,16 @@ def _rules(ink: np.ndarray) -> np.ndarray:
     high, wide = ink.shape
     seen = ink > _VISIBLE / 2
     y, x = np.nonzero(seen & ~ndimage.binary_opening(seen, np.ones((9, 1))))
-    if not len(y):
+    if not len(y) or min(ink.shape) < 4 * SIDE:  # too coarse to tell lines from a drawing
         return np.zeros(ink.shape, bool)
     slopes = np.tan(np.deg2rad(np.arange(-_TILT, _TILT + 0.1, 0.2)))
     # How many points lie on each line: a Hough transform. Rows before and after the image hold the
     # lines that leave it.
     more = int(np.ceil(wide * slopes[-1]))
-    count = np.array(
-        [
-            np.bincount((y + more - x * slope).round().astype(int), minlength=high + 2 * more)
-            for slope in slopes
-        ]
-    )
-    count = count[:, : high + 2 * more]
-    lines = count > 0.5 * wide
-    if (
-        ndimage.label(lines.any(0))[1] < _RULES
-        and ndimage.label(lines, np.ones((3, 3)))[1] < _RULES
-    ):
+    size = high + 2 * more
+    points = [(y + more - x * slope).round().astype(int) for slope in slopes]
+    lines = np.stack([np.bincount(at, minlength=size) for at in points]) > 0.5 * wide
+    if ndimage.label(lines, np.ones((3, 3)))[1] < _RULES:
         return np.zeros(ink.shape, bool)
     where = np.zeros(ink.shape, bool)
     columns = np.arange(wide)
@@ -195,7 +187,7 @@ def _rules(ink: np.ndarray) -> np.ndarray:
 
 def _frame(ink: np.ndarray) -> np.ndarray:
     """Where a frame is: one line near the image's edges around all other ink."""
-    parts, n = ndimage.label(ink, np.ones((3, 3)))
+    parts, _ = ndimage.label(ink, np.ones((3, 3)))
     for i, box in enumerate(ndimage.find_objects(parts), 1):
         part = parts[box] == i
         if min(a / b for a, b in zip(part.shape, ink.shape, strict=True)) < 0.6:
