@@ -1,5 +1,7 @@
 """An image of any sketch as a Quick, Draw! raster, for models that were trained on such rasters."""
 
+from contextlib import suppress
+
 import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
@@ -58,7 +60,8 @@ def read_sketch(picture: Image.Image) -> tuple[np.ndarray, str]:
         if side > _WORK:  # its lines were made faint: once more, from the original pixels
             near = box + size / 4 * np.array([-1, -1, 1, 1])
             near = (near * side).round().astype(int).clip(0, [*image.size] * 2)
-            ink, _ = _ink(image.crop(near.tolist()))
+            with suppress(ValueError):  # so little that enlarged it is like grain
+                ink, _ = _ink(image.crop(near.tolist()))
     ink = cropped(_one_wide(cropped(ink)))
     scale = SIDE / max(ink.shape)
     high, wide = (max(1, round(side * scale)) for side in ink.shape)
