@@ -18,10 +18,11 @@ from .evaluation import evaluation, growth
 from .extraction import extraction, memory
 from .machine import machine
 from .search import search
+from .sketch import sketch
 from .timing import rounded
 from .training import training
 
-ALL = (machine, evaluation, extraction, memory, training, growth, search)
+ALL = (machine, evaluation, extraction, memory, training, growth, search, sketch)
 BENCHMARKS: dict[str, Callable[..., Iterator[dict]]] = {f.__name__: f for f in ALL}
 ORDER = list(BENCHMARKS)
 

@@ -581,7 +581,10 @@ def table(
 
 Model = Annotated[
     str | None,
-    typer.Option(help="Folder that `ssgn train` wrote; by default the index's, else the book's."),
+    typer.Option(
+        help="doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
+        "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all."
+    ),
 ]
 
 
@@ -616,7 +619,12 @@ def index(
 
 @app.command()
 def search(
-    index: Annotated[Path, typer.Argument(help="Folder that `ssgn index` wrote.")],
+    index: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that `ssgn index` wrote, or the folder of images that it indexed."
+        ),
+    ],
     sketch: Annotated[Path, typer.Argument(help="Image file of a sketch.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 12,
     out: Annotated[Path | None, typer.Option(help="HTML file for a contact sheet.")] = None,

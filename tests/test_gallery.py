@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import HEIC, left_in
+from conftest import HEIC, left_in, same_weights
 from PIL import Image, ImageDraw
 
 import ssgn
@@ -337,7 +337,7 @@ def test_missing_folder_images_or_index_are_named(tmp_path, images, model):
     (tmp_path / "none/x.png").write_text("x")
     with pytest.raises(ssgn.DataError, match="x.png: not an image that Pillow knows"):
         build(tmp_path / "none", model)
-    with pytest.raises(ssgn.DataError, match="is not an index: .* Make one: `ssgn index DIR"):
+    with pytest.raises(ssgn.DataError, match="none here or beside it.*: `ssgn index .*images`"):
         Gallery.open(images)
 
 
@@ -528,7 +528,7 @@ def test_bringing_an_index_up_to_date_keeps_its_model(images, checkpoint, comman
     assert Gallery.open(folder)._given == str(checkpoint)
 
 
-# The book's model ----------------------------------------------------------------------------
+# This package's models ------------------------------------------------------------------------
 
 
 def test_the_books_model_is_that_of_the_quick_profile():
@@ -536,28 +536,107 @@ def test_the_books_model_is_that_of_the_quick_profile():
     assert {name: common[name] for name in models.PARAMETERS} == models.PARAMETERS
 
 
-def test_the_books_model_is_made_once(cache, world, fit, monkeypatch, capsys):
+@pytest.fixture
+def made(cache, world, monkeypatch):
+    """The features that own_model() trains on, of a small world; every training is recorded."""
     calls = []
 
-    def fit_cached(feats, sem, config, **options):
-        calls.append((config, options["seed"]))
-        return fit()
+    def fit_cached(feats, sem, config, *, seed, progress):
+        calls.append((feats.split, config, seed))
+        few = ssgn.SSGNConfig(epochs=1, steps=2, hidden=16)
+        return ssgn.fit(feats, sem, few, seed=seed, progress=False)
 
     monkeypatch.setattr(models, "load_dataset", lambda *_, **__: world.feats)
     monkeypatch.setattr(models, "extract", lambda *_, **__: world.feats)
     monkeypatch.setattr(models, "class_vectors", lambda _: world.sem)
     monkeypatch.setattr(models, "fit_cached", fit_cached)
-    one, other = models.book_model(), models.book_model()
-    assert calls == [(ssgn.SSGNConfig(epochs=4), 0)]
+    return calls
+
+
+def test_a_model_of_this_package_is_trained_once(made, world, capsys):
+    one, other = models.own_model(models.BOOK), models.own_model(models.BOOK)
+    assert made == [(world.feats.split, ssgn.SSGNConfig(epochs=4), 0)]
     assert capsys.readouterr().err.count("is not in the cache") == 1
-    assert all(torch.equal(t, other.state_dict()[k]) for k, t in one.state_dict().items())
+    assert same_weights(one, other)
 
 
-def test_indexing_for_the_books_model_does_not_train_it(images, monkeypatch, model, sketch):
-    monkeypatch.setattr(models, "book_model", lambda _: pytest.fail("trained"))
-    made = build(images, "doodle-emoji")
-    monkeypatch.setattr(models, "book_model", lambda _: model_like("doodle-emoji", size=128))
+def test_the_default_is_trained_on_every_class_and_both_models_say_which_they_are(made, world):
+    default, book = models.own_model(), models.own_model(models.BOOK)
+    assert default.classes == world.feats.classes and len(book.classes) < len(default.classes)
+    assert f"trained on all {len(default.classes)} classes" in models.trained_on(default)
+    assert "zero-shot" not in models.trained_on(default)
+    assert f"zero-shot, split {world.feats.split.name})" in models.trained_on(book)
+    assert f"trained on {len(book.classes)} classes" in models.trained_on(book)
+
+
+def test_indexing_for_a_model_of_this_package_does_not_train_it(images, monkeypatch, sketch):
+    monkeypatch.setattr(models, "own_model", lambda *_: pytest.fail("trained"))
+    made = build(images, None)
+    monkeypatch.setattr(models, "own_model", lambda *_: model_like("doodle-emoji", size=128))
     assert len(made.search(sketch)) == len(Gallery.open(made.index).search(sketch)) == 7
+
+
+def test_an_index_is_searched_by_the_default_that_it_was_made_with(images, monkeypatch, sketch):
+    """The book's model was the default before."""
+    asked = []
+
+    def own_model(name, _):
+        asked.append(name)
+        return model_like("doodle-emoji", size=128)
+
+    monkeypatch.setattr(models, "own_model", own_model)
+    for given, searches in (("doodle-emoji", "doodle-emoji"), (None, "doodle-emoji")):
+        build(images, given)
+        Gallery.open(images.parent / "index").search(sketch)
+        assert asked.pop() == searches and not asked
+    # The backbone is the same: only the model that searches changes.
+    assert build(images, "doodle-emoji-all").changes["unchanged"] == 7
+    Gallery.open(images.parent / "index").search(sketch)
+    Gallery.open(images.parent / "index", "doodle-emoji").search(sketch)
+    assert asked == ["doodle-emoji-all", "doodle-emoji"]
+
+
+def test_a_folder_of_images_stands_for_its_index(images, checkpoint, sketch, tmp_path, monkeypatch):
+    beside, elsewhere = tmp_path / "images.ssgn", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    Gallery.build(images, beside, model=checkpoint, progress=False)
+    assert len(Gallery.open(images).search(sketch)) == 7
+    beside.rename(elsewhere / "images.ssgn")  # now it is in the current folder
+    assert Gallery.open(images).index == Path("images.ssgn")
+    paint(tmp_path / "other/images/a.png", 1)  # of the same name, but the index is not of it
+    with pytest.raises(ssgn.DataError, match="other/images is not an index, and it has none"):
+        Gallery.open(tmp_path / "other/images")
+    (elsewhere / "images.ssgn/index.json").write_text("[]")
+    with pytest.raises(ssgn.DataError, match="images is not an index, and it has none"):
+        Gallery.open(images)
+
+
+def test_a_search_says_what_it_left_out_of_the_sketch(images, model, command, tmp_path):
+    made = build(images, model)
+    framed = Image.new("L", (600, 600), 255)
+    pen = ImageDraw.Draw(framed)
+    pen.ellipse((220, 220, 330, 330), outline=0, width=4)
+    plain = made.search(framed)
+    pen.rectangle((30, 30, 570, 570), outline=0, width=4)
+    found = made.search(framed)
+    assert list(found) == list(plain) and found.sketch == plain.sketch
+    first, _, rest = found.note.partition("\n")
+    assert first == "Left out: a frame. The drawing fills 19% of its image: crop it, or go nearer."
+    assert rest == made.note and first in found.html()
+
+
+def test_the_progress_bar_moves_by_image(images, model, monkeypatch):
+    moves = []
+
+    class Bar(extraction.tqdm):
+        def update(self, n=1):
+            moves.append(n)
+
+    monkeypatch.setattr(extraction, "tqdm", Bar)
+    (images / "bad.png").write_text("x")
+    build(images, model)
+    assert moves == [1] * 8
 
 
 # The contact sheet ---------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from ssgn.data import as_rgb, rastered
-from ssgn.data.sketch import as_sketch
+from ssgn.data.sketch import as_sketch, read_sketch
 
 
 def drawn(width=4, side=400, paper=255, ink=0, fill=None):
@@ -184,3 +184,136 @@ def test_a_blank_sheet_is_refused(value):
     grain = np.random.default_rng(0).normal(value, 1, (200, 200)).clip(0, 255)
     with pytest.raises(ValueError, match="the sketch is blank"):
         rastered(Image.fromarray(grain.astype(np.uint8)))
+
+
+# Sketches as people make them -----------------------------------------------------------------
+
+
+def on_page(width=4, wide=700, high=900, at=(150, 250)):
+    """The same lines somewhere on a white page."""
+    page = Image.new("L", (wide, high), 255)
+    page.paste(drawn(width), at)
+    return page
+
+
+def lit(image, noise=3):
+    """The page, photographed in uneven light."""
+    pixels = np.asarray(image, np.float32)
+    y, x = np.mgrid[0 : pixels.shape[0], 0 : pixels.shape[1]]
+    light = 0.9 - 0.4 * x / pixels.shape[1] - 0.1 * y / pixels.shape[0]
+    pixels = pixels * light + np.random.default_rng(0).normal(0, noise, pixels.shape)
+    return Image.fromarray(ndimage.gaussian_filter(pixels, 0.8).clip(0, 255).astype(np.uint8))
+
+
+def on_table(page):
+    """A turned sheet of paper on a dark table, whose edge shows on three sides."""
+    table = Image.new("L", (page.width + 120, page.height + 120), 60)
+    sheet = page.convert("LA").rotate(3, Image.Resampling.BICUBIC, expand=True)
+    table.paste(sheet.convert("L"), (-40, 30), sheet.getchannel("A"))
+    return table
+
+
+def ruled(page, gap=35, shade=180, squared=False, tilt=0):
+    page = page.copy()
+    pen = ImageDraw.Draw(page)
+    for at in range(-200, max(page.size) + 200, gap):
+        pen.line([(0, at), (page.width, at + tilt)], fill=shade, width=2)
+        if squared:
+            pen.line([(at, 0), (at - tilt, page.height)], fill=shade, width=2)
+    page.paste(0, mask=Image.eval(on_page(), lambda v: 255 - v))  # the drawing is over the lines
+    return page
+
+
+def framed(page):
+    page = page.copy()
+    ImageDraw.Draw(page).polygon([(40, 50), (660, 38), (665, 860), (45, 855)], outline=0, width=5)
+    return page
+
+
+def with_others(page):
+    """Specks around the drawing, and a word far below it."""
+    page = page.copy()
+    pen = ImageDraw.Draw(page)
+    for x, y in np.random.default_rng(0).uniform(20, 680, (60, 2)):
+        pen.point((x, y), fill=0)
+    pen.text((560, 870), "page 7", fill=0)
+    return page
+
+
+MADE_BY_PEOPLE = {
+    "table": lit(on_table(on_page())),
+    "marker": on_page(width=26),
+    "marker, photo": lit(on_page(width=26)),
+    "ruled": ruled(on_page()),
+    "ruled, turned, photo": lit(ruled(on_page(), tilt=30)),
+    "squared": ruled(on_page(), squared=True),
+    "squared, photo": lit(ruled(on_page(), squared=True, tilt=15)),
+    "frame": framed(on_page()),
+    "frame, photo": lit(framed(on_page())),
+    "specks and a word": with_others(on_page()),
+    "small": on_page(2, 3000, 3000, (2000, 300)),
+}
+
+
+@pytest.mark.parametrize("name", MADE_BY_PEOPLE)
+def test_what_is_not_the_drawing_is_left_out(name):
+    if name == "table":  # turned by 3 degrees
+        want = rastered(drawn().rotate(3, Image.Resampling.BICUBIC, fillcolor=255))
+    else:
+        want = PLAIN
+    assert alike(soft(rastered(MADE_BY_PEOPLE[name])), soft(want)) > 0.8
+
+
+def soft(raster):
+    """A line may lie half a pixel beside where it was."""
+    return ndimage.gaussian_filter(raster.astype(np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    "name, remark",
+    [
+        ("table", "Left out: ink at the border."),
+        ("marker", ""),
+        ("ruled", "Left out: ruled lines."),
+        ("squared, photo", "Left out: ruled lines"),
+        ("frame", "Left out: a frame."),
+        ("small", "The drawing fills 11% of its image: crop it, or go nearer."),
+    ],
+)
+def test_what_was_left_out_is_said(name, remark):
+    said = read_sketch(MADE_BY_PEOPLE[name])[1]
+    assert said.startswith(remark) if remark else not said
+
+
+def test_a_drawing_at_the_edge_of_its_image_is_kept_and_reported():
+    image = drawn().crop((40, 60, 360, 340))
+    raster, remark = read_sketch(image)
+    assert alike(raster, PLAIN) > 0.85
+    assert remark == "The drawing reaches the edge of its image: leave a margin."
+
+
+def test_nothing_but_lines_or_a_frame_is_a_drawing():
+    """What would leave nothing is not left out."""
+    page = Image.new("L", (700, 900), 255)
+    assert read_sketch(framed(page))[0].any()
+    pen = ImageDraw.Draw(page)
+    for y in range(50, 900, 50):
+        pen.line([(0, y), (700, y)], fill=0, width=3)
+    assert read_sketch(page)[0].any()
+
+
+def test_a_few_long_lines_are_a_drawing():
+    """Ruled paper has more of them."""
+    image = Image.new("L", (600, 600), 255)
+    pen = ImageDraw.Draw(image)
+    for y in (100, 300, 500):
+        pen.line([(20, y), (580, y)], fill=0, width=4)
+    raster, remark = read_sketch(image)
+    assert remark == "" and ndimage.label(raster.max(1) > 100)[1] == 3
+
+
+def test_a_drawn_box_with_a_round_shape_around_it_is_kept():
+    image = drawn()
+    ImageDraw.Draw(image).ellipse((20, 20, 380, 380), outline=0, width=4)
+    raster, remark = read_sketch(image)
+    assert remark == "" and alike(raster, rastered(drawn())) < 0.6

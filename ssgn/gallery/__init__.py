@@ -6,9 +6,9 @@ the same backbone can search it. The page *Draw and search* shows a search.
 
 from ..moved import moved
 from .index import Gallery
-from .models import BOOK, book_model, model_of, trained_on
+from .models import ALL, BOOK, model_of, own_model, trained_on
 from .page import Found, Hit
 
-__all__ = ["BOOK", "Found", "Gallery", "Hit", "book_model", "model_of", "trained_on"]
+__all__ = ["ALL", "BOOK", "Found", "Gallery", "Hit", "model_of", "own_model", "trained_on"]
 
 __getattr__ = moved(__name__)

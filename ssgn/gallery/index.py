@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import uuid
 from contextlib import suppress
 from functools import cached_property
@@ -24,13 +25,13 @@ from ..data.dataset import (
     open_image,
 )
 from ..data.folders import SUFFIXES, contents, is_system
-from ..data.sketch import as_sketch, rastered
+from ..data.sketch import as_sketch, read_sketch
 from ..extraction import compute_options, compute_rows, fused, mapped, unreadable
 from ..features import FeatureError
 from ..machine import printable, reason
 from ..model import SSGN
 from ..retrieval import Index, embed, rank, synthesize
-from .models import BACKBONE, BOOK, model_of, trained_on
+from .models import ALL, BACKBONE, BOOK, model_of, trained_on
 from .page import Found, Hit
 
 FORMAT = 2  # of an index; raise it when the meaning of its files changes
@@ -125,7 +126,8 @@ class _Stored(NamedTuple):
             raise DataError(
                 f"{index} is an index that is not complete: run the same `ssgn index` again"
                 if begun
-                else f"{index} is not an index: it has no index.json. Make one: `ssgn index DIR`"
+                else f"{index} is not an index, and it has none here or beside it: if it is a "
+                f"folder of images, make one: `ssgn index {shlex.quote(str(index))}`"
             )
         try:
             about = machine.read_json(path)
@@ -185,7 +187,7 @@ class Gallery:
         self.unreadable = {f.path: f.reason for f in stored.unreadable}
         self.photo, self.changes, self.others = stored.x, None, None
         self._backbone = stored.about["backbone"]
-        self._given = stored.about["model"] or BOOK if model is None else model
+        self._given = stored.about["model"] or ALL if model is None else model
         self.device, self._progress = machine.pick_device(device), progress
 
     def __len__(self) -> int:
@@ -221,8 +223,8 @@ class Gallery:
                 are ignored.
             index: a folder; by default ``<folder's name>.ssgn`` in the current folder.
             model: its backbone computes the features, and it searches unless another is given: see
-                :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else the
-                book's, which is trained only when it is needed.
+                :func:`~ssgn.gallery.model_of`. By default the model of the existing index, else
+                ``"doodle-emoji-all"``, which is trained only when it is needed.
             device, precision: of the backbone, see :func:`~ssgn.extraction.extract`.
             overwrite: replace any index; other files in its folder are left alone.
             progress: show a progress bar.
@@ -243,9 +245,9 @@ class Gallery:
         if (index / "index.json").exists() and not overwrite:
             stored = _Stored.read(index)
         if model is None:
-            model = stored.about.get("model") or BOOK
-        backbone, size, name = BACKBONE, None, BOOK
-        if isinstance(model, SSGN) or str(model) != BOOK:
+            model = stored.about.get("model") or ALL
+        backbone, size, name = BACKBONE, None, str(model)
+        if isinstance(model, SSGN) or name not in (BOOK, ALL):
             name = "" if isinstance(model, SSGN) else str(Path(model).expanduser().resolve())
             model = model_of(model)
             backbone, size = model.backbone, model.provenance.get("size")
@@ -284,7 +286,8 @@ class Gallery:
         """Read an index.
 
         Args:
-            index: the folder that :meth:`build` wrote.
+            index: the folder that :meth:`build` wrote; or the folder of images, if its index is
+                ``<folder's name>.ssgn`` in the current folder or beside it.
             model: what searches, see :func:`~ssgn.gallery.model_of`; by default the model that the
                 index was built with.
             device: of the model and the gallery; by default a GPU if one is available.
@@ -295,7 +298,7 @@ class Gallery:
             FeatureError: the index is damaged or of another version.
             ValueError: an unknown device.
         """
-        return cls(Path(index).expanduser(), model, device, progress)
+        return cls(_index_of(Path(index).expanduser()), model, device, progress)
 
     # Searching it -------------------------------------------------------------------------
 
@@ -306,7 +309,7 @@ class Gallery:
         Raises:
             FeatureError: the images were indexed with another backbone.
             CheckpointError: the model is missing or damaged.
-            DataError: the book's model must be trained, and the data cannot be fetched.
+            DataError: a model of this package must be trained, and the data cannot be fetched.
         """
         model = model_of(self._given, self._progress)
         given = {"backbone": model.backbone, **model.provenance}
@@ -354,7 +357,7 @@ class Gallery:
             ValueError: the sketch is blank, or k is below 1.
             FeatureError, CheckpointError: see :attr:`model`.
         """
-        drawing = self._drawing(_image(sketch))
+        drawing, remark = self._drawing(_image(sketch))
         features = fused(self._net, drawing, workers=0, device=self.device, progress=False)
         scores, items = rank(synthesize(self.model, features), self._index, k)
         hits = [
@@ -362,16 +365,27 @@ class Gallery:
             for i, score in zip(items[0].tolist(), scores[0].tolist(), strict=True)
         ]
         seen = Image.fromarray(drawing.load(0, self._net.size))
-        return Found(hits, seen, self.root, self.note)
+        return Found(hits, seen, self.root, "\n".join(filter(None, [remark, self.note])))
 
-    def _drawing(self, image: Image.Image) -> ImageList:
-        raster = rastered(image)  # for every model, because it refuses a blank sketch
+    def _drawing(self, image: Image.Image) -> tuple[ImageList, str]:
+        raster, remark = read_sketch(image)  # for every model, because it refuses a blank sketch
         if self.model.provenance.get("dataset") in RASTERS:
-            return Drawings(raster[None], ["the sketch"])
+            return Drawings(raster[None], ["the sketch"]), remark
         side = max(image.size)
         square = Image.new("RGB", (side, side), "white")
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        return _Sketch(square)
+        return _Sketch(square), ""
+
+
+def _index_of(folder: Path) -> Path:
+    """The index of a folder of images, if there is one here or beside it; else the folder."""
+    root = folder.resolve()
+    name = Path(f"{root.name}.ssgn")
+    for index in (name, root.parent / name) if not (folder / "index.json").exists() else ():
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            if machine.read_json(index / "index.json")["root"] == str(root):
+                return index
+    return folder
 
 
 def _named(backbone: dict) -> str:

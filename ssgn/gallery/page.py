@@ -33,7 +33,8 @@ class Found(Sequence):
         hits: the images, as :class:`Hit`.
         sketch: the sketch as the network got it, a PIL image.
         root: the folder of the images.
-        note: what the model was trained on.
+        note: what was left out of the sketch or could be better, in a line of its own if there is
+            anything; and what the model was trained on.
     """
 
     def __init__(self, hits: Sequence[Hit], sketch: Image.Image, root: Path, note: str):
