@@ -78,7 +78,17 @@ class Backbone:
 
         Returns:
             float32 ``[B, D]``, on the device of the network; ``columns`` names those of each tap.
+
+        Raises:
+            ValueError: images of another size or type.
         """
+        if images.shape[1:] != (3, self.size, self.size) or not (
+            images.dtype == torch.uint8 or images.is_floating_point()
+        ):
+            raise ValueError(
+                f"images must be [B, 3, {self.size}, {self.size}], uint8 or floats in 0..1, got "
+                f"{list(images.shape)} of {images.dtype}"
+            )
         device = next(self.network.parameters()).device
         x = images.to(device) / 255 if images.dtype == torch.uint8 else images.to(device)
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
@@ -87,9 +97,11 @@ class Backbone:
     @cached_property
     def columns(self) -> dict[str, slice]:
         """The column range of each tap in a row of concatenated features."""
-        device = next(self.network.parameters()).device
+        device, training = next(self.network.parameters()).device, self.network.training
         with torch.no_grad():
+            self.network.eval()
             pooled = self.pooled(torch.zeros(1, 3, self.size, self.size, device=device))
+            self.network.train(training)
         ends = accumulate(t.shape[1] for t in pooled)
         return {
             name: slice(end - t.shape[1], end)
@@ -311,6 +323,16 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
         size or config["input_size"][-1],
         weights,
     )
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """Hash a backbone of the user's: its tensors, and what it makes of two fixed images."""
+    images = torch.arange(6 * backbone.size**2) * 7919 % 256
+    images = images.view(2, 3, backbone.size, backbone.size).to(torch.uint8)
+    with torch.no_grad():
+        probe = backbone.features(images).cpu().numpy().tobytes()
+    about = hashlib.sha256(repr((backbone.taps, backbone.mean, backbone.std)).encode() + probe)
+    return f"{tensors_hash(backbone.network)}, output sha256:{about.hexdigest()}"
 
 
 def tensors_hash(network: nn.Module) -> str:

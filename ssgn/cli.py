@@ -22,7 +22,7 @@ import typer
 from . import __version__
 from .config import SSGNConfig
 from .data import DATASETS
-from .machine import printable, provenance, read_json
+from .machine import printable, provenance, read_json, reason
 
 # Without rich, an error is one line, however narrow the terminal.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -166,10 +166,23 @@ def _changes(given: Sequence[str] | None) -> dict:
     return changes
 
 
+def _matching(only: str | None, variants: dict) -> dict:
+    try:
+        found = {name: v for name, v in variants.items() if re.search(only or "", name)}
+    except re.error as error:
+        raise ValueError(
+            f"--only is {only!r}, which is not a regular expression: {error}"
+        ) from None
+    if not found:
+        raise ValueError(f"--only is {only!r}, which matches none of {', '.join(variants)}")
+    return found
+
+
 def _seeds(given: str) -> range:
     """Read seeds: a number of them, or FIRST:END."""
     first, colon, end = given.rpartition(":")
-    if not (end.isdecimal() and (first or "0").isdecimal() and int(first or 0) < int(end)):
+    good = end.isdecimal() and (first or "0").isdecimal() and len(given) < 20
+    if not (good and int(first or 0) < int(end)):
         raise ValueError(f"--seeds is {given!r}; give how many, 3 for 0 to 2, or 5:8 for 5 to 7")
     return range(int(first or 0), int(end))
 
@@ -177,13 +190,21 @@ def _seeds(given: str) -> range:
 def _rows(path: Path) -> np.ndarray:
     try:
         return np.load(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a .npy file: {reason(error)}") from error
 
 
 def _labels(*paths: Path) -> list[np.ndarray]:
     """Read two files of labels, integers or names, and number them alike."""
-    both = [_rows(p) if p.suffix == ".npy" else np.array(p.read_text().splitlines()) for p in paths]
+    both = []
+    for path in paths:
+        if path.suffix == ".npy":
+            both.append(_rows(path))
+        else:
+            lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+            both.append(np.array([line.strip() for line in lines]))
+        if both[-1].ndim != 1:
+            raise ValueError(f"{path} must hold one label per row, got {list(both[-1].shape)}")
     if any(x.dtype.kind not in "iu" for x in both):
         both = [x.astype(str) for x in both]
     _, numbers = np.unique(np.concatenate(both), return_inverse=True)
@@ -365,7 +386,8 @@ def train(
     model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
-    typer.echo(json.dumps(ssgn.evaluate_unseen(model, feats), indent=1))
+    found = ssgn.evaluate_unseen(model, feats, semantics=sem if config.leaks else None)
+    typer.echo(json.dumps(found, indent=1))
 
 
 @app.command()
@@ -407,7 +429,8 @@ def evaluate(
     if arrays is not None:
         q, g = (_rows(path) for path in arrays[:2])
         labels = _labels(*arrays[2:])
-        found = ssgn.evaluate(q, g, *labels, [*cuts, len(g)])
+        gallery = len(g)
+        found = ssgn.evaluate(q, g, *labels, [*cuts, gallery])
     else:
         net = ssgn.SSGN.load(model)
         about = net.provenance
@@ -416,15 +439,10 @@ def evaluate(
         )
         options = {"device": device, "weights": weights, "size": about.get("size")}
         feats = _extract(ds, net.backbone, skip_unreadable, **options)
-        if known := sorted(set(net.classes) & set(ds.split.unseen)):
-            raise ValueError(
-                f"the model was trained on classes that split {ds.split.name} calls unseen: "
-                f"{', '.join(known[:5])}; give the split that it was trained on by --split"
-            )
         sem = ssgn.class_vectors(ds.classes, vectors) if net.config.leaks else None
         gallery = int(feats.photo_unseen.sum())
         found = ssgn.evaluate_unseen(net, feats, [*cuts, gallery], semantics=sem)
-    typer.echo(tables.written(metrics.named(found, cuts), form), nl=False)
+    typer.echo(tables.written(metrics.named(found, cuts, gallery), form), nl=False)
 
 
 @app.command()
@@ -503,7 +521,7 @@ def study(
         published_sizes=published_sizes,
     )
     recorded = {key: asdict(variant) for key, variant in variants.items()}
-    variants = {key: v for key, v in variants.items() if re.search(only or "", key)}
+    variants = _matching(only, variants)
     on_folds = what in comparisons.ON_FOLDS
     if on_folds and splits:
         raise ValueError(f"{what} has folds of its own; leave out --splits")
@@ -516,7 +534,9 @@ def study(
     feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
     head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
-    studies.open_ledger(out, studies.describe(feats, what, recorded), head, overwrite=overwrite)
+    studies.open_ledger(
+        out, studies.describe(feats, sem, what, recorded), head, overwrite=overwrite
+    )
     if on_folds:
         runs = studies.select(feats, sem, variants, **options)
     else:
@@ -573,6 +593,8 @@ def table(
     if setting:
         columns = {name: [r for r in runs if key in r] for name, runs in columns.items()}
     columns = {name: runs for name, runs in columns.items() if runs}
+    if not columns:
+        raise ValueError("there is no run to show: record some with `ssgn study`")
     made = tables.of_claims if claims else tables.of_levels
     options = {"setting": key.removeprefix("per_class")}
     options["caption"] = tables.VERDICTS if claims else tables.LEVELS

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import machine
-from .backbones import Backbone, load_backbone, tensors_hash
+from .backbones import Backbone, fingerprint, load_backbone
 from .data.dataset import Dataset, ImageList
 from .features import FORMAT, FeatureError, Features
 
@@ -59,8 +59,9 @@ def extract(
 
     Args:
         ds: N sketches and M photos.
-        backbone: a name, see :func:`~ssgn.backbones.load_backbone`; or a backbone of your own, of
-            which all tensors are hashed for the key.
+        backbone: a name, see :func:`~ssgn.backbones.load_backbone`; or a backbone of your own,
+            whose network is then in evaluation mode. Its tensors, and what it makes of two fixed
+            images, are part of the key.
         size: side of the input images in pixels; by default the backbone's own.
         batch_size: images per forward pass.
         workers: processes that read images while the device computes; 0 reads with threads, before
@@ -94,8 +95,8 @@ def extract(
     if isinstance(backbone, Backbone):
         if size is not None or weights is not None:
             raise ValueError("size and weights are for a backbone's name; a Backbone has its own")
-        net = replace(backbone, weights=tensors_hash(backbone.network))
-        net.network.eval()
+        backbone.network.eval()
+        net = replace(backbone, weights=fingerprint(backbone))
     else:
         net = load_backbone(backbone, size=size, pretrained=pretrained, weights=weights)
     provenance = {

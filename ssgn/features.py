@@ -86,7 +86,20 @@ class Features:
             object.__setattr__(self, "pairs", pairs)
             if ((pairs < -1) | (pairs >= len(self.photo))).any():
                 raise FeatureError("pairs must be the row of one photo, or -1, per sketch")
+            paired = pairs >= 0
+            if (self.photo_labels[pairs[paired]] != self.sketch_labels[paired]).any():
+                raise FeatureError(
+                    "pairs must be of one class: a sketch has a photo of another one"
+                )
         for name, columns in self.taps.items():
+            if name in ("all", *self.presets):
+                raise FeatureError(f"tap {name!r} has the name of a preset; rename it")
+            if (
+                not isinstance(columns, slice)
+                or columns.step not in (None, 1)
+                or not (isinstance(columns.start, int) and isinstance(columns.stop, int))
+            ):
+                raise FeatureError(f"tap {name!r} must be a slice(start, stop), got {columns!r}")
             if columns.start != stop or columns.stop <= stop:
                 raise FeatureError(
                     f"tap {name!r} must have columns from {stop} on, where the tap before it ends, "
@@ -115,14 +128,16 @@ class Features:
         provenance: Mapping | None = None,
         pairs: ArrayLike | None = None,
     ) -> "Features":
-        """Make features from your own arrays, without images.
+        """Make features from your own arrays, without images. The arrays are copied.
 
         Args:
             sketch, photo: ``[N, D]`` and ``[M, D]``, whatever :func:`torch.as_tensor` takes.
             sketch_labels, photo_labels: N and M integers, indices into ``classes``.
             classes: the C class names.
             split: see :meth:`ssgn.data.Split.of`; by default drawn with seed 0.
-            taps, presets: by default a single tap ``"all"``, which both presets stand for.
+            taps: the columns of each layer, first to last, one after the other; by default a
+                single one, ``"features"``.
+            presets: by default ``"single"``, the last layer, and ``"fusion"``, all of them.
             provenance: where the arrays come from; ``backbone`` names the network.
             pairs: N integers, the row of the photo that each sketch was drawn from, or -1.
 
@@ -133,16 +148,16 @@ class Features:
         """
         sketch = as_rows(sketch, "sketch features")
         classes = name_list(classes, "classes", FeatureError)
-        taps = dict(taps or {"all": slice(0, sketch.shape[1])})
-        every = dict.fromkeys(("single", "fusion"), tuple(taps))
+        taps = dict(taps or {"features": slice(0, sketch.shape[1])})
+        default = {"single": tuple(taps)[-1:], "fusion": tuple(taps)}
         made = cls(
-            sketch,
-            photo,
-            sketch_labels,
-            photo_labels,
+            sketch.clone(),
+            as_rows(photo, "photo features").clone(),
+            as_labels(sketch_labels, len(sketch), "sketch features").clone(),
+            as_labels(photo_labels, len(photo), "photo features").clone(),
             classes=classes,
             taps=taps,
-            presets=presets or every,
+            presets=presets or default,
             split=Split.of(split, classes),
             provenance={},
             pairs=pairs,

@@ -328,29 +328,29 @@ LITERATURE = {
 }
 
 
-def named(found: Mapping[str, float], ks: Sequence[int]) -> list[tuple[str, str, str]]:
+def named(
+    found: Mapping[str, float], ks: Sequence[int], gallery: int
+) -> list[tuple[str, str, str]]:
     """Return a table of metrics with what the literature calls each.
 
     The chapter *Four numbers called mAP@200* has their sources.
 
     Args:
-        found: from :func:`evaluate`, with the gallery's size as the largest cut-off.
-        ks: the other cut-offs.
+        found: from :func:`evaluate`, with the cut-offs and the gallery's size as ``ks``.
+        ks: the cut-offs.
+        gallery: its size, of which only ``mAP@k/min`` is shown.
 
     Returns:
         A head, then key, value and name.
     """
-    rows, all_of = [("metric", "value", "what others call it")], "mAP@all of SAKE, ACNet, ZSE-SBIR"
+    rows = [("metric", "value", "what others call it")]
     for key, value in found.items():
         cut = re.search(r"@(\d+)", key)
         if cut is None or int(cut[1]) in ks:
             name = LITERATURE[re.sub(r"@\d+", "@k", key)].format(k=cut and cut[1])
-        elif key.endswith("/min"):
-            name = all_of
-        else:
-            continue
-        rows.append((key, f"{value:.4f}", name))
-    return rows
+            rows.append((key, f"{value:.4f}", name))
+    key = f"mAP@{gallery}/min"
+    return [*rows, (key, f"{found[key]:.4f}", "mAP@all of SAKE, ACNet and ZSE-SBIR")]
 
 
 def cutoffs(ks: Iterable[int] | int) -> tuple[int, ...]:

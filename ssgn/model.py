@@ -372,9 +372,11 @@ class SSGN(nn.Module):
             FileExistsError: something else is in the way.
             OSError: the folder cannot be written, for example because the disk is full.
         """
-        check_folder(folder, self.config, self.provenance, overwrite=overwrite)
+        about = {**self.provenance, "class": type(self).__name__}
+        check_folder(folder, self.config, about, overwrite=overwrite)
         about = {
             "format": FORMAT,
+            "class": type(self).__name__,
             "config": asdict(self.config),
             "width": self.width,
             "classes": self.classes,
@@ -402,8 +404,8 @@ class SSGN(nn.Module):
             The model in evaluation mode.
 
         Raises:
-            CheckpointError: the checkpoint is missing, damaged, of another version, or has weights
-                that do not fit its configuration.
+            CheckpointError: the checkpoint is missing, damaged, of another version or of another
+                class, or has weights that do not fit its configuration.
         """
         folder = Path(folder)
         for name in FILES:
@@ -414,8 +416,14 @@ class SSGN(nn.Module):
                 )
         try:
             about = machine.read_json(folder / FILES[0])
+            if (made := about.get("class", "SSGN")) != cls.__name__:
+                raise CheckpointError(
+                    f"{folder} is a checkpoint of the class {made}: load it with {made}.load"
+                )
             if about.get("format") == FORMAT:
                 return cls._loaded(about, folder / FILES[1]).to(device).eval()
+        except CheckpointError:
+            raise
         except (
             *(SafetensorError, OSError, RuntimeError, ValueError),
             *(AttributeError, LookupError, TypeError),
@@ -486,7 +494,7 @@ def _differs(config: SSGNConfig, provenance: dict, folder: Path) -> str | None:
         return None if begun[0] in there else f"it holds {FILES[1]} without {FILES[0]}"
     try:
         found = machine.read_json(folder / FILES[0])
-        there = {**found["config"], **found["provenance"]}
+        there = {"class": found.get("class", "SSGN"), **found["config"], **found["provenance"]}
     except (ValueError, LookupError, TypeError):
         there = found = {}
     if found.get("format") != FORMAT:

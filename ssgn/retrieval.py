@@ -439,15 +439,30 @@ def evaluate_all(
 
 
 def check_features(model: SSGN, feats: Features) -> None:
-    """Check that features have the backbone and the width that the model was trained on.
+    """Check that features are of the backbone, and the split of the classes, of a model's training.
 
     Raises:
-        FeatureError: another backbone or width.
+        FeatureError: another backbone, width, image size or other weights.
+        ValueError: unseen classes that the model has met.
     """
-    backbone = feats.provenance.get("backbone", "")
+    theirs, ours = feats.provenance, model.provenance
+    backbone = theirs.get("backbone", "")
     if model.backbone != backbone or model.width != feats.sketch.shape[1]:
         raise FeatureError(
             f"this model was trained on {model.backbone} features of {model.width} columns, but "
             f"these are {backbone} features of {feats.sketch.shape[1]} columns; extract them with "
             "the model's backbone"
+        )
+    for name in ("weights", "size"):
+        if name in ours and theirs.get(name, ours[name]) != ours[name]:
+            raise FeatureError(
+                f"this model was trained on features of other {name} of {backbone}: {ours[name]}, "
+                f"not {theirs[name]}; extract them with the same {name} (--{name}, in Python "
+                f"extract(..., {name}=...))"
+            )
+    met = {*model.classes, *ours.get("held_out", ())}
+    if known := [name for name in feats.split.unseen if name in met]:
+        raise ValueError(
+            f"the model has met classes that split {feats.split.name} calls unseen, in training or "
+            f"to select its epoch: {', '.join(known[:5])}. Give the split that it was trained on"
         )

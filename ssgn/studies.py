@@ -135,7 +135,7 @@ def study(
                 row = {"variant": name, "split": there.split.name, "seed": seed}
                 made_with = [seed, ks, metrics, settings]
                 jobs.append(_job(ledger, row, data, variant, made_with, run))
-    return _recorded(feats, ledger, jobs, progress)
+    return _recorded(feats, sem, ledger, jobs, progress)
 
 
 def _named(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
@@ -157,8 +157,8 @@ def _train(feats: Features, sem: Tensor, variant, seed: int, device) -> tuple[An
         return fit(*given, variant, seed=seed, device=device, progress=False)
     device = machine.pick_device(device)
     model = variant.fit(*given, seed=seed, device=device)
-    if isinstance(model, tuple):
-        return model  # a baseline of ours, with its history
+    if isinstance(model, tuple) and isinstance(model[-1], History):
+        return model  # a baseline of ours
     if not all(callable(getattr(model, name, None)) for name in ("synthesize", "embed")):
         raise ValueError(
             f"{type(variant).__name__}.fit returned {model!r:.80}; it must return an object with "
@@ -284,7 +284,7 @@ def select(
                 row = {"variant": name, "fold": fold, "seed": seed}
                 run = partial(_fold_run, there, sem, config, seed, device)
                 jobs.append(_job(ledger, row, data, config, [seed, "fold"], run))
-    return _recorded(feats, ledger, jobs, progress)
+    return _recorded(feats, sem, ledger, jobs, progress)
 
 
 def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, device) -> dict:
@@ -346,7 +346,7 @@ def _source(variant) -> list[str | bytes] | None:
     return None if why else found
 
 
-def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> list[dict]:
+def _recorded(feats: Features, sem: Tensor, ledger, jobs: Sequence[dict], progress: bool) -> list:
     """Do the jobs that the ledger lacks, and record each one at once.
 
     Args:
@@ -355,7 +355,7 @@ def _recorded(feats: Features, ledger, jobs: Sequence[dict], progress: bool) -> 
     """
     path = Path(ledger or machine.cache_dir() / "studies" / f"{feats.content[:16]}.json")
     if ledger is not None:
-        open_ledger(path, describe_data(feats))
+        open_ledger(path, describe_data(feats, sem))
         _check_names(path, jobs)
     commit, rows = machine.commit(), []
     for job in tqdm(jobs, "study", unit="run", disable=not progress):
@@ -434,7 +434,9 @@ def read_ledger(path: Path | str) -> dict:
         content = machine.read_json(path)
     except ValueError as error:
         raise LedgerError(str(error)) from error
-    if content.get("format") != FORMAT or not isinstance(content.get("runs"), list):
+    runs = content.get("runs")
+    good = isinstance(runs, list) and all(isinstance(run, dict) for run in runs)
+    if content.get("format") != FORMAT or not good:
         raise LedgerError(
             f"{path} is not a ledger of format {FORMAT} (its format is {content.get('format')}): "
             "record it again, under another name, with `ssgn study`"
@@ -442,13 +444,14 @@ def read_ledger(path: Path | str) -> dict:
     return content
 
 
-def describe_data(feats: Features) -> dict:
+def describe_data(feats: Features, sem: Tensor) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
     fingerprint = feats.provenance.get("fingerprint", feats.content)
     return {
         "dataset": feats.provenance.get("dataset"),
         "fingerprint": fingerprint[:16],
         "backbone": feats.provenance.get("backbone"),
+        "weights": feats.provenance.get("weights"),
         "size": feats.provenance.get("size"),
         "features_precision": feats.provenance.get("precision", "float32"),
         # The mean, if classes differ.
@@ -456,20 +459,21 @@ def describe_data(feats: Features) -> dict:
         "photos": len(feats.photo),
         "classes": list(feats.classes),
         "left_out": len(feats.provenance.get("left_out", {})),  # unreadable images
+        "words": machine.digest(sem.numpy().tobytes())[:16],
     }
 
 
-def describe(feats: Features, what: str, config: Any) -> dict:
+def describe(feats: Features, sem: ArrayLike, what: str, config: Any) -> dict:
     """Return the head of a ledger: what is compared, on which data, with which configuration.
 
     Args:
-        feats: the features.
+        feats, sem: features and word vectors of the same classes.
         what: a kind of :func:`~ssgn.comparisons.compared`.
         config: the configurations, as values that JSON can hold.
     """
     return {
         "what": what,
-        **describe_data(feats),
+        **describe_data(feats, word_vectors(feats, sem)),
         "seen": int(feats.mask("seen").sum()),
         "unseen": int(feats.unseen.sum()),
         "split": feats.split.name,

@@ -44,16 +44,19 @@ def columns(
     """
     found, about = {}, {}
     for entry in ledgers:
-        if whats is not None and entry["what"] not in whats:
-            continue
+        if whats is not None and entry.get("what", whats[0]) not in whats:
+            continue  # a ledger that was written in Python does not say what it is
         dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
         data = DATA.get((dataset, entry.get("photos")), dataset)
-        heading = f"{data}, {BACKBONES.get(backbone, backbone)}"
+        heading = ", ".join(filter(None, (data, BACKBONES.get(backbone, backbone)))) or "data"
         of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
-        if about.setdefault(heading, of) != of:
+        if "weights" in entry:  # an older ledger does not say
+            of["weights"] = entry["weights"]
+        known = about.setdefault(heading, {})
+        if any(known.setdefault(key, value) != value for key, value in of.items()):
             raise ValueError(
-                f"ledgers of {heading} are about other images or features: {about[heading]} and "
-                f"{of}; make a table of each"
+                f"ledgers of {heading} are about other images or features: {known} and {of}; make "
+                "a table of each"
             )
         names = cache(partial(_unseen, entry))
         for run in entry["runs"]:
@@ -188,6 +191,7 @@ def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
         return out.getvalue()
     start, between, end = ("", " & ", r" \\") if form == "latex" else ("| ", " | ", " |")
     escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
+    lines = [[" ".join(cell.split()) for cell in line] for line in lines]
     head, *rows = (start + between.join(escape.sub(r"\\\1", c) for c in x) + end for x in lines)
     if form == "markdown":
         out = [
@@ -238,7 +242,7 @@ def of_claims(
 
     Args:
         ledgers: by heading, the runs of a study.
-        claims: by default all :data:`~ssgn.claims.CLAIMS`.
+        claims: by default those of :data:`~ssgn.claims.CLAIMS` that some ledger is about.
         form: ``"markdown"``, ``"latex"`` or ``"csv"``.
         caption: see :func:`written`.
         options: see :func:`~ssgn.claims.judged`.
@@ -247,8 +251,10 @@ def of_claims(
         ValueError: an unknown form.
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
-    claims = list(CLAIMS.values() if claims is None else claims)
-    cells = verdicts(ledgers, claims, **options)
+    given = list(CLAIMS.values() if claims is None else claims)
+    cells = verdicts(ledgers, given, **options)
+    if claims is None:
+        given = [claim for claim in given if any(key[0] == claim for key in cells)]
     if form == "csv":
         numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
         counts = ("splits", "seeds", "classes")
@@ -259,5 +265,5 @@ def of_claims(
             lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
         return written(lines, form)
     lines = [["claim", *ledgers]]
-    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in claims]
+    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in given]
     return written(lines, form, caption)

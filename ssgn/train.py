@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import SSGNConfig
+from .config import LOSSES, SSGNConfig
 from .features import ArrayLike, FeatureError, Features, word_vectors
 from .machine import cache_dir, device_name, digest, lock, package_digest, pick_device, read_json
 from .model import SSGN, CheckpointError, check_folder
@@ -118,6 +118,7 @@ def fit(
         model.provenance = {
             **feats.provenance,
             "split": feats.split.name,
+            "held_out": list(feats.split.validation),
             "words": digest(sem[feats.mask("seen")].numpy().tobytes())[:16],
             "seed": seed,
         }
@@ -131,7 +132,7 @@ def fit(
             began, sums = time.perf_counter(), {}
             for batch in batches:
                 losses = model.objective(*batch)
-                losses["total"] = sum(getattr(config, n, 1.0) * x for n, x in losses.items())
+                losses["total"] = sum(weight_of(config, n) * x for n, x in losses.items())
                 optimizer.zero_grad()
                 losses["total"].backward()
                 optimizer.step()
@@ -158,6 +159,19 @@ def fit(
     model.load_state_dict(kept)
     history.seconds = time.perf_counter() - started
     return model.eval(), history
+
+
+def weight_of(config: SSGNConfig, loss: str) -> float:
+    """Return the weight of a loss: 1 for one that a subclass adds.
+
+    Raises:
+        ValueError: a name that the history has for something else.
+    """
+    if loss in ("total", "validation", "seconds"):
+        raise ValueError(
+            f"a loss is called {loss!r}, as another entry of the history is: rename it"
+        )
+    return getattr(config, loss) if loss in LOSSES else 1.0
 
 
 def optimization(model: SSGN, steps: int):

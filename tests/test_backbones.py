@@ -1,5 +1,6 @@
 """Backbones: which layers are tapped, and with which weights."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -277,3 +278,34 @@ def test_a_timm_model_is_loaded_from_a_folder(tmp_path, images):
         )
     with pytest.raises(DataError, match="local-dir.* could not be fetched or read"):
         load_backbone(f"local-dir:{tmp_path / 'none'}")
+
+
+def test_a_backbone_that_differs_in_anything_is_extracted_again(tiny_dataset, cache):
+    net = own_backbone()
+    plain = ssgn.extract(tiny_dataset, net, device="cpu", progress=False)
+
+    def highest(x):
+        return [t.amax((2, 3)) if t.ndim == 4 else t for t in net.forward(x)]
+
+    for other in (
+        dataclasses.replace(net, mean=(0.9,) * 3, std=(0.1,) * 3),
+        dataclasses.replace(net, forward=highest),
+    ):
+        found = ssgn.extract(tiny_dataset, other, device="cpu", progress=False)
+        assert not torch.equal(found.sketch, plain.sketch)
+    again = ssgn.extract(tiny_dataset, own_backbone(), device="cpu", progress=False)
+    assert torch.equal(again.sketch, plain.sketch)
+
+
+def test_widths_are_found_without_a_change_of_a_network_in_training():
+    net = own_backbone()
+    before = {name: t.clone() for name, t in net.network.state_dict().items()}
+    net.network.train()
+    assert net.width and net.network.training
+    assert all(torch.equal(before[name], t) for name, t in net.network.state_dict().items())
+
+
+@pytest.mark.parametrize(("size", "kind"), [(32, torch.uint8), (64, torch.int64)])
+def test_images_of_another_size_or_type_are_refused(size, kind):
+    with pytest.raises(ValueError, match=r"must be \[B, 3, 64, 64\], uint8 or floats in 0..1"):
+        own_backbone().features(torch.zeros((2, 3, size, size), dtype=kind))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssgn import config, intervals, studies
-from ssgn.claims import CLAIMS, Claim, ClaimError, Verdict, judged, said, verdicts
+from ssgn.claims import CLAIMS, FURTHER, Claim, ClaimError, Verdict, judged, said, verdicts
 from ssgn.tables import of_claims
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +132,11 @@ def test_every_claim_compares_two_variants_of_the_verdict():
         assert (claim.threshold == 1.2) == ("CVAE" in claim.b) == ("by 20%" in text)
     assert len({(c.a, c.b) for c in CLAIMS.values()}) == len(CLAIMS) == 28
     assert losses < {c.b for c in CLAIMS.values()}
+    ours |= {f"aligned: chosen layers, {form}" for form in forms}
+    ablated = set(config.ablations())
+    assert len(FURTHER) == 6 and not FURTHER.keys() & CLAIMS.keys()
+    for claim in FURTHER.values():
+        assert claim.a in ours | ablated and claim.b in ours | others | ablated
     rows = of_claims({}, form="latex").splitlines()
     assert len(rows) == 34 and sum("20\\%" in row for row in rows) == 4
 

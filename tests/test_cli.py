@@ -243,7 +243,8 @@ def test_ledgers_of_one_dataset_and_backbone_are_a_column_and_a_published_split_
     run, recorded
 ):
     code, shown, _ = run("table", *recorded)
-    head, _, chosen, alone = shown.splitlines()
+    head, _, chosen, alone, _, caption = shown.splitlines()
+    assert caption.startswith("*mAP@all on unseen classes")
     name = "real Sketchy (first 25 of each class), VGG-16's convolutions"
     assert code == 0
     assert (
@@ -548,8 +549,9 @@ def test_a_checkpoint_is_evaluated_by_every_definition(run, tmp_path, world):
     monkey = SimpleNamespace(classes=world.feats.classes, split=split, fingerprint="world-1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssgn, "load_dataset", lambda *_, **__: monkey)
+        patch.setattr(ssgn, "extract", lambda *_, **__: world.feats.with_split(split))
         code, _, err = run(*words)
-    assert code == 1 and "trained on classes that split other calls unseen" in err
+    assert code == 1 and "has met classes that split other calls unseen" in err
 
 
 def test_arrays_are_evaluated(run, tmp_path):
@@ -570,3 +572,13 @@ def test_arrays_are_evaluated(run, tmp_path):
     assert code == 1 and "give either a model's folder or --arrays" in err
     code, _, err = run("evaluate", "--arrays", files[2], *files[1:])
     assert code == 1 and "ql.txt cannot be read as a .npy file" in err
+
+
+def test_a_regular_expression_must_match_something(run, tmp_path):
+    words = ("study", tmp_path / "r.json", "--data", "world", "--only")
+    for given, message in (
+        ("(", "not a regular expression"),
+        ("nothing", "matches none of SSGN: f"),
+    ):
+        code, _, err = run(*words, given)
+        assert code == 1 and message in err and not (tmp_path / "r.json").exists()

@@ -69,9 +69,8 @@ def test_pairs_follow_their_photos_into_a_part(feats):
     part = feats.part("validation")
     assert torch.equal(part.pairs, part.sketch_labels * 5 + 1)
     assert feats.part("train").pairs[:3].tolist() == [-1, 1, 1]
-    # A sketch whose photo is of another class is left without one.
-    pairs = feats.pairs.flip(0)
-    assert set(dataclasses.replace(feats, pairs=pairs).part("validation").pairs.tolist()) == {-1}
+    with pytest.raises(ssgn.FeatureError, match="pairs must be of one class"):
+        dataclasses.replace(feats, pairs=feats.pairs.flip(0))
 
 
 def test_keep_takes_any_choice_of_classes(feats):
@@ -414,3 +413,30 @@ def test_an_array_that_does_not_fit_is_named(feats, saved, other):
     np.save(saved / "sketch.npy", np.array(other), allow_pickle=True)
     with pytest.raises(FeatureError, match="/f .*damaged"):
         Features.load(saved, feats.split)
+
+
+# Arrays of one's own ----------------------------------------------------------------------
+
+
+def test_arrays_are_copied():
+    x, y = np.ones((6, 4), np.float32), np.arange(6) // 2
+    feats = ssgn.Features.from_arrays(x, x.copy(), y, y.copy(), ["a", "b", "c"], split=MADE_SPLIT)
+    x[:], y[:] = 9, 0
+    assert feats.sketch.eq(1).all() and feats.sketch_labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_layers_of_arrays_are_the_last_one_and_all():
+    x, y = np.random.default_rng(0).normal(size=(6, 5)), np.arange(6) // 2
+    options = {"split": MADE_SPLIT, "taps": {"conv": slice(0, 3), "fc": slice(3, 5)}}
+    feats = ssgn.Features.from_arrays(x, x, y, y, ["a", "b", "c"], **options)
+    assert feats.columns("single").tolist() == [3, 4] and len(feats.columns("fusion")) == 5
+    for taps, message in (
+        ({"single": slice(0, 5)}, "'single' has the name of a preset"),
+        ({"a": slice(0, 5, 2)}, "must be a slice"),
+        ({"a": (0, 5)}, "must be a slice"),
+    ):
+        with pytest.raises(ssgn.FeatureError, match=message):
+            ssgn.Features.from_arrays(x, x, y, y, ["a", "b", "c"], **{**options, "taps": taps})
+
+
+MADE_SPLIT = ssgn.Split(("c",), ())

@@ -1002,14 +1002,23 @@ def test_a_split_is_read_from_a_file(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("# mine\nc3\nc4\n")
     made = Split.of(path, classes)
-    assert made.name == "mine" and made.unseen == ("c3", "c4") and len(made.validation) == 3
+    assert made.name.startswith("mine ") and made.unseen == ("c3", "c4")
+    assert len(made.validation) == 3
     assert not {*made.validation} & {*made.unseen} and made == Split.of(str(path), classes)
     path = tmp_path / "both.json"
     path.write_text('{"unseen": ["c1", "c2"], "validation": ["c5"]}')
-    assert Split.of(path, classes) == Split(("c1", "c2"), ("c5",), name="both")
+    made = Split.of(path, classes)
+    assert (made.unseen, made.validation) == (("c1", "c2"), ("c5",))
+    name = made.name
+    path.write_text('{"unseen": ["c1", "c3"], "validation": ["c5"]}')
+    assert Split.of(path, classes).name != name  # runs of the two are not mixed
     path.write_text('{"unseen": ["c1"]}')
     assert Split.of(path, classes).validation == ()
-    for text, message in (('{"test": []}', 'has no "unseen"'), ("[", "is damaged")):
+    for text, message in (
+        ('{"validation": []}', 'has no "unseen"'),
+        ("[", "is damaged"),
+        ('{"unseen": ["c1"], "validaton": ["c2"]}', "has 'validaton'; give"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             Split.of(path, classes)

@@ -178,3 +178,27 @@ def test_variants_that_cannot_be_compared_are_named():
     assert ratio(less, "a", "b", paired=False, n=20)[0] > 0
     with pytest.raises(ValueError, match="'b' has runs of"):
         ratio([r for r in less if r["variant"] == "a" or r["split"] > "1"], "a", "b", paired=False)
+
+
+def test_crossed_classes_widen_an_interval_where_classes_recur():
+    """Two partitions of 20 classes: every class is unseen twice, with nearly the same precision."""
+    rng = np.random.default_rng(0)
+    of_class, runs = rng.normal(3000, 900, 20), []
+    for partition in range(2):
+        order = rng.permutation(20)
+        for part in range(4):
+            classes = sorted(order[part::4])
+            for seed in range(2):
+                precision = of_class[classes] + rng.normal(0, 30, 5)
+                about = {"variant": "a", "split": f"{partition} {part}", "seed": seed}
+                unseen = [f"c{c:02}" for c in classes]
+                runs.append({**about, "per_class": precision.tolist(), "unseen": unseen})
+    runs += [{**r, "variant": "b", "per_class": [x / 2 for x in r["per_class"]]} for r in runs]
+    plain, crossed = level(runs, "a"), level(runs, "a", crossed=True)
+    assert plain[0] == crossed[0] == pytest.approx(of_class.mean() * 1e-4, abs=0.002)
+    widths = [high - low for _, low, high in (plain, crossed)]
+    assert 1.05 < widths[1] / widths[0] < 1.6
+    mean = 3.92 * of_class.std() * 1e-4 / 20**0.5  # of 20 independent classes
+    assert 0.8 < widths[0] / mean < 1.25
+    assert ratio(runs, "a", "b", crossed=True) == pytest.approx((2, 2, 2))
+    assert ratio(runs, "a", "b", crossed=True, paired=False)[2] > 2

@@ -476,7 +476,7 @@ def test_blocks_that_do_not_fit_the_labels_are_named():
 
 def test_every_metric_has_the_literatures_name():
     s, labels = torch.rand(9, 9), torch.arange(9) % 3
-    rows = metrics.named(ssgn.evaluate_similarity(s, labels, labels, (2, 9)), [2])
+    rows = metrics.named(ssgn.evaluate_similarity(s, labels, labels, (2, 9)), [2], 9)
     assert [row[0] for row in rows[1:]] == [
         "mAP@all", "P@2", "mAP@2", "mAP@2/min", "mAP@2/k", "mAP@9/min",
     ]  # fmt: skip

@@ -297,3 +297,23 @@ def test_a_generalized_gallery_has_the_seen_classes_too(model, world):
     )
     got = ssgn.evaluate_unseen(model, feats, generalized=True)
     assert got == want and got["mAP@all"] < ssgn.evaluate_unseen(model, feats)["mAP@all"]
+
+
+# What a model may be evaluated on ---------------------------------------------------------
+
+
+def test_classes_that_a_model_has_met_are_not_unseen(fit, world):
+    model, _ = fit(epochs=1)
+    for met in (world.feats.split.validation[:2], model.classes[:2]):
+        feats = world.feats.with_split(ssgn.Split(tuple(met), (), name="easy"))
+        with pytest.raises(ValueError, match=f"has met classes that split easy .*: {met[0]}, "):
+            ssgn.evaluate_unseen(model, feats)
+
+
+@pytest.mark.parametrize(("name", "value"), [("weights", "sha256:other"), ("size", 64)])
+def test_features_of_other_weights_or_another_size_are_refused(fit, world, name, value):
+    about = {**world.feats.provenance, "weights": "sha256:mine", "size": 8}
+    model, _ = fit(dataclasses.replace(world.feats, provenance=about), epochs=1)
+    other = dataclasses.replace(world.feats, provenance={**about, name: value})
+    with pytest.raises(ssgn.FeatureError, match=f"other {name} .* not {value}; .*--{name}"):
+        ssgn.evaluate_unseen(model, other)

@@ -24,7 +24,7 @@ def section(title):
     return re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL)
 
 
-def follow(title, folder):
+def follow(title, folder, **more):
     """Write the files of a section and run its commands; returns what they printed."""
     scripts = Path(sys.executable).parent
     env = {
@@ -32,6 +32,7 @@ def follow(title, folder):
         "PATH": f"{scripts}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SSGN_CACHE": str(folder / "cache"),
+        **more,
     }
     printed, variables = [], ""
     for language, block in section(title):
@@ -73,12 +74,13 @@ def arrays(tmp_path_factory):
 
 
 def test_own_features_and_an_own_method_end_in_a_latex_table(arrays):
-    shown, kept, evaluated = follow("Features and a method", arrays)
+    shown, framed, kept, evaluated = follow("Features and a method", arrays)
     rows = dict(re.findall(r"^\| (\w+) \| \**(0\.\d+)", shown, re.MULTILINE))
     assert set(rows) == {"Shift", "ridge", "SSGN"} and float(rows["Shift"]) > 0.5
     assert r"\textbf{" in (arrays / "table.tex").read_text()
+    assert "variant" in framed and "Shift" in framed
     assert "backbone VGG-16 of my group" in kept and "taps: conv5 (8), fc7 (4)" in kept
-    assert "mAP@all of SAKE, ACNet, ZSE-SBIR" in evaluated
+    assert "mAP@all of SAKE, ACNet and ZSE-SBIR" in evaluated
 
 
 def test_an_own_loss_is_trained_saved_and_loaded(arrays):
@@ -119,3 +121,20 @@ def test_an_own_folder_with_own_vectors_and_an_own_split_is_studied(tree):
 def test_an_own_backbone_is_fine_tuned_and_extracted(tree):
     (shown,) = follow("A backbone", tree)
     assert "Features of sketchy" in shown
+
+
+def test_own_pictures_are_found_with_a_phone_photo_of_a_drawing(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        image = Image.new("RGB", (96, 96), tuple(rng.integers(100, 255, 3).tolist()))
+        ImageDraw.Draw(image).regular_polygon((48, 48, 20 + 2 * i), 3 + i % 5, fill=(200, 30, 30))
+        image.save(tmp_path / f"photos/{i}.png")
+    paper = np.full((600, 800), 190.0) - np.linspace(0, 60, 800)  # uneven light
+    paper[:, :90] = 60  # the table
+    drawing = Image.fromarray(paper.astype(np.uint8))
+    ImageDraw.Draw(drawing).regular_polygon((450, 300, 150), 5, outline=30, width=7)
+    drawing.save(tmp_path / "drawing.jpg")
+    (shown,) = follow("Pictures", tmp_path, SSGN_CACHE=os.environ.get("SSGN_CACHE", ""))
+    assert "12 images in photos.ssgn" in shown and len(re.findall(r"photos/\d+\.png", shown)) >= 5
+    assert "<img" in (tmp_path / "found.html").read_text()

@@ -15,6 +15,7 @@ from conftest import left_in, overwritten
 import ssgn
 from ssgn import LedgerError, baselines, intervals, machine, studies
 from ssgn.data import Split
+from ssgn.machine import digest
 from ssgn.studies import open_ledger, read_ledger, select
 from ssgn.train import History
 
@@ -421,7 +422,7 @@ def test_a_run_is_done_only_if_all_is_equal_and_never_takes_anothers_name_in_a_n
             "words": {"sem": world.sem + 1},
         }[change]
     if ledger and change != "seed":
-        message = "its run spy, .*, 0 is of other|another fingerprint"
+        message = "its run spy, .*, 0 is of other|another fingerprint|another words"
         with pytest.raises(FileExistsError, match=message):
             run(variants, **options)
         assert calls() == ["spy"] and read_ledger(ledger["ledger"])["runs"] == [first]
@@ -474,7 +475,7 @@ def test_an_edit_of_the_library_outdates_the_cache_and_not_a_named_ledger(
 
 def test_a_ledger_keeps_its_head(run, tmp_path, world):
     path = tmp_path / "runs.json"
-    about = studies.describe(world.feats, "ablations", {"epochs": 1})
+    about = studies.describe(world.feats, world.sem, "ablations", {"epochs": 1})
     open_ledger(path, about, {"command": "ssgn study"})
     rows = run(ledger=path)
     assert read_ledger(path) == {
@@ -500,7 +501,7 @@ def test_a_file_that_is_not_a_ledger_is_never_replaced(run, calls, tmp_path, wor
     path.write_text(USERS[kind])
     with pytest.raises(FileExistsError, match="mine.json is in the way: it "):
         run(ledger=path)
-    about = studies.describe(world.feats, "ablations", {})
+    about = studies.describe(world.feats, world.sem, "ablations", {})
     with pytest.raises(FileExistsError, match="mine.json is in the way: .*--overwrite"):
         open_ledger(path, about)
     assert path.read_text() == USERS[kind] and calls() == []
@@ -556,7 +557,7 @@ def test_special_files_and_folders_are_never_replaced_by_a_ledger(run, calls, tm
 
 def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
     path = tmp_path / "new" / "runs.json"
-    about = studies.describe(world.feats, "ablations", {"taps": ("low",)})
+    about = studies.describe(world.feats, world.sem, "ablations", {"taps": ("low",)})
     open_ledger(path, about)
     rows = run(ledger=path)
     open_ledger(path, about)
@@ -572,10 +573,12 @@ def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
 def test_a_ledgers_head_describes_the_data(world):
     provenance = {"dataset": "d", "backbone": "vgg16", "size": 64, "left_out": {"a.png": "broken"}}
     feats = replace(world.feats, provenance=provenance)
-    assert studies.describe(feats, "ablations", {"taps": ["low"]}) == {
+    assert studies.describe(feats, world.sem, "ablations", {"taps": ["low"]}) == {
         "what": "ablations", "dataset": "d", "fingerprint": feats.content[:16],
         "backbone": "vgg16", "size": 64,
         "features_precision": "float32", "sketches_per_class": 12, "photos": 160, "left_out": 1,
+        "weights": None, "words": digest(world.sem.numpy().tobytes())[:16],
+        "classes": list(feats.classes),
         "seen": 24, "unseen": 8, "split": feats.split.name, "leaked": [],
         "config": {"taps": ["low"]},
     }  # fmt: skip

@@ -10,8 +10,10 @@ import pytest
 from test_claims import BETTER, N, made
 from test_intervals import made_up
 
+import ssgn
 from ssgn import studies, tables
 from ssgn.claims import Claim, judged
+from ssgn.data import Split
 from ssgn.tables import columns, of_claims, of_levels
 
 
@@ -116,3 +118,23 @@ def test_tables_compile_in_latex(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def test_tables_of_some_classes(tmp_path):
+    classes = [f"c{i}" for i in range(10)]
+    split = Split.of("seed-3 part 1 of 5", classes)
+    run = {"variant": "a", "split": split.name, "seed": 0, "per_class": [1000, 3000]}
+    entry = dict(what="verdict", dataset="d", backbone="b", runs=[run], classes=classes)
+    unseen = studies.unseen_of(entry, split.name)
+    assert set(unseen) == set(split.unseen) and unseen == sorted(unseen)
+    (runs,) = columns([entry]).values()
+    assert runs[0]["unseen"] == unseen
+    (kept,) = tables.of_classes(runs, [unseen[1], "another"])
+    assert kept["per_class"] == [3000] and kept["unseen"] == [unseen[1]]
+    assert tables.of_classes(runs, ["another"]) == []
+    old = {**entry}
+    del old["classes"]
+    (runs,) = columns([old]).values()
+    assert "unseen" not in runs[0] and tables.of_classes(runs, unseen) == []
+    with pytest.raises(ssgn.LedgerError, match="does not say its classes"):
+        studies.unseen_of(old, split.name)

@@ -392,6 +392,7 @@ def test_a_model_knows_what_it_was_trained_on(world, fit):
     model, _ = fit(seed=3, epochs=1)
     words = digest(world.sem[~world.feats.unseen].numpy().tobytes())[:16]
     about = {"split": world.feats.split.name, "words": words, "seed": 3}
+    about["held_out"] = list(world.feats.split.validation)
     assert model.provenance == {**world.feats.provenance, **about}
     assert model.backbone == "made-up" and model.width == 24
 
@@ -603,3 +604,35 @@ def test_a_model_of_ones_own_is_trained_saved_and_loaded(fit, world, tmp_path):
     )
     model.save(tmp_path / "mine")
     assert torch.equal(ssgn.synthesize(Centered.load(tmp_path / "mine"), world.feats.sketch[:5]), q)
+
+
+class Named(ssgn.SSGN):
+    """A loss under a name that is also a field of the configuration, or of the history."""
+
+    loss = "latent"
+
+    def objective(self, *batch):
+        terms = super().objective(*batch)
+        return {**terms, self.loss: terms["reconstruction"].detach() * 0 + 1}
+
+
+def test_a_loss_of_ones_own_has_the_weight_1_whatever_its_name(fit, world, monkeypatch):
+    _, plain = fit(epochs=1)
+    given = (world.feats, world.sem, fit(epochs=1)[0].config)
+    options = dict(seed=0, device="cpu", progress=False, model=Named)
+    _, history = ssgn.fit(*given, **options)
+    assert history.epochs[0]["total"] == pytest.approx(plain.epochs[0]["total"] + 1, abs=1e-4)
+    monkeypatch.setattr(Named, "loss", "validation")
+    with pytest.raises(ValueError, match="a loss is called 'validation'"):
+        ssgn.fit(*given, **options)
+
+
+def test_a_checkpoint_is_loaded_by_its_own_class_and_not_replaced_by_another(fit, world, tmp_path):
+    plain, _ = fit(epochs=1)
+    options = dict(seed=0, device="cpu", progress=False)
+    mine, _ = ssgn.fit(world.feats, world.sem, plain.config, model=Centered, **options)
+    mine.save(tmp_path)
+    with pytest.raises(ssgn.CheckpointError, match="class Centered: load it with Centered.l"):
+        ssgn.SSGN.load(tmp_path)
+    with pytest.raises(FileExistsError, match="another class: Centered, not SSGN"):
+        plain.save(tmp_path)

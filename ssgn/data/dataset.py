@@ -354,7 +354,8 @@ class Split:
                     stacklevel=2,
                 )
         pick = [sorted(classes[i] for i in part) for part in (order[:n], order[n : n + m])]
-        return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}")
+        shares = "" if (unseen, validation) == (0.2, 0.1) else f", {unseen:g} and {validation:g}"
+        return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}{shares}")
 
     @classmethod
     def partition(
@@ -386,7 +387,8 @@ class Split:
             rest = np.concatenate(dealt[i + 1 :] + dealt[:i])
             roles = unseen, rest[: round(validation * len(classes))]
             names = (tuple(sorted(classes[c] for c in role)) for role in roles)
-            splits.append(cls(*names, name=f"seed-{seed} part {i + 1} of {parts}"))
+            share = "" if validation == 0.1 else f", {validation:g}"
+            splits.append(cls(*names, name=f"seed-{seed} part {i + 1} of {parts}{share}"))
         return splits
 
     @classmethod
@@ -450,10 +452,15 @@ class Split:
             content = read_json(path)
             if "unseen" not in content:
                 raise ValueError(f'{path} has no "unseen"; give {{"unseen": [...]}}')
-            return cls(content["unseen"], content.get("validation", ()), name=path.stem)
-        unseen = listed_classes(path)
-        rest = [name for name in classes if name not in set(unseen)]
-        return cls(unseen, cls.drawn(rest, 0, unseen=0).validation, name=path.stem)
+            if wrong := sorted(content.keys() - {"unseen", "validation"}):
+                raise ValueError(f'{path} has {wrong[0]!r}; give "unseen" and "validation" only')
+            made = cls(content["unseen"], content.get("validation", ()))
+        else:
+            unseen = listed_classes(path)
+            rest = [name for name in classes if name not in set(unseen)]
+            made = cls(unseen, cls.drawn(rest, 0, unseen=0).validation)
+        # The file may change, and its name not.
+        return replace(made, name=f"{path.stem} {made.name.removeprefix('custom-')}")
 
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The two boolean masks ``[C]``, unseen and validation, over C class names.
