@@ -275,7 +275,13 @@ def words(found: Mapping) -> str:
 
 def _decoder(found: Mapping, form: str, literal: bool) -> Iterable[str]:
     of = [claim for claim in DECODERS if claim.text.startswith("read literally") == literal]
-    all_of = [v for by_heading in verdicts(found, of).values() for v in by_heading.values()]
+    judged = verdicts(found, of)
+    all_of = [v for by_heading in judged.values() for v in by_heading.values()]
+    helped = [
+        f"with the {claim.text.rpartition(', ')[2]}: {_places(holds)}"
+        for claim, by_heading in judged.items()
+        if (holds := {heading: v for heading, v in by_heading.items() if v.word == "holds"})
+    ]
     if all_of:
         worse, unknown, better = ([v.word for v in all_of].count(word) for word in WORDS)
         says = "helps in some places" if better else "brings no gain that can be detected"
@@ -287,6 +293,7 @@ def _decoder(found: Mapping, form: str, literal: bool) -> Iterable[str]:
             f"single stage, by layers, data and backbone, it is better in {better}, worse in "
             f"{worse}, and in {unknown} no difference can be detected. The ratios are {spread}, "
             f"and no interval ends above {most:.3f}."
+            + (f" It helps {'; '.join(helped)}." if helped else "")
         )
 
 
