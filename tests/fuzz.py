@@ -215,7 +215,7 @@ def some_features(seed: int = 0) -> ssgn.Features:
         {"single": ("high",), "fusion": ("low", "high")},
         SPLIT,
         {"dataset": "fuzz", "backbone": "made-up", "format": 1},
-        torch.arange(16) % 12 if seed else None,
+        torch.arange(16) // 4 * 3 if seed else None,
     )
 
 
