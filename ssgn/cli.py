@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from . import __version__
@@ -187,15 +186,19 @@ def _seeds(given: str) -> range:
     return range(int(first or 0), int(end))
 
 
-def _rows(path: Path) -> np.ndarray:
+def _rows(path: Path):
+    import numpy as np
+
     try:
         return np.load(path)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a .npy file: {reason(error)}") from error
 
 
-def _labels(*paths: Path) -> list[np.ndarray]:
+def _labels(*paths: Path) -> list:
     """Read two files of labels, integers or names, and number them alike."""
+    import numpy as np
+
     both = []
     for path in paths:
         if path.suffix == ".npy":
