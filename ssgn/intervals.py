@@ -34,9 +34,9 @@ def bootstrap(
         paired: resample the same seeds for all variants: right for runs whose batches are the same.
             False for variants with different seeds, such as a closed form, which has one.
         setting: what the name of a metric ends in, if it was measured otherwise: that of one of
-            :data:`~ssgn.studies.SETTINGS`; or :data:`~ssgn.studies.WITHOUT_LEAKS`, without the
+            ``studies.SETTINGS``; or ``studies.WITHOUT_LEAKS``, without the
             classes that the backbone was pre-trained on, on the splits where at least
-            :data:`~ssgn.studies.FEWEST` others remain.
+            ``studies.FEWEST`` others remain.
         crossed: resample the classes once for all splits, and not within each: a class that is
             unseen in several splits then counts as often in all of them. This makes intervals too
             wide where classes vary most. The runs need ``unseen``, see

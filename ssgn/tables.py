@@ -242,7 +242,7 @@ def of_claims(
 
     Args:
         ledgers: by heading, the runs of a study.
-        claims: by default those of :data:`~ssgn.claims.CLAIMS` that some ledger is about.
+        claims: by default those of ``claims.CLAIMS`` that some ledger is about.
         form: ``"markdown"``, ``"latex"`` or ``"csv"``.
         caption: see :func:`written`.
         options: see :func:`~ssgn.claims.judged`.
