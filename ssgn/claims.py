@@ -159,8 +159,11 @@ def _both(runs: list, claim: Claim, *, setting: str = "", **options) -> list[Map
     return shared(runs, claim.a, claim.b, setting)[0]
 
 
+OURS = "chosen layers, coarse-to-fine"  # what the claims call SSGN
+
+
 def _claims() -> tuple[Claim, ...]:
-    ours, literal = "chosen layers, coarse-to-fine", "literal: all layers, coarse-to-fine"
+    literal = "literal: all layers, coarse-to-fine"
     fusion = (
         ("all layers over the last layer", "all layers, {}", "last layer, {}"),
         ("read literally, all layers over the last layer",
@@ -179,9 +182,9 @@ def _claims() -> tuple[Claim, ...]:
         ("read literally, coarse-to-fine over single-stage, last layer", "literal: last layer"),
     )
     cvae = (
-        ("SSGN over the CVAE on the same features, by 20%", ours,
+        ("SSGN over the CVAE on the same features, by 20%", OURS,
          "CVAE (standardized), chosen layers"),
-        ("SSGN over the CVAE's published form, by 20%", ours, "CVAE (published form), last layer"),
+        ("SSGN over the CVAE's published form, by 20%", OURS, "CVAE (published form), last layer"),
         ("read literally, SSGN over the CVAE's published form, by 20%", literal,
          "CVAE (published form), last layer"),
         ("read literally, SSGN over the CVAE's published form on all layers, by 20%", literal,
@@ -206,12 +209,12 @@ def _claims() -> tuple[Claim, ...]:
         *(Claim(text, f"{layers}, {two}", f"{layers}, {one}") for text, layers in decoders),
         *(Claim(text, a, b, 1.2) for text, a, b in cvae),
         *(
-            Claim(f"the {'KL' if x == 'kl' else x} loss helps", ours, f"SSGN without {x} loss")
+            Claim(f"the {'KL' if x == 'kl' else x} loss helps", OURS, f"SSGN without {x} loss")
             for x in LOSSES
             if x != "back"
         ),
         *(
-            Claim(f"SSGN over {method} on the same features", ours, f"{name}, chosen layers")
+            Claim(f"SSGN over {method} on the same features", OURS, f"{name}, chosen layers")
             for method, name in methods
         ),
     )
@@ -220,23 +223,25 @@ def _claims() -> tuple[Claim, ...]:
 # The claims of the verdict, by what they say.
 CLAIMS = {claim.text: claim for claim in _claims()}
 
+_PLAIN = "SSGN without skip connection"
+_CVAE = "CVAE (standardized), chosen layers"
 # Claims that a review asked for when results had been seen, see the protocol's deviations.
-_OURS, _PLAIN = "chosen layers, coarse-to-fine", "SSGN without skip connection"
-_CVAE, _RIDGE = "CVAE (standardized), chosen layers", "ridge towards the identity, {} layer"
 FURTHER = {
     claim.text: claim
     for claim in (
-        Claim("the skip connection helps", _OURS, _PLAIN),
-        Claim("the contrastive classifier helps", _OURS, "SSGN with a linear classifier"),
-        Claim("SSGN over the CVAE, both on aligned pairs, by 20%", f"aligned: {_OURS}", _CVAE, 1.2),
+        Claim("the skip connection helps", OURS, _PLAIN),
+        Claim("the contrastive classifier helps", OURS, "SSGN with a linear classifier"),
+        Claim("SSGN over the CVAE, both on aligned pairs, by 20%", f"aligned: {OURS}", _CVAE, 1.2),
         Claim("SSGN without its skip connection over the CVAE, by 20%", _PLAIN, _CVAE, 1.2),
         Claim(
-            "SSGN over ridge towards the identity on the last layer", _OURS, _RIDGE.format("last")
+            "SSGN over ridge towards the identity on the last layer",
+            OURS,
+            "ridge towards the identity, last layer",
         ),
         Claim(
             "SSGN without its skip connection over ridge towards the identity",
             _PLAIN,
-            _RIDGE.format("chosen") + "s",
+            "ridge towards the identity, chosen layers",
         ),
     )
 }

@@ -52,29 +52,31 @@ def bootstrap(
     """
     runs = list(runs)
     tables = _tables(runs, variants, paired, setting)
-    rng, out = np.random.default_rng(seed), np.zeros((n, len(variants)))
+    rng = np.random.default_rng(seed)
     picked = rng.integers(len(tables), size=(n, len(tables)))
     if crossed:
         return _crossed(runs, tables, picked, paired, rng)
-
-    def share(of: int, many: int) -> np.ndarray:
-        return rng.multinomial(of, np.full(of, 1 / of), many) / of  # [many, of]
-
+    out = np.zeros((n, len(variants)))
     for s, table in enumerate(tables):
         for place in range(len(tables)):
             rows = np.flatnonzero(picked[:, place] == s)
-            classes, seeds = share(len(table[0]), len(rows)), None
+            classes, seeds = _shares(rng, len(table[0]), len(rows)), None
             for v, precision in enumerate(table):  # [C, R]
                 if seeds is None or not paired:
-                    seeds = share(precision.shape[1], len(rows))
+                    seeds = _shares(rng, precision.shape[1], len(rows))
                 out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
     return out
+
+
+def _shares(rng: np.random.Generator, of: int, n: int) -> np.ndarray:
+    """Draw n resamples: which share each of so many things has, float64 ``[n, of]``."""
+    return rng.multinomial(of, np.full(of, 1 / of), n) / of
 
 
 def _crossed(runs: list, tables: list, picked: np.ndarray, paired: bool, rng) -> np.ndarray:
     names = {run["split"]: run["unseen"] for run in runs}
     every = sorted({name for unseen in names.values() for name in unseen})
-    of_class = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), len(picked))
+    of_class = _shares(rng, len(every), len(picked))
     total, weight = 0.0, 0.0
     for s, (split, table) in enumerate(zip(sorted(names), tables, strict=True)):
         classes = of_class[:, [every.index(name) for name in names[split]]]  # [n, C]
@@ -82,8 +84,7 @@ def _crossed(runs: list, tables: list, picked: np.ndarray, paired: bool, rng) ->
         weight, seeds, sums = weight + classes.sum(1), None, []
         for precision in table:  # [C, R]
             if seeds is None or not paired:
-                many = precision.shape[1]
-                seeds = rng.multinomial(many, np.full(many, 1 / many), len(picked)) / many
+                seeds = _shares(rng, precision.shape[1], len(picked))
             sums.append(((classes @ precision) * seeds).sum(1))
         total = total + np.stack(sums, 1)
     return total / weight[:, None]

@@ -123,7 +123,7 @@ def test_an_own_backbone_is_fine_tuned_and_extracted(tree):
     assert "Features of sketchy" in shown
 
 
-def test_own_pictures_are_found_with_a_phone_photo_of_a_drawing(tmp_path):
+def test_own_images_are_found_with_a_phone_photo_of_a_drawing(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for i in range(12):
@@ -135,6 +135,6 @@ def test_own_pictures_are_found_with_a_phone_photo_of_a_drawing(tmp_path):
     drawing = Image.fromarray(paper.astype(np.uint8))
     ImageDraw.Draw(drawing).regular_polygon((450, 300, 150), 5, outline=30, width=7)
     drawing.save(tmp_path / "drawing.jpg")
-    (shown,) = follow("Pictures", tmp_path, SSGN_CACHE=os.environ.get("SSGN_CACHE", ""))
+    (shown,) = follow("Images", tmp_path, SSGN_CACHE=os.environ.get("SSGN_CACHE", ""))
     assert "12 images in photos.ssgn" in shown and len(re.findall(r"photos/\d+\.png", shown)) >= 5
     assert "<img" in (tmp_path / "found.html").read_text()

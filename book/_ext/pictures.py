@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssgn.claims import CLAIMS, FURTHER, Claim, Verdict
+from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict
 from ssgn.claims import verdicts as of_runs
 from ssgn.data import Split
 from ssgn.intervals import level, over_seeds
@@ -27,7 +27,6 @@ FAILED = 0.08  # mAP@all of a training that learned next to nothing; random rank
 LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
 SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
 SHOWN_DATA = ((SKETCHY, LITE), (SKETCHY, VGG), (TUBERLIN, LITE), ("doodle-emoji", LITE))
-OURS = "chosen layers, coarse-to-fine"
 ROWS = {
     OURS: f"SSGN, {OURS}",
     "chosen layers, single-stage": "SSGN, chosen layers, single-stage",

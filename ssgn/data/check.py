@@ -66,8 +66,7 @@ def check_dataset(
     """
     if name not in CHECKED:
         raise ValueError(f"cannot check {name!r}; available: {', '.join(CHECKED)}")
-    given = {"classes": classes, "aliases": aliases}
-    given |= {"extended": extended}
+    given = {"classes": classes, "aliases": aliases, "extended": extended}
     given = {option: value for option, value in given.items() if value is not None}
     if given and name in ("doodle-photo", "folder") or extended is not None and name != "sketchy":
         raise ValueError(f"{name!r} has no such choice; leave out {' and '.join(given)}")
