@@ -16,7 +16,7 @@ from test_papermill_chapters import pc
 ROOT = Path(__file__).parents[1]
 EXTEND = (ROOT / "book/extend.md").read_text(encoding="utf-8")
 PUBLISH = (ROOT / "book/publish.md").read_text(encoding="utf-8")
-EXAMPLE = ROOT / "book/chapters/examples/16_ink.py"
+EXAMPLE = ROOT / "book/chapters/examples/13_ink.py"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 WORKFLOW = ROOT / ".github/workflows/pages.yml"
 
@@ -50,7 +50,7 @@ def book(tmp_path):
     for name in ("chapters/examples", "profiles"):
         shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     shutil.copy(ROOT / "_toc.yml", tmp_path / "book")
-    for name in ("06_retrieval.py", "08_ablations.py"):
+    for name in ("07_retrieval.py", "08_ablations.py"):
         shutil.copy(ROOT / "book/chapters" / name, tmp_path / "book/chapters")
     (copy,) = (line for line in commands(EXTEND) if line.startswith("cp book/chapters"))
     run(copy, tmp_path)
@@ -70,17 +70,17 @@ def test_the_line_for_the_contents_lists_the_example(book):
     (new,) = blocks(EXTEND, "yaml")
     last = max(i for i, line in enumerate(lines) if "file: chapters/" in line)
     lines.insert(last + 1, new)
-    kept = [line for line in lines if "chapters/" not in line or "16_ink" in line]
+    kept = [line for line in lines if "chapters/" not in line or "13_ink" in line]
     toc.write_text("".join(kept))
     pc.check_toc(book)
-    (book / "chapters/16_ink.py").unlink()
-    with pytest.raises(pc.ChapterError, match="16_ink"):
+    (book / "chapters/13_ink.py").unlink()
+    with pytest.raises(pc.ChapterError, match="13_ink"):
         pc.check_toc(book)
 
 
 @pytest.mark.slow
 def test_the_example_runs_and_its_solutions_after_it(book):
-    test_chapters.test_chapter_runs_and_its_solutions_after_it(book, book / "chapters/16_ink.py")
+    test_chapters.test_chapter_runs_and_its_solutions_after_it(book, book / "chapters/13_ink.py")
 
 
 def test_every_target_and_path_that_the_pages_name_exists():
@@ -90,7 +90,7 @@ def test_every_target_and_path_that_the_pages_name_exists():
         assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
     named = set(re.findall(r"\b(?:book|tests)/[\w./]+\w", EXTEND + PUBLISH))
     made = {
-        "book/chapters/16_ink.py", "book/profiles/mine.yaml", "book/work", "book/_build/html",
+        "book/chapters/13_ink.py", "book/profiles/mine.yaml", "book/work", "book/_build/html",
     }  # fmt: skip
     assert [path for path in named - made if not (ROOT / path).exists()] == []
 
@@ -115,10 +115,10 @@ def changes(before: str, after: str) -> list[str]:
 def test_a_paired_notebook_brings_its_change_into_the_chapter(book):
     lines = commands(section(EXTEND, "### With saved outputs, or in another editor"))
     pair, sync = (line for line in lines if line.startswith("jupytext"))
-    chapter = book / "chapters/16_ink.py"
+    chapter = book / "chapters/13_ink.py"
     before = chapter.read_text()
     run(pair, book)
-    edit(book / "work/16_ink.ipynb")
+    edit(book / "work/13_ink.ipynb")
     run(sync, book)
     formats = "#     formats: work//ipynb,chapters//py:percent"
     assert changes(before, chapter.read_text()) == [formats, "print(ds)"]
@@ -134,7 +134,7 @@ ds = seed
 
 def test_an_executed_notebook_brings_its_change_and_the_parameters(book):
     """As the page says: two changes to undo, and the header's."""
-    chapter = book / "chapters/16_ink.py"
+    chapter = book / "chapters/13_ink.py"
     chapter.write_text(EXAMPLE.read_text().partition("# %% [markdown]")[0] + SMALL)
     before = chapter.read_text()
     pc.run_chapter(chapter, "smoke")
@@ -164,7 +164,7 @@ def test_the_profile_of_the_page_changes_one_chapter(book):
         pc.chapter_parameters(book / "chapters/08_ablations.py", name) for name in ("quick", "mine")
     )
     assert mine == quick | {"steps": 200} != quick
-    other = book / "chapters/06_retrieval.py"
+    other = book / "chapters/07_retrieval.py"
     assert pc.chapter_parameters(other, "mine") == pc.chapter_parameters(other, "quick")
 
 

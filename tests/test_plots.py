@@ -296,8 +296,9 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_is_one_image_with_a_text_alternative_in_themed_colors(name, tiny_dataset):
-    shown = plots.as_html(FIGURES[name](tiny_dataset))
-    svg = ET.fromstring(shown)[0]
+    shown = plots.as_html(plots.caption(FIGURES[name](tiny_dataset), "Losses < 1 & falling."))
+    (svg,), below = ET.fromstring(shown)
+    assert below.tag == "figcaption" and below.text == "Losses < 1 & falling."
     assert svg.get("role") == "img" and len(svg.get("aria-label")) > 20
     own = set(re.findall(r'\bid="([^"]+)"', shown))
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', shown)) <= own

@@ -61,7 +61,7 @@ def check_toc(book: Path) -> None:
         if page not in known and not (book / page).with_suffix(".md").is_file():
             raise ChapterError(
                 f"{toc} names {page}, which is not a chapter: chapters are jupytext files named "
-                "NN_name.py, such as chapters/16_mine.py. Rename the file, or remove the entry"
+                "NN_name.py, such as chapters/13_mine.py. Rename the file, or remove the entry"
             )
 
 

@@ -1,5 +1,8 @@
 """What the tools that make the pages leave wrong in them; tests/test_built_pages.py finds such."""
 
+import itertools
+import re
+
 from docutils import nodes
 
 
@@ -25,8 +28,22 @@ def list_citations(app, pagename, templatename, context, doctree) -> None:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def number_figures(app, pagename, templatename, context, doctree) -> None:
+    """Write "Figure 3.1." before each caption: notebooks show figures as HTML, which Sphinx does
+    not number."""
+    chapter = app.env.toc_secnumbers.get(pagename, {}).get("", ())
+    numbers = itertools.count(1)
+
+    def numbered(caption: re.Match) -> str:
+        number = ".".join(map(str, (*chapter, next(numbers))))
+        return f"{caption[0]}<b>Figure {number}.</b> "
+
+    context["body"] = re.sub("<figcaption>", numbered, context.get("body", ""))
+
+
 def setup(app):
     app.connect("doctree-read", number_contents)
     app.connect("html-page-context", leave_out_thebe)
     app.connect("html-page-context", list_citations)
+    app.connect("html-page-context", number_figures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -231,7 +231,7 @@ display(
 # conditional generative model, and search with the translation {cite}`yelamarthi2018cvae`. The
 # abstract of {cite:t}`wang2019ssgn` adds three things. **Multi-layer fusion** ([chapter
 # 3](03_features)): use several layers of the network and not just the last, since a sparse sketch
-# leaves little in any one of them. **A coarse-to-fine decoder** ([chapter 4](04_model)): first
+# leaves little in any one of them. **A coarse-to-fine decoder** ([chapter 5](05_model)): first
 # synthesize what is common to the category, guided by the meaning of its name, then what is
 # particular to the instance, guided by the sketch. **Regression and classification losses**, so
 # that what is synthesized keeps its meaning and stays apart from other classes. [Chapter

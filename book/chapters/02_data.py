@@ -312,7 +312,7 @@ print(
 # As many random classes are the fair comparison: with fewer classes everything is easier. Harder
 # is what one expects, since animals are easily confused with each other. The raw embedding is not
 # trained here, so it shows only that half. (And the warning says that ImageNet knows most animals,
-# so the backbone helps more than it will elsewhere: [chapter 12](12_leaks).) The other half
+# so the backbone helps more than it will elsewhere: [chapter 10](10_leaks).) The other half
 # appears when a model is trained: no animal is left to learn from. {numref}`ex-animals` measures
 # it.
 # ````
@@ -368,7 +368,7 @@ print(
 #   benchmark, because the gap between the two is what a practical system meets.
 # - {cite:t}`xian2019good` are the reference for splits: they point out that unseen classes must not
 #   be among those that the feature extractor was trained on, which is the subject of [chapter
-#   12](12_leaks).
+#   12](10_leaks).
 # - {cite:t}`gebru2021datasheets` list the questions that the maker of any dataset should answer.
 #   Try them on this one.
 

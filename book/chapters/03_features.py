@@ -339,7 +339,7 @@ display(
 #
 # The paper says so of all layers and the last one. Whether *all* layers beat the *best* single one, or
 # whether *chosen* layers do, are other claims. On unseen classes, mAP@all of the one over the other,
-# with 95% intervals over splits, classes and seeds ([chapter 13](13_reproduces) has all claims):
+# with 95% intervals over splits, classes and seeds ([chapter 11](11_results) has all claims):
 
 # %% tags=["hide-input"]
 recorded = columns(

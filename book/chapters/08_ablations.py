@@ -111,7 +111,7 @@ display(
 )
 
 # %% [markdown]
-# The backbone has met some of the unseen classes before, in ImageNet ([chapter 12](12_leaks)). The
+# The backbone has met some of the unseen classes before, in ImageNet ([chapter 10](10_leaks)). The
 # same runs, evaluated without those classes, among queries and gallery alike. A smaller gallery is
 # easier, so compare within the table.
 
@@ -200,7 +200,7 @@ display(
 # ## Splits, classes and seeds
 #
 # Somebody who repeats a study has other seeds, and, if it is about new classes, other classes.
-# The recorded runs of the verdict ([chapter 13](13_reproduces)) therefore vary all three: two random
+# The recorded runs of the verdict ([chapter 11](11_results)) therefore vary all three: two random
 # partitions of a dataset's classes into five parts give ten splits, and each class is unseen in two of them. Their interval is a
 # *hierarchical bootstrap*: draw as many splits with replacement, from each of them its classes and
 # seeds with replacement, average, and repeat this ten thousand times. The interval holds the middle 95% of these
@@ -272,7 +272,7 @@ if levels:
 # ## What it means
 #
 # **Fusion.** Where it helps, one explanation is that earlier layers have something that a sketch and an image share
-# and that the last layer has lost. We have not tested it. Which layers to fuse is a question of its own: [chapter 13](13_reproduces) judges *all* layers, the
+# and that the last layer has lost. We have not tested it. Which layers to fuse is a question of its own: [chapter 11](11_results) judges *all* layers, the
 # *chosen* ones and the *best single* one apart, by backbone.
 #
 # **Coarse-to-fine.** The stage that makes the coarse features gets the sketch only through the

@@ -59,7 +59,7 @@ sem = ssgn.class_vectors(ds.classes)
 #
 # Is the paper's second idea worth anything? mAP@all of SSGN with two stages over that of SSGN with
 # one, on unseen classes, with an interval over splits, classes and seeds
-# ([chapter 13](13_reproduces) has all claims):
+# ([chapter 11](11_results) has all claims):
 
 # %% tags=["hide-input"]
 LIMITS = "Real Sketchy (first 25 of each class) is 6,250 images, not extended, photos re-encoded, no P@200."

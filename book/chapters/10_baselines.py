@@ -282,7 +282,7 @@ _ = plots.bars(
 # %% [markdown]
 # ## The recorded table
 #
-# The runs of the verdict ([chapter 13](13_reproduces)): mAP@all over ten drawn splits, with 95%
+# The runs of the verdict ([chapter 11](11_results)): mAP@all over ten drawn splits, with 95%
 # intervals over splits, classes and seeds. Each table gives all methods the *same layers*. In bold: the best of a
 # column, and every other that the paired ratio cannot tell from it. Some classes are hard for all methods, so the
 # intervals of two levels may overlap where their ratio is clear: compare by the bold type and the ratios below.

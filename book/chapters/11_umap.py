@@ -271,7 +271,7 @@ display(
 # bars disagree, believe the bars.
 #
 # They are numbers of one model with one seed on one split. Whether a step of this size is more than luck
-# is a question for [chapter 13](13_reproduces).
+# is a question for [chapter 11](11_results).
 #
 # ## Exercises
 #

@@ -107,7 +107,7 @@ display(
 # ssgn table $V/sketchy-efficientnet-lite0.json
 # ```
 #
-# The protocol, `book/results/protocol.md`, says which of these [chapter 13](13_reproduces) rests on.
+# The protocol, `book/results/protocol.md`, says which of these [chapter 11](11_results) rests on.
 # `--published-sizes` makes the CVAE and the literal reading as large as published. Another backbone is
 # an option, for example `--backbone resnet50.a1_in1k` or `--backbone vgg16`; its weights are downloaded
 # on first use.
@@ -138,7 +138,7 @@ display(
 
 # %% [markdown]
 # What has not run on one: extraction of a large dataset, several GPUs, and this book itself in the
-# profile `full`. [Chapter 15](15_speed) lists the benchmarks that are missing.
+# profile `full`. [The appendix on speed](90_speed) lists the benchmarks that are missing.
 #
 # ## What this machine did
 #
@@ -214,7 +214,7 @@ provenance()
 # The first line shares the images of a large dataset among four GPUs. Beside the features lies a map of
 # the rows that are done. After an interruption the same command computes the other rows, also with
 # another number of processes. The second line trains all ablations with five seeds and runs the
-# benchmarks of [chapter 15](15_speed); it goes on where it stopped, too. A training takes seconds and
+# benchmarks of [the appendix on speed](90_speed); it goes on where it stopped, too. A training takes seconds and
 # keeps no state of its own: one that was interrupted starts again.
 #
 # ## Damaged files
@@ -245,7 +245,7 @@ display(
 # ## What it means
 #
 # The times above are those of one machine, taken once, beside whatever else it was doing. That is good enough
-# to plan a night by, and not to call anything fast; for that see [chapter 15](15_speed). What carries over to
+# to plan a night by, and not to call anything fast; for that see [the appendix on speed](90_speed). What carries over to
 # other machines is the shape of the chart: extraction is paid once for each data set and backbone, training
 # once for each run. So a study that varies losses, seeds and splits costs next to nothing more to *prepare*.
 #

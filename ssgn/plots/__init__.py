@@ -39,13 +39,15 @@ from .style import (
     SKY,
     VARIABLES,
     as_html,
+    caption,
     describe,
+    figure_html,
     use_style,
 )  # fmt: skip
 
 __all__ = [
     "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
-    "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "class_rows", "curves",
-    "describe", "dots", "embedding", "footer", "hover_embedding", "pairs", "ranking",
-    "retrieval_panel", "show_source", "training_curves", "use_style",
+    "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "caption", "class_rows",
+    "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding", "pairs",
+    "ranking", "retrieval_panel", "show_source", "training_curves", "use_style",
 ]  # fmt: skip

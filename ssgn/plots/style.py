@@ -74,6 +74,26 @@ def describe(fig: Figure, text: str) -> Figure:
     return fig
 
 
+def caption(fig: Figure, text: str) -> Figure:
+    """Give a described figure a caption, which is shown below it; the book numbers it.
+
+    Args:
+        fig: the figure; it is changed in place.
+        text: plain text: what the figure shows, and what to look for.
+
+    Returns:
+        The figure.
+    """
+    fig.caption = text
+    return fig
+
+
+def figure_html(content: str, text: str = "", classes: str = "fig") -> str:
+    """Return HTML as a ``<figure>`` with a caption, if there is one."""
+    below = f"<figcaption>{html.escape(text)}</figcaption>" if text else ""
+    return f'<figure class="{classes}">{content}{below}</figure>'
+
+
 class _PlainLog(LogFormatterSciNotation):
     """Label the same ticks as matplotlib, but with plain numbers.
 
@@ -112,11 +132,12 @@ def as_html(fig: Figure) -> str | None:
     )
     view = re.search(r'viewBox="[^"]*"', svg)[0]
     body = svg[svg.index(">") + 1 :]
-    return (
-        '<div class="fig" tabindex="0" style="overflow-x:auto">'
+    return figure_html(
+        '<div tabindex="0" style="overflow-x:auto">'
         f'<svg {view} xmlns="http://www.w3.org/2000/svg" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink" style="{style}" role="img" '
-        f'aria-label="{html.escape(fig.get_label())}">{body}</div>'
+        f'aria-label="{html.escape(fig.get_label())}">{body}</div>',
+        getattr(fig, "caption", ""),
     )
 
 

@@ -18,7 +18,7 @@
 # what each part contributes to a trained model; and how far our default is from the most literal
 # reading of the paper.
 #
-# **What it costs.** Seconds: two models are trained, one of which chapter 5 uses again.
+# **What it costs.** Seconds: two models are trained, one of which chapter 6 uses again.
 #
 # A sketch $\mathbf{x}$ leaves much open: color, filling, style, pose. A *generative* model treats
 # that openness as a random variable $\mathbf{z}$ and learns to produce image features
@@ -250,7 +250,7 @@ for loss in (losses.reconstruction, losses.kl):
 #   \frac{e^{\cos(\mathbf{f}, \mathbf{v}_j)/\tau}}{\sum_k e^{\cos(\mathbf{f}, \mathbf{v}_k)/\tau}} .
 # $$ (eq-guides)
 #
-# [Chapter 10](10_baselines) prints the contrastive loss, which a baseline shares.
+# [Chapter 11](11_results) prints the contrastive loss, which a baseline shares.
 # `SSGNConfig(classifier="linear")` is the other form; [chapter 8](08_ablations) measures the
 # difference.
 #
@@ -438,7 +438,7 @@ display(
 # ## The literal reading
 #
 # `SSGNConfig.paper()` is the most literal reading of the paper that the sources support;
-# `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 13](13_reproduces)
+# `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 11](11_results)
 # judges what the abstract claims in this reading too. Its values, each with its source, beside the default's:
 
 # %% tags=["hide-input"]
@@ -544,7 +544,7 @@ display(
 # do is to ignore it and to give the conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the
 # squared error's minimizer. For *generating* images that is bad, since a mean of images is
 # blurred. For *retrieval* we average over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the
-# mean. {numref}`ex-draws` of chapter 6 measures how much the trained decoder listens to
+# mean. {numref}`ex-draws` of chapter 7 measures how much the trained decoder listens to
 # $\mathbf{z}$.
 # ```
 #
@@ -659,7 +659,7 @@ display(
 #         config.learning_rate,
 #         weight_decay=config.weight_decay,
 #     )
-#     batches = Batches(net, train, words, seed)  # as in chapter 5
+#     batches = Batches(net, train, words, seed)  # as in chapter 6
 #     for _ in range(config.epochs):
 #         both.train()
 #         for x_, v_, *rest in batches:

@@ -260,7 +260,7 @@ if not drawn:
 # %% [markdown]
 # The method that the last rows call SSGN is *chosen layers, coarse-to-fine*. In the tables, the CVAE
 # {cite}`yelamarthi2018cvae` and the literal reading have sizes that a CPU can bear, with a learning rate and a
-# number of steps to match ([chapter 10](10_baselines)). SSGN is trained on random pairs of a sketch and a photo of
+# number of steps to match ([chapter 11](11_results)). SSGN is trained on random pairs of a sketch and a photo of
 # its class; on Sketchy the literal reading and the CVAE get the photo that the sketch was drawn from. What that is worth to SSGN:
 
 # %% tags=["hide-input"]
@@ -366,7 +366,7 @@ if large:
     )
 
 # %% [markdown]
-# The same without the classes that ImageNet-1k shows ([chapter 12](12_leaks)), where at least five
+# The same without the classes that ImageNet-1k shows ([chapter 10](10_leaks)), where at least five
 # remain. On the drawn splits of Sketchy and TU-Berlin few do.
 
 # %% tags=["hide-input"]
@@ -538,7 +538,7 @@ display(
 # weights, the form of the classification loss, the target of the coarse stage and the condition at
 # test time are our own choices, most of them made on seen classes of Sketchy, some earlier on doodle-emoji;
 # [chapter 9](09_coarse_to_fine) shows alternatives. *Read literally* means `SSGNConfig.paper()`, at smaller sizes: every value that
-# a source gives is taken from it ([chapter 4](04_model)). A verdict above is about *these
+# a source gives is taken from it ([chapter 5](05_model)). A verdict above is about *these
 # implementations of the idea on these data*.
 #
 # ## What it means

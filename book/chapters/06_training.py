@@ -323,7 +323,7 @@ print("loaded model synthesizes the same features:", same)
 #     there = feats.with_split(split)
 #     untrained, _ = baselines.nearest_neighbor(there)
 #     trained, _ = ssgn.fit(there, sem, config, seed=seed, progress=False)
-#     with warnings.catch_warnings():  # chapter 12 is about them
+#     with warnings.catch_warnings():  # chapter 10 is about them
 #         warnings.simplefilter("ignore", LeakWarning)
 #         before, after = (
 #             ssgn.evaluate_unseen(m, there, ())["mAP@all"]

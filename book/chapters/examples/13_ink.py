@@ -16,7 +16,7 @@
 # **What you will learn.** Whether a sketch with more ink finds more images of its class than a
 # sketch with less.
 #
-# **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
+# **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
 # %%
 import time

@@ -18,7 +18,7 @@
 # that; and what changes in other settings: with a bank of seen sketches, with the gallery's own
 # neighbors, with seen classes in the gallery.
 #
-# **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
+# **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
 # %%
 import time
@@ -303,7 +303,7 @@ display(
 # the two, and the intervals say how far it can.
 #
 # The numbers above are mAP@all. What other papers print as "mAP@200" is something else, and not always
-# the same thing: [the next chapter](07_metrics) takes these rankings apart.
+# the same thing: [the next chapter](04_metrics) takes these rankings apart.
 #
 # ## Other settings
 #

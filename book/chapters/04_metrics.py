@@ -17,7 +17,7 @@
 # one name; how the four definitions depend on the cut-off, on the size of the classes and on ties;
 # and what a table must say to be comparable with another.
 #
-# **What it costs.** Seconds: the model of chapter 5 is loaded from the cache.
+# **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
 # %%
 import time
@@ -346,7 +346,7 @@ display(
 # 3. Which queries: all sketches of the unseen classes, or some; and whether the mean is over queries
 #    or first within each class.
 # 4. What happens to ties, wherever features are quantized.
-# 5. Which unseen classes, and which of them [the backbone has seen](12_leaks).
+# 5. Which unseen classes, and which of them [the backbone has seen](10_leaks).
 # 6. How many seeds, and their spread.
 #
 # With the rankings themselves, one row of yes and no a query, anybody could compute all four. That is
