@@ -242,8 +242,8 @@ def test_a_figure_holds_no_markup_from_names(tiny_dataset, classes):
     shown = plots.as_html(fig)
     plt.close(fig)
     tags = {tag for tag, _ in _Structure(shown).elements}
-    assert tags <= {"figure", "div", "svg", "g", "path", "defs", "use", "image", "style", "clippath", "rect",
-                    "metadata", "text"}, tags  # fmt: skip
+    assert tags <= {"figure", "div", "svg", "g", "path", "defs", "use", "image", "style",
+                    "clippath", "rect", "metadata", "text"}, tags  # fmt: skip
     assert not {key for _, keys in _Structure(shown).elements for key in keys if key[:2] == "on"}
     points = np.random.default_rng(0).normal(size=(8, 2))
     fig = plots.embedding(points, [classes[i % 4] for i in range(8)], ["a"] * 4 + ["b"] * 4)
