@@ -6,7 +6,6 @@ written after every pair of split and seed, and the same command goes on where i
 """
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,7 @@ def measured(feats: ssgn.Features, sem, seed: int, prefix: str) -> list[dict]:
     return [{**row, "variant": prefix + row["variant"], "seed": seed} for row in kept]
 
 
-def compared(ds, frozen, sem, split: str, seed: int, options: Mapping) -> tuple[list[dict], dict]:
+def compared(ds, frozen, sem, split: str, seed: int) -> tuple[list[dict], dict]:
     """Return the runs of one split and seed, and the record of the fine-tuning."""
     there = frozen.with_split(split)
     net, history = finetune(
@@ -66,7 +65,7 @@ def main(
         for split in SPLITS:
             if (split, seed) in done:
                 continue
-            runs, record = compared(ds, frozen, sem, split, seed, {})
+            runs, record = compared(ds, frozen, sem, split, seed)
             content["runs"] += runs
             content["fine_tuning"].append(record | {"commit": provenance("cpu")["commit"]})
             write_json(out, content)

@@ -53,7 +53,6 @@ from IPython.display import Markdown, display
 import ssgn
 from ssgn import intervals, plots, tables
 from ssgn.baselines import Method, finetune
-from ssgn.claims import said
 
 plots.use_style()
 
