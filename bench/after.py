@@ -36,7 +36,7 @@ def compared(ds, frozen, sem, split: str, seed: int) -> tuple[list[dict], dict]:
     """Return the runs of one split and seed, and the record of the fine-tuning."""
     there = frozen.with_split(split)
     net, history = finetune(
-        ds, there, ssgn.load_backbone("efficientnet-lite0"), seed=seed, **options
+        ds, there, ssgn.load_backbone("efficientnet-lite0"), seed=seed
     )
     tuned = ssgn.extract(ds, net).with_split(split)
     curve = [round(x, 4) for x in history.column("validation")]
@@ -56,7 +56,7 @@ def main(
     about = {
         "what": "after",
         "dataset": "sketchy",
-        "command": " ".join(sys.argv),
+        "command": "python -m bench.after " + " ".join(sys.argv[1:]),
         **provenance("cpu"),
     }
     content = read_json(out) if out.exists() else {**about, "fine_tuning": [], "runs": []}

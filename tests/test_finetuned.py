@@ -59,8 +59,8 @@ def test_frozen_parameters_and_batch_statistics_stay(made):
 
 def test_loss_falls_on_training_classes(made):
     _, history = tuned(made, learning_rate=1e-4, keep=0.0, epochs=10)
-    first, *others = history.column("total")
-    assert min(others) < first / 2
+    losses = history.column("total")
+    assert sum(losses[-3:]) < sum(losses[:3])
 
 
 def test_heavier_distillation_keeps_photos_closer(made):
