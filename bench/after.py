@@ -35,9 +35,7 @@ def measured(feats: ssgn.Features, sem, seed: int, prefix: str) -> list[dict]:
 def compared(ds, frozen, sem, split: str, seed: int) -> tuple[list[dict], dict]:
     """Return the runs of one split and seed, and the record of the fine-tuning."""
     there = frozen.with_split(split)
-    net, history = finetune(
-        ds, there, ssgn.load_backbone("efficientnet-lite0"), seed=seed
-    )
+    net, history = finetune(ds, there, ssgn.load_backbone("efficientnet-lite0"), seed=seed)
     tuned = ssgn.extract(ds, net).with_split(split)
     curve = [round(x, 4) for x in history.column("validation")]
     record = {"split": there.split.name, "seed": seed, "seconds": round(history.seconds)}
