@@ -24,6 +24,7 @@ from ..features import ArrayLike, Features
 from ..moved import moved
 from ..train import History
 from .closed_form import cca, eszsl, eszsl_solver, nearest_neighbor, ridge, sae, sae_solver
+from .finetuned import finetune
 from .networks import CVAE, Regression, TwoTower, cvae, direct_regression, two_tower
 from .protocol import Baseline
 
@@ -32,7 +33,8 @@ __getattr__ = moved(__name__)
 CLOSED_FORMS = (nearest_neighbor, ridge, eszsl, sae)  # their results do not depend on the seed
 METHODS = {f.__name__: f for f in (*CLOSED_FORMS, cca, direct_regression, cvae, two_tower)}
 __all__ = [*METHODS, "METHODS", "REDUCED", "Method", "table"]
-__all__ += ["CVAE", "Baseline", "Regression", "TwoTower", "eszsl_solver", "sae_solver"]
+__all__ += ["CVAE", "Baseline", "Regression", "TwoTower"]
+__all__ += ["eszsl_solver", "finetune", "sae_solver"]
 
 
 @dataclass(frozen=True)
