@@ -119,16 +119,17 @@ _ = plots.caption(
 # sketch alone.
 
 # %%
-octopus = ds.sketch.ink[ds.classes.index("octopus") * sketches_per_class]
+bicycle = ds.classes.index("bicycle") * sketches_per_class + 1
+ink = ds.sketch.ink[bicycle]
 _ = plots.caption(
     plots.image_row(
         {
-            "as published": octopus,
-            "cropped to the ink": cropped(octopus),
-            "drawn at 128 pixels": draw(octopus, 128),
+            "as published": ink,
+            "cropped to the ink": cropped(ink),
+            "drawn at 128 pixels": draw(ink, 128),
         }
     ),
-    "One sketch of an octopus in three steps: light on dark at the top of its canvas; cropped; dark on "
+    "One sketch of a bicycle in three steps: light on dark at the top of its canvas; cropped; dark on "
     "white and centered, with a margin.",
 )
 
