@@ -102,8 +102,8 @@ ink_sketch, ink_photo = ink(ds.sketch), ink(ds.photo)
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The share of ink in words"}
 display(
     Markdown(
-        f"Dark or colored are **{ink_sketch.mean():.0%}** of a sketch and "
-        f"**{ink_photo.mean():.0%}** of an image (means over {len(ink_sketch)} sketches and "
+        f"**{ink_sketch.mean():.0%}** of a sketch's pixels are dark or colored, and "
+        f"**{ink_photo.mean():.0%}** of an image's (means over {len(ink_sketch)} sketches and "
         f"{len(ink_photo)} images)."
     )
 )

@@ -156,7 +156,7 @@ display(
 )
 
 # %% [markdown]
-# ```{admonition} Unseen, not unlooked-at
+# ```{admonition} Unseen, but looked at
 # :class: note
 # No choice in this book is made on unseen classes, but they are not evaluated only once: every build shows
 # results on them, from the first chapter on, and two defaults of our model were set when first results on them

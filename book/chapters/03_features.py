@@ -292,7 +292,7 @@ display(
 #
 # "Fusion helps" may mean three things: all layers beat the *last* one, all layers beat the *best* single
 # one, or *chosen* layers do. On unseen classes, the mAP@all of SSGN with the one over that with the other
-# ([chapter 11](11_results) has all claims, and says what "read literally" means):
+# ([chapter 11](11_results) has all claims, and [chapter 5](05_model) says what "read literally" means):
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts on fusion"}
 claims = [
