@@ -279,6 +279,7 @@ def test_architecture_shows_where_the_latent_enters(place, ends):
 
 FIGURES = {
     "class_rows": lambda ds: plots.class_rows(ds, ["cat", "sun"]),
+    "image_row": lambda ds: plots.image_row({"raw": np.eye(4), "cropped": np.eye(2)}),
     "retrieval_panel": panel,
     "training_curves": lambda ds: plots.training_curves(history(0.1, 0.2)),
     "dots": lambda ds: plots.dots(

@@ -22,7 +22,7 @@ from .charts import bars, curves, dots, pairs, ranking, training_curves
 from .diagram import architecture
 from .embeddings import embedding, hover_embedding
 from .page import footer, show_source
-from .panels import class_rows, retrieval_panel
+from .panels import class_rows, image_row, retrieval_panel
 from .style import (
     BLUE,
     FONT_SIZE,
@@ -48,6 +48,7 @@ from .style import (
 __all__ = [
     "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
     "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "caption", "class_rows",
-    "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding", "pairs",
-    "ranking", "retrieval_panel", "show_source", "training_curves", "use_style",
+    "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding",
+    "image_row", "pairs", "ranking", "retrieval_panel", "show_source", "training_curves",
+    "use_style",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Figures made of images: rows of a dataset, and the images retrieved for queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -100,6 +100,23 @@ def retrieval_panel(
         f"One row per query: a sketch and the {k} images ranked first, of its class (correct) or "
         f"of another. {'; '.join(rows)}.",
     )
+
+
+def image_row(images: Mapping[str, np.ndarray], cell: float = 2.2) -> Figure:
+    """Draw a few images side by side, each below its title and in a frame.
+
+    The chapter *Data preparation* shows a sketch in three steps with it.
+
+    Args:
+        images: ``[h, w]`` gray or ``[h, w, 3]``, by title, from left to right.
+        cell: side of an image in inches.
+    """
+    fig, axes = _grid(1, [1] * len(images), (cell * len(images), cell + 0.3))
+    for ax, (title, image) in zip(axes[0], images.items(), strict=True):
+        ax.imshow(image, cmap="gray")
+        ax.set_title(title)
+        ax.spines[:].set_visible(True)
+    return describe(fig, f"Images side by side: {'; '.join(images)}.")
 
 
 def _grid(
