@@ -29,11 +29,11 @@ LIMIT = 60_000  # bytes of a figure: data, style and script
 _TILE, _COLUMNS = 36, 16  # of the sheet of small images
 _SHEET = 24_000  # bytes
 _METRICS = {
-    "mAP@all": "÷ R",
-    "P@k": "found ÷ k",
-    "mAP@k": "÷ found",
-    "mAP@k/min": "÷ min(k, R)",
-    "mAP@k/k": "÷ k",
+    "mAP@all": "R",
+    "P@k": "k",
+    "mAP@k": "found",
+    "mAP@k/min": "min(k, R)",
+    "mAP@k/k": "k",
 }
 
 
@@ -66,9 +66,10 @@ def ranking_widget(relevant: Sequence[bool], k: int, caption: str = "") -> HTML:
         "<fieldset disabled><legend>Ranks, best first. Drag a relevant item (✓), or focus it and "
         "press ← or →. A click adds or removes one. ↑ and ↓ move the focus only.</legend>"
         f'<div class="sw-ranks">{cells}</div>{_slider("cut-off k", 1, len(relevant), k)}'
-        '<button type="button" class="sw-reset">Start again</button>'
-        '</fieldset><p class="sw-status" role="status"></p><table class="sw-numbers"><thead class="sw-unseen"><tr><th>metric</th><th>divisor</th>'
-        f"<th>value</th><td></td><td></td></tr></thead><tbody>{rows}</tbody></table>"
+        '<button type="button" class="sw-reset">Start again</button></fieldset>'
+        '<p class="sw-status" role="status"></p><table class="sw-numbers"><thead><tr>'
+        "<th>metric</th><th>divided by</th><th>value</th><td></td><td></td></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
     )
     return _widget("ranking", body, dict(relevant=relevant, k=k, names=list(_METRICS)), caption)
 
