@@ -10,7 +10,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,10 +20,12 @@ from torch import Tensor
 from ..claims import Claim, judged
 from ..data.dataset import Dataset
 from ..intervals import shared
+from ..machine import printable
 from ..metrics import evaluate, measure
 from ..retrieval import rank
 from .style import figure_html
 
+_SCRIPT = Path(__file__).with_name("widgets.html").read_text("utf-8")
 LIMIT = 60_000  # bytes of a figure: data, style and script
 _TILE, _COLUMNS = 36, 16  # of the sheet of small images
 _SHEET = 24_000  # bytes
@@ -101,7 +102,7 @@ def stops_widget(
         queries, k: how many to show, and how many images of each.
 
     Raises:
-        ValueError: more than :data:`LIMIT` bytes; show fewer queries or stops.
+        ValueError: more than 60,000 bytes; show fewer queries or stops.
     """
     labels = [of[at] for of, at in zip((ds.sketch_labels, ds.photo_labels), rows, strict=True)]
     each = [evaluate(*stop, *labels, (), per_query=True)["mAP@all"] for stop in stops.values()]
@@ -111,8 +112,8 @@ def stops_widget(
     shown = torch.stack(ranked).unique().tolist()
     images = [ds.photo[int(rows[1][i])] for i in shown]
     images += [ds.sketch[int(rows[0][i])] for i in chosen]
-    names = [ds.classes[int(labels[1][i])] for i in shown]
-    wanted = [ds.classes[int(labels[0][i])] for i in chosen]
+    names = [printable(ds.classes[int(labels[1][i])]) for i in shown]
+    wanted = [printable(ds.classes[int(labels[0][i])]) for i in chosen]
     found = [[[shown.index(i) for i in row] for row in best.tolist()] for best in ranked]
     means = precision.mean(1).tolist()
     given = dict(
@@ -171,12 +172,12 @@ def interval_widget(
     """
     given, entries = [], ""
     for heading, runs in ledgers.items():
-        entries += f'<optgroup label="{html.escape(heading)}">'
+        options, runs = "", list(runs)
         for claim in claims:
             if grid := _grid(shared(runs, claim.a, claim.b)[0], claim, splits, seeds, n):
-                entries += f'<option value="{len(given)}">{html.escape(claim.text)}</option>'
+                options += f'<option value="{len(given)}">{html.escape(claim.text)}</option>'
                 given.append(dict(text=f"{claim.text}; {heading}", grid=grid, **_axis(grid)))
-        entries += "</optgroup>"
+        entries += f'<optgroup label="{html.escape(heading)}">{options}</optgroup>' * bool(options)
     if not given:
         return HTML(figure_html("", "Not recorded."))
     most = [len(given[0]["grid"]), len(given[0]["grid"][0])]
@@ -204,15 +205,10 @@ def _widget(kind: str, body: str, given: object, caption: str, style: str = "") 
     # Between single quotes, because JSON is full of double ones.
     data = html.escape(data, quote=False).replace("'", "&#39;")
     start = f'<div class="sw" style="{style}" data-widget="{kind}" data-given=\'{data}\'>'
-    page = figure_html(f"{start}{body}</div>{_script()}", caption, "fig sw-figure")
+    page = figure_html(f"{start}{body}</div>{_SCRIPT}", caption, "fig sw-figure")
     if len(page.encode()) > LIMIT:
         raise ValueError(f"the figure has {len(page.encode()):,} bytes, the limit is {LIMIT:,}")
     return HTML(page)
-
-
-@cache
-def _script() -> str:
-    return Path(__file__).with_name("widgets.html").read_text("utf-8")
 
 
 def _chosen(precision: Tensor, labels: Tensor, n: int) -> list[int]:
