@@ -186,7 +186,7 @@ def interval_widget(
     )
     said = f"{given[0]['text']}: {', '.join(given[0]['grid'][-1][-1][3:])}."
     body = (
-        f"<fieldset disabled><label>ratio <select>{entries}</select></label><br>{sliders}"
+        f"<fieldset disabled><label>ratio <select>{entries}</select></label>{sliders}"
         f'</fieldset><p class="sw-status" role="status">{html.escape(said)}</p>'
         '<div class="sw-plot" aria-hidden="true"></div>'
     )
@@ -257,7 +257,7 @@ def _axis(grid: list[list]) -> dict[str, object]:
     """Return the ends of an axis that holds 1 and all intervals, and its ticks."""
     ends = [1.0, *(x for row in grid for cell in row for x in cell[1:3])]
     low, high = min(ends), max(ends)
-    step = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if (high - low) / x < 6)
+    step = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if (high - low) / x <= 4)
     first, last = math.floor(low / step), math.ceil(high / step)
     ticks = [round(i * step, 2) for i in range(first, last + 1)]
     return dict(low=ticks[0], high=ticks[-1], ticks=ticks)
