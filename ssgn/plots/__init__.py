@@ -44,11 +44,12 @@ from .style import (
     figure_html,
     use_style,
 )  # fmt: skip
+from .widgets import interval_widget, ranking_widget, stops_widget
 
 __all__ = [
     "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
     "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "caption", "class_rows",
     "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding",
-    "image_row", "pairs", "ranking", "retrieval_panel", "show_source", "training_curves",
-    "use_style",
+    "image_row", "interval_widget", "pairs", "ranking", "ranking_widget", "retrieval_panel",
+    "show_source", "stops_widget", "training_curves", "use_style",
 ]  # fmt: skip
