@@ -227,12 +227,15 @@ on_fusion, two_stages = (
     [v for (claim, _), v in judged.items() if claim in claims]
     for claims in (fusion, decoder)
 )
-helped = sum(v.word == "holds" for v in two_stages)
+helped, hurt = (
+    sum(v.word == word for v in two_stages) or "none"
+    for word in ("holds", "does not hold")
+)
 lines = [
     f"- {claim.text}: {by_effect(by_data(judged, claim))}."
     for claim in fusion
 ] + [
-    f"- coarse-to-fine over single-stage: better in {helped or 'none'} of {len(two_stages)} comparisons."
+    f"- coarse-to-fine over single-stage: better in {helped} of {len(two_stages)} comparisons, worse in {hurt}."
 ]
 if judged:
     lines.append(
