@@ -4,6 +4,7 @@ A claim names two variants of a study and the ratio that the first must exceed. 
 reproduces: the ledger of claims* shows the verdicts.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -119,6 +120,14 @@ def by_effect(found: Mapping[str, Verdict]) -> str:
     for name, verdict in found.items():
         groups.setdefault(verdict.effect, []).append(f"on {name}")
     return "; ".join(f"**{effect}** {' and '.join(names)}" for effect, names in groups.items())
+
+
+def tally(found: Iterable[Verdict]) -> str:
+    """Count verdicts in words: ``"2 worse, 7 no detectable difference (× 0.990 to × 1.002)"``."""
+    found = list(found)
+    counts = ", ".join(f"{n} {effect}" for effect, n in Counter(v.effect for v in found).items())
+    low, high = (end((v.ratio for v in found), default=1.0) for end in (min, max))
+    return f"{counts} (× {low:.3f} to × {high:.3f})" if found else "not recorded"
 
 
 def by_data(found: Mapping[tuple[Claim, str], Verdict], claim: Claim) -> dict[str, Verdict]:

@@ -37,6 +37,7 @@ from ssgn.claims import (
     by_effect,
     ranges,
     said,
+    tally,
     verdicts,
 )
 from ssgn.config import ablations
@@ -227,16 +228,10 @@ on_fusion, two_stages = (
     [v for (claim, _), v in judged.items() if claim in claims]
     for claims in (fusion, decoder)
 )
-helped, hurt = (
-    sum(v.word == word for v in two_stages) or "none"
-    for word in ("holds", "does not hold")
-)
 lines = [
     f"- {claim.text}: {by_effect(by_data(judged, claim))}."
     for claim in fusion
-] + [
-    f"- coarse-to-fine over single-stage: better in {helped} of {len(two_stages)} comparisons, worse in {hurt}."
-]
+] + [f"- coarse-to-fine over single-stage: {tally(two_stages)}."]
 if judged:
     lines.append(
         said(

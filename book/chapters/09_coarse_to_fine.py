@@ -24,20 +24,20 @@ import time
 
 started = time.perf_counter()
 
-from collections import Counter
 from pathlib import Path
 
 import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import plots
+from ssgn import comparisons, plots
 from ssgn.claims import (
     CLAIMS,
     Claim,
     by_data,
     ranges,
     said,
+    tally,
     verdicts,
 )
 from ssgn.metrics import interval
@@ -136,7 +136,7 @@ display(
             for name, r in ranks.items()
         )
         + f"\n\nA guess would have a median rank of {guess}. For classes that it has not seen, the head does "
-        f"{'better' if better else 'no better'} than a guess, and mostly does not name the class."
+        f"{'better' if better else 'no better'} than a guess."
     )
 )
 
@@ -197,11 +197,11 @@ sentences = (
     f"With the true vector the fine features reach {fine[-1]:.3f}, × {fine[-1] / fine[0]:.2f} of what they have with "
     f"the predicted one. Even then the coarse features alone have {coarse[-1]:.3f}, × {coarse[-1] / fine[0]:.2f}."
 )
-if fine[-1] > fine[0] > coarse[-1]:
+if fine[-1] > fine[0] and coarse[-1] < 0.6 * fine[0]:
     sentences += (
-        " So the fine stage does not gain because the coarse one is a good retriever: fifty numbers learned "
-        "from text say little about how a class looks. It gains because the true vector is *news*, something that "
-        "the sketch did not say. The predicted vector is no news."
+        " So the gain does not come from coarse features that retrieve well: fifty numbers learned from text say "
+        "little about how a class looks. It comes from *news*: the true vector says something that the sketch did "
+        "not. The predicted vector is no news."
     )
 display(Markdown(sentences))
 
@@ -243,18 +243,12 @@ for entry in ledgers:
         by_vectors.setdefault(vectors, []).append(
             {**run, "variant": form}
         )
-forms = dict.fromkeys(
-    r["variant"] for rs in by_vectors.values() for r in rs
-)
 claims = [
-    Claim(
-        form.replace("oracle", "oracle (leaks the label)"),
-        form,
-        "single-stage",
-    )
-    for form in sorted(forms, key="oracle".__eq__)
-    if form != "single-stage"
+    Claim(form, form, "single-stage")
+    for form in comparisons.forms()
+    if form not in ("single-stage", "oracle")
 ]
+claims += [Claim("oracle (leaks the label)", "oracle", "single-stage")]
 found = verdicts(by_vectors, claims)
 if found:
     _ = plots.caption(
@@ -274,27 +268,16 @@ oracle, nothing = (
     of_form.pop(a, ()) for a in ("oracle", "coarse weight 0")
 )
 fair = [v for there in of_form.values() for v in there]
-
-
-def span(those):
-    low, high = (end(v.ratio for v in those) for end in (min, max))
-    return f"from × {low:.3f} to × {high:.3f}"
-
-
 if fair:
-    counts = Counter(v.effect for v in fair)
-    gains_or_loses = said(
+    sentence = said(
         all(v.low > 0.95 and v.high < 1.05 for v in fair),
         "**No form gains or loses five percent.**",
         fair,
     )
-    worse = sum(v.effect == "worse" for v in nothing)
     display(
         Markdown(
-            f"{gains_or_loses} Of {len(fair)} legitimate forms with a coarse loss, "
-            + ", ".join(f"{n} show {word}" for word, n in counts.items())
-            + f"; their ratios go {span(fair)}, those of the oracle {span(oracle)}. Without the coarse loss, two "
-            f"stages are worse than one with {worse} of {len(nothing)} kinds of word vectors."
+            f"{sentence} Of {len(fair)} legitimate forms with a coarse loss: {tally(fair)}. Without the coarse loss: "
+            f"{tally(nothing)}. The oracle, which leaks the label: {tally(oracle)}."
         )
     )
 
@@ -346,7 +329,7 @@ if runs:
             f"queries (a guess among {unseen}: {1 / unseen:.0%}); among all classes, for {right_of_all:.1%}. "
             "Ratios of mAP@all, over regression and convex condition with all kinds of word vectors:\n\n"
             + "\n".join(
-                f"- {what}: {span(those)}, better in {sum(v.word == 'holds' for v in those) or 'none'} of {len(those)}"
+                f"- {what}: {tally(those)}"
                 for what, those in kinds.items()
             )
         )
@@ -394,11 +377,8 @@ rows = ranges(outcome, later)
 for change, row in rows.items():
     over = zip(by_fold[f"{default}, {change}"], by_fold[default])
     mean, half = interval([a / b for a, b in over])
-    row["forecast: folds of seen classes"] = (
-        mean,
-        mean - half,
-        mean + half,
-    )
+    low, high = mean - half, mean + half
+    row["forecast: folds of seen classes"] = mean, low, high
 if outcome:
     _ = plots.caption(
         plots.ranges(
@@ -419,21 +399,15 @@ def pm(values):
 
 means = {name: sum(v) / len(v) for name, v in differences.items()}
 best = max(means, key=means.get)
-apart = [
-    change
-    for change, ends in rows.items()
-    if max(low for _, low, _ in ends.values())
-    > min(high for *_, high in ends.values())
-]
+overlap = sum(
+    max(low for _, low, _ in ends.values())
+    <= min(high for *_, high in ends.values())
+    for ends in rows.values()
+)
 display(
     Markdown(
-        f"The two intervals overlap for {len(rows) - len(apart)} of {len(rows)} changes"
-        + (
-            f", and not for *{'* and *'.join(apart)}*. "
-            if apart
-            else ". "
-        )
-        + f"Of all {len(means)} configurations beside the first, *{best}* gains most on the folds: "
+        f"The two intervals overlap for {overlap} of {len(rows)} changes. "
+        f"Of all {len(means)} configurations beside the first, *{best}* gains most on the folds: "
         f"{pm(differences[best])} in mAP@all."
     )
 )

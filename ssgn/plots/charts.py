@@ -223,7 +223,7 @@ def pairs(
     ax.set_title(title, pad=26)  # leaves room for the legend, between title and rows
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
     text = "; ".join(f"{row} {a:.{digits}f} and {b:.{digits}f}" for row, (a, b) in rows.items())
-    return describe(fig, f"{title}. {xlabel}, {names[0]} and {names[1]}: {text}.")
+    return describe(fig, f"{title or 'Pairs'}. {xlabel}, {names[0]} and {names[1]}: {text}.")
 
 
 def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
