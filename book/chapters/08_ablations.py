@@ -96,7 +96,7 @@ rows = ssgn.study(feats, sem, main, seeds)
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of interval"}
 plots.show_source(interval)
 
-# %% tags=["hide-input", "picture:ablations"] mystnb={"code_prompt_show": "The nearest neighbor, for comparison"}
+# %% tags=["hide-input", "picture:ablations"] mystnb={"code_prompt_show": "The four variants and the nearest neighbor, drawn"}
 nearest, _ = baselines.nearest_neighbor(
     feats, taps="single", standardized=False
 )
@@ -148,7 +148,7 @@ display(
 # (splits-classes-and-seeds)=
 # ## Splits, classes and seeds
 #
-# All these runs share one split, so their intervals say nothing about *other unseen classes*. Somebody
+# All these runs share one split, so their intervals say nothing about *other unseen classes*. Anyone
 # who repeats a study has other seeds and, if it is about new classes, other classes. The recorded runs
 # of the verdict ([chapter 11](11_results)) therefore vary all three: two random partitions of a
 # dataset's classes into five parts give ten splits, and each class is unseen in two of them.
@@ -177,9 +177,8 @@ for heading, runs in recorded.items():
             + [f"± {half:.3f}" for half in (narrow, wide)]
         )
         relative.setdefault(what, []).append(wide / mean)
-        if (
-            under is None and narrow > 0
-        ):  # NaN without two seeds per split
+        # NaN without two seeds per split, and a comparison with NaN is false.
+        if under is None and narrow > 0:
             wider[heading] = wide / narrow
 display(Markdown(tables.written(lines, "markdown")))
 if wider:
@@ -201,8 +200,8 @@ if wider:
 # %% [markdown]
 # ## The verdict over ten splits
 #
-# Fusion is three questions: *all* layers or the *last* one, which is what a paper would compare; the
-# layers that we *chose* on seen classes; and whether those are better than the *best single* layer.
+# Fusion is three questions: are *all* layers better than the *last* one, are the layers that we *chose* on
+# seen classes, and are those better than the *best single* layer?
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts"}
 fusion = [
@@ -212,16 +211,17 @@ fusion = [
 ]
 decoder = [c for c in CLAIMS.values() if c.text.startswith("coarse-to")]
 judged = verdicts(recorded, fusion + decoder, fewest=3)
-_ = plots.caption(
-    plots.ranges(
-        ranges(judged, fusion + decoder),
-        "ratio of mAP@all, with its 95% interval over splits, classes and seeds",
-        reference=1.0,
-        reference_label="no difference",
-    ),
-    "The paper's two ideas on unseen classes, over ten splits with three seeds each. An interval that "
-    "includes 1 does not tell which is better: compare the three rows of fusion with those of the decoder.",
-)
+if judged:
+    _ = plots.caption(
+        plots.ranges(
+            ranges(judged, fusion + decoder),
+            "ratio of mAP@all, with its 95% interval over splits, classes and seeds",
+            reference=1.0,
+            reference_label="no difference",
+        ),
+        "The paper's two ideas on unseen classes, over all recorded splits and seeds. An interval that "
+        "includes 1 does not tell which is better: compare the three rows of fusion with those of the decoder.",
+    )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts in words"}
 on_fusion, two_stages = (
@@ -258,8 +258,7 @@ display(Markdown("\n".join(lines)))
 # One loss at a time is switched off, and two of our own choices are undone: the contrastive form of the
 # classification loss {eq}`eq-guides`, and the skip connection {eq}`eq-decoder`. The last row, the *oracle*,
 # gives the coarse stage the true word vector of each query's class. It **leaks the label** and is not a
-# retrieval result: it shows what the decoder could do with a perfect condition. These runs are recorded on
-# the first five of the ten splits with two seeds.
+# retrieval result: it shows what the decoder could do with a perfect condition.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The full model without each part"}
 parts = [
@@ -276,8 +275,9 @@ if without:
             reference=1.0,
             reference_label="full model",
         ),
-        "One part less at a time. To the left of the line, the part is needed; to the right of it, the model "
-        "is better without. The oracle leaks the label.",
+        f"One part less at a time, on {min(v.splits for v in without.values())} splits with "
+        f"{min(v.seeds for v in without.values())} seeds. To the left of the line, the part is needed; to the right "
+        "of it, the model is better without. The oracle leaks the label.",
     )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "What follows from it"}
@@ -369,8 +369,8 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 #     print(n, "seeds:", round(half_width(1.0, n), 2), "times s")
 # assert half_width(1.0, 5) < half_width(1.0, 3) / 2
 # ```
-# Whoever thinks of $1/\sqrt{n}$ alone says twelve. Five are enough, for with few seeds $t$ falls fast as
-# well: the third, fourth and fifth seed bring the most. Later it does take four times as many.
+# The factor $1/\sqrt{n}$ alone suggests twelve. Five are enough, because with few seeds $t$ falls fast
+# too: the third, fourth and fifth seed bring the most. Later it does take four times as many.
 # ````
 #
 # ```{exercise} Paired or not (practice)
@@ -406,8 +406,8 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 #     print(f"{name}: paired {paired:.4f}, Welch {apart:.4f}, c {shared:+.1e}")
 # ```
 # Not always. If $c$ is negative, or too small, pairing loses: it has $n - 1$ degrees of freedom, and
-# Welch's interval has up to $2(n - 1)$, which matters when $n$ is three. What must not be done is to
-# compute both and to report the narrower. Runs that share their seeds are compared by seed: that was
+# Welch's interval has up to $2(n - 1)$, which matters when $n$ is three. Do not
+# compute both and report the narrower. Runs that share their seeds are compared by seed: that was
 # decided when the study was designed.
 # ````
 #
@@ -450,7 +450,7 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 #
 # ```{exercise} How small an effect? (practice)
 # :label: ex-power
-# How many seeds would you plan for, to tell a change of one per cent from none? Take the scatter of the
+# How many seeds would you plan for, to tell a change of one percent from none? Take the scatter of the
 # full model's mAP@all, and that of its ratio to the single-stage decoder. Is an interval that just
 # reaches to 1 a good plan?
 # ```
@@ -507,7 +507,7 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 # within = statistics.mean(map(statistics.stdev, levels))
 # print(f"level: {between:.4f} between splits, {within:.4f} between seeds")
 # ```
-# Other unseen classes are easier or harder as such, so levels of different splits must not be compared.
+# Other unseen classes are easier or harder by themselves, so do not compare levels of different splits.
 # A ratio is taken within a split, where that difficulty is in both of its terms. For a claim about *new
 # classes* the split is the unit that has to be repeated: {ref}`ex-convince` continues from here.
 # ````

@@ -231,8 +231,8 @@ plots.show_source(SSGN.true_condition)
 # {cite}`pennington2014glove` with 50 numbers, sentence embeddings of the class name
 # {cite}`reimers2019sbert,wang2020minilm`, word2vec, GloVe and fastText with 300 numbers, and similarities
 # in WordNet (path, Lin). Then, with the convex condition, another weight of the coarse loss, or the sketch's photo in
-# place of the class mean as its target. All on five drawn splits of real Sketchy with two seeds, over the single
-# stage with the same word vectors:
+# place of the class mean as its target. All on drawn splits of real Sketchy, over the single stage with the same
+# word vectors:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "All forms over the single stage"}
 by_vectors = {}  # runs by word vectors, of variants named by their form
@@ -276,7 +276,7 @@ if fair:
     )
     display(
         Markdown(
-            f"{sentence} Of {len(fair)} legitimate forms with a coarse loss: {tally(fair)}. Without the coarse loss: "
+            f"On {fair[0].splits} splits with {fair[0].seeds} seeds: {sentence} Of {len(fair)} legitimate forms with a coarse loss: {tally(fair)}. Without the coarse loss: "
             f"{tally(nothing)}. The oracle, which leaks the label: {tally(oracle)}."
         )
     )
@@ -413,8 +413,9 @@ display(
 )
 
 # %% [markdown]
-# The forecast's interval is over folds and seeds, the outcome's over splits, classes and seeds.
-# {download}`The protocol <../results/protocol.md>` lists all that was chosen, and why.
+# The forecast's interval is over folds and seeds, the outcome's over splits, classes and seeds. Many of the
+# classes that are unseen in the outcome took part in the folds: [chapter 11](11_results) repeats the
+# verdicts on those that did not. {download}`The protocol <../results/protocol.md>` lists all that was chosen, and why.
 #
 # ## What it means
 #
@@ -498,7 +499,7 @@ display(
 # ```{exercise} Inside the hull (practice)
 # :label: ex-hull
 # Train with `condition="convex"` and look at the weights that sketches of a held-out class put on the
-# training classes. Are they what you would have said? How many classes share the weight?
+# training classes. Are they what you expected? How many classes share the weight?
 # ```
 #
 # ````{solution} ex-hull
@@ -554,7 +555,7 @@ display(
 # any single estimate; choosing among them does it. It shrinks if configurations share their errors, as these
 # do, since all are measured against one on the same folds. A winner that is not above what equal
 # configurations would show has won nothing yet. The remedy: evaluate the winner once more on classes that had
-# no part in the choice, as the verdict does.
+# no part in the choice, as [chapter 11](11_results) does.
 # ````
 #
 # ```{exercise} Your own condition (challenge)
