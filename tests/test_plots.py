@@ -306,6 +306,7 @@ FIGURES = {
     ),
     "bars": lambda ds: plots.bars({"a": 0.1, "b": 0.2}, "mAP", highlight=("b",)),
     "pairs": lambda ds: plots.pairs({"a": (0.1, 0.2)}, ("x", "y"), "mAP"),
+    "ranges": lambda ds: plots.ranges({"a": {"x": (2, 1, 3), "y": (3, 2, 4)}}, "x", reference=1),
     "ranking": lambda ds: plots.ranking(torch.tensor([True, False, True]), 2),
     "curves": lambda ds: plots.curves([1, 2, 3], {"a": [0.1, 0.2, 0.3]}, "k"),
     "embedding": lambda ds: plots.embedding(*some_points()),
