@@ -4,6 +4,7 @@ A claim names two variants of a study and the ratio that the first must exceed. 
 reproduces: the ledger of claims* shows the verdicts.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ class Verdict:
         return "does not hold" if self.high < self.claim.threshold else "open"
 
     @property
+    def effect(self) -> str:
+        """The :attr:`word` for a threshold of 1: what taking ``a`` in place of ``b`` does."""
+        words = {"holds": "better", "does not hold": "worse", "open": "no detectable difference"}
+        return words[self.word]
+
+    @property
     def number(self) -> str:
         """The ratio and its interval, such as ``"× 1.05 [1.02, 1.08]"``.
 
@@ -101,6 +108,46 @@ def said(condition: bool, words: str, found: object = "the condition is false") 
     if not condition:
         raise ClaimError(f"the page says {words!r}, but {found}; write what the numbers say")
     return words
+
+
+def by_effect(found: Mapping[str, Verdict]) -> str:
+    """Say in words what verdicts found, such as ``"**better** on A and on B; **worse** on C"``.
+
+    Args:
+        found: by what the page calls the data.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, verdict in found.items():
+        groups.setdefault(verdict.effect, []).append(f"on {name}")
+    return "; ".join(f"**{effect}** {' and '.join(names)}" for effect, names in groups.items())
+
+
+def tally(found: Iterable[Verdict]) -> str:
+    """Count verdicts in words: ``"2 worse, 7 no detectable difference (× 0.990 to × 1.002)"``."""
+    found = list(found)
+    counts = ", ".join(f"{n} {effect}" for effect, n in Counter(v.effect for v in found).items())
+    low, high = (end((v.ratio for v in found), default=1.0) for end in (min, max))
+    return f"{counts} (× {low:.3f} to × {high:.3f})" if found else "not recorded"
+
+
+def by_data(found: Mapping[tuple[Claim, str], Verdict], claim: Claim) -> dict[str, Verdict]:
+    """Return the verdicts on one claim by heading, from those of :func:`verdicts`."""
+    return {heading: verdict for (of, heading), verdict in found.items() if of == claim}
+
+
+def ranges(
+    found: Mapping[tuple[Claim, str], Verdict], claims: Iterable[Claim]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return ratios and the ends of their intervals, as :func:`ssgn.plots.ranges` takes them.
+
+    Args:
+        found: from :func:`verdicts`.
+        claims: the rows, which are called what the claims say.
+    """
+    return {
+        claim.text: {at: (v.ratio, v.low, v.high) for at, v in by_data(found, claim).items()}
+        for claim in claims
+    }
 
 
 def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **options) -> Verdict:

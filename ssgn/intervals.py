@@ -241,6 +241,25 @@ def over_seeds(
     return mean, mean - half, mean + half
 
 
+def widths(runs: Iterable[Mapping], a: str, b: str | None = None) -> tuple[float, float, float]:
+    """Return a level or a ratio, and half the width of its two intervals.
+
+    Args:
+        runs, a, b: see :func:`over_seeds`.
+
+    Returns:
+        The number; half its interval over seeds alone; half that over splits, classes and seeds.
+    """
+    if b is None:
+        some = [run for run in runs if run["variant"] == a]
+        mean, low, high = level(some, a)
+    else:
+        some, paired = shared(runs, a, b)
+        mean, low, high = ratio(some, a, b, paired=paired)
+    _, bottom, top = over_seeds(some, a, b)
+    return mean, (top - bottom) / 2, (high - low) / 2
+
+
 def values(runs: Iterable[Mapping], variant: str, key: str = "mAP@all") -> list[float]:
     """Return one metric of one variant of a :func:`~ssgn.studies.study`, in the order of the seeds.
 

@@ -91,6 +91,22 @@ def of_classes(runs: Iterable[Mapping], names: Iterable[str]) -> list[dict]:
     return kept
 
 
+def of_settings(runs: Iterable[Mapping], settings: Iterable[str]) -> list[dict]:
+    """Return what runs say in further settings, each under a variant of its own.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        settings: some of ``studies.SETTINGS`` or ``studies.TRANSDUCTIVE``; the variant's name ends
+            in that of the setting.
+    """
+    return [
+        {**run, "variant": run["variant"] + setting, "per_class": run["per_class" + setting]}
+        for run in runs
+        for setting in settings
+        if "per_class" + setting in run
+    ]
+
+
 # What a reader of a table must know.
 LEVELS = (
     "mAP@all on unseen classes: the mean over classes of average precision, over the whole ranking "

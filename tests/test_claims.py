@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 from ssgn import config, intervals, studies
-from ssgn.claims import CLAIMS, FURTHER, Claim, ClaimError, Verdict, judged, said, verdicts
+from ssgn.claims import (
+    CLAIMS,
+    FURTHER,
+    Claim,
+    ClaimError,
+    Verdict,
+    by_data,
+    by_effect,
+    judged,
+    ranges,
+    said,
+    tally,
+    verdicts,
+)
 from ssgn.tables import of_claims
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +117,19 @@ def test_words_with_a_false_condition_are_refused_with_their_number():
         said(0.24 > 0.25, f"SSGN at {0.24} is above ridge")
     with pytest.raises(ClaimError, match="but it is 0.24"):
         said(0.24 > 0.25, "SSGN is above ridge", "it is 0.24")
+
+
+def test_verdicts_are_said_in_words_and_drawn_by_data():
+    ledgers = {x: made("a", height) + made("b", 3000) for x, height in (("X", 3300), ("Y", 2700))}
+    found = by_data(verdicts(ledgers, [BETTER], n=N), BETTER)
+    assert list(found) == ["X", "Y"]
+    assert by_effect(found) == "**better** on X; **worse** on Y"
+    assert by_effect({"X": found["X"], "Z": found["X"]}) == "**better** on X and on Z"
+    low, high = (f"× {v.ratio:.3f}" for v in (found["Y"], found["X"]))
+    assert tally(found.values()) == f"1 better, 1 worse ({low} to {high})"
+    assert tally([]) == "not recorded"
+    drawn = ranges({(BETTER, x): v for x, v in found.items()}, [BETTER])
+    assert drawn == {"a over b": {x: (v.ratio, v.low, v.high) for x, v in found.items()}}
 
 
 def test_claims_are_judged_where_enough_splits_have_both_variants():

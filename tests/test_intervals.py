@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssgn import studies
-from ssgn.intervals import bootstrap, level, over_seeds, ratio, ratios, shared, values
+from ssgn.intervals import bootstrap, level, over_seeds, ratio, ratios, shared, values, widths
 from ssgn.tables import of_levels
 
 # From the runs --------------------------------------------------------------------------------
@@ -112,6 +112,23 @@ def test_an_interval_over_seeds_covers_the_mean_of_seeds_on_the_same_splits_and_
         widths.append([high - low, np.ptp(level(runs, "a", n=200)[1:])])
     assert 0.9 <= np.mean(hits) < 1
     assert np.mean(widths, 0)[0] < np.mean(widths, 0)[1]
+
+
+def test_widths_are_those_of_both_intervals():
+    runs = [
+        {
+            "variant": v,
+            "split": p,
+            "seed": s,
+            "per_class": [3000 + 90 * c + 7 * s + h for c in range(5)],
+        }
+        for v, h in (("a", 400), ("b", 0))
+        for p in "pq"
+        for s in (0, 1)
+    ]
+    for b, of in ((None, level(runs[:4], "a")), ("b", ratio(runs, "a", "b"))):
+        _, bottom, top = over_seeds(runs, "a", b)
+        assert widths(runs, "a", b) == (of[0], (top - bottom) / 2, (of[2] - of[1]) / 2)
 
 
 def test_seeds_are_divided_one_by_one_or_by_the_only_one():

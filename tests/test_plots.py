@@ -102,6 +102,25 @@ def test_dots_show_every_run_and_the_mean():
     assert [list(line.get_xdata()) for line in drawn] == [[0.1, 0.3], [0.5]]
 
 
+def test_ranges_draw_each_series_at_its_place_with_a_marker_of_its_own():
+    rows = {"a": {"x": (1.1, 1.0, 1.2), "y": (0.9, 0.8, 1.0)}, "b": {"y": (1.0, 0.9, 1.1)}}
+    fig = plots.ranges(rows, "ratio", reference=1.0, reference_label="none")
+    assert {"a", "b", "ratio", "none", "1.100", "0.900", "1.000"} <= set(texts(fig))
+    ax = fig.axes[0]
+    (x,), (y,) = (lines_with_marker(ax, marker) for marker in "os")
+    assert list(x.get_xdata()) == [1.1] and list(y.get_xdata()) == [0.9, 1.0]
+    assert x.get_ydata()[0] < y.get_ydata()[0] < y.get_ydata()[1]
+    ends = [[list(seg[:, 0]) for seg in lines.get_segments()] for lines in ax.collections]
+    assert ends == [[[1.0, 1.2]], [[0.8, 1.0], [0.9, 1.1]]]
+    assert "a: x 1.100 [1.000, 1.200], y 0.900 [0.800, 1.000]; b: y" in fig.get_label()
+
+
+def test_ranges_of_many_series_leave_out_the_numbers():
+    rows = {"a": {str(i): (1.0, 0.9, 1.1) for i in range(7)}}
+    fig = plots.ranges(rows, "ratio")
+    assert not {"1.000"} & set(texts(fig)) and len(fig.legends[0].get_texts()) == 7
+
+
 def test_interval_is_a_bar_underneath_the_dots_and_wider_than_them():
     values = [0.1, 0.2, 0.3]
     ax = plots.dots({"a": values}, "mAP").axes[0]
@@ -288,6 +307,7 @@ FIGURES = {
     ),
     "bars": lambda ds: plots.bars({"a": 0.1, "b": 0.2}, "mAP", highlight=("b",)),
     "pairs": lambda ds: plots.pairs({"a": (0.1, 0.2)}, ("x", "y"), "mAP"),
+    "ranges": lambda ds: plots.ranges({"a": {"x": (2, 1, 3), "y": (3, 2, 4)}}, "x", reference=1),
     "ranking": lambda ds: plots.ranking(torch.tensor([True, False, True]), 2),
     "curves": lambda ds: plots.curves([1, 2, 3], {"a": [0.1, 0.2, 0.3]}, "k"),
     "embedding": lambda ds: plots.embedding(*some_points()),

@@ -94,6 +94,15 @@ def test_columns_concatenate_the_ledgers_of_one_dataset_and_backbone():
     assert published == (f"{one}, sketchy-104-21", ledgers[0]["runs"][1:])
 
 
+def test_settings_become_variants_of_their_own():
+    runs = [
+        {"variant": "a", "per_class": [1], "per_class s": [2]},
+        {"variant": "b", "per_class": []},
+    ]
+    (found,) = tables.of_settings(runs, [" s", " t"])
+    assert (found["variant"], found["per_class"]) == ("a s", [2])
+
+
 def test_a_frame_has_the_numbers_of_the_table():
     runs = made_up(np.random.default_rng(0), ("a", "b"))
     found = tables.frame({"x": runs, "y": [r for r in runs if r["variant"] == "a"]}, n=50)
