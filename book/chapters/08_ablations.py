@@ -198,6 +198,26 @@ if wider:
     display(Markdown(words))
 
 # %% [markdown]
+# How many splits and seeds would have been enough? Choose a ratio, and take runs away.
+
+# %%
+texts = (
+    "chosen layers over the best single layer",
+    "all layers over the last layer, coarse-to-fine",
+    "coarse-to-fine over single-stage, chosen layers",
+)
+plots.interval_widget(
+    recorded,
+    [CLAIMS[text] for text in texts],
+    caption="Ratios with 95% intervals, if only the first splits and seeds had been run. Compare "
+    "what a further split and a further seed do to the interval, and see whether 1 is in it. With a "
+    "single split, it knows nothing of other splits.",
+)
+
+# %% [markdown]
+# A further seed repeats the same classes; a further split brings others. Only the second can show that a
+# verdict was the luck of the first classes.
+#
 # ## The verdict over ten splits
 #
 # Fusion is three questions: are *all* layers better than the *last* one, are the layers that we *chose* on
