@@ -35,9 +35,8 @@ from scipy.stats import spearmanr
 import ssgn
 from ssgn import baselines, plots
 from ssgn.claims import Claim, judged
-from ssgn.intervals import level
 from ssgn.studies import SETTINGS, read_ledger
-from ssgn.tables import columns, written
+from ssgn.tables import LEVELS, columns, of_levels, written
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about umap's optional packages
@@ -316,8 +315,8 @@ display(
 )
 
 # %% [markdown]
-# The reason is in the network. The coarse stage sees $\mathbf{z}$ and a *predicted word vector*, never the
-# sketch's own features, and its target is the mean image of a seen class ([chapter 5](05_model)). Synthesis
+# The reason is in the network. The coarse stage sees $\mathbf{z}$ and a word vector *predicted* from the sketch,
+# never the sketch's own features, and its target is the mean image of a seen class ([chapter 5](05_model)). Synthesis
 # averages over $\mathbf{z}$. What is left is one guess of a class mean per sketch, and the table says in how few
 # directions these guesses differ. The fine stage gets the sketch's features back, beside the coarse ones and
 # through the skip connection. [Chapter 9](09_coarse_to_fine) asks what the coarse stage is then good for.
@@ -405,52 +404,56 @@ recorded = columns(
     map(read_ledger, sorted(Path("../results/verdict").glob("*.json"))),
     whats=("settings",),
 )
+recorded = {
+    data: [r for r in runs if "last layer" not in r["variant"]]
+    for data, runs in recorded.items()
+}
 bank, neighbors, generalized = SETTINGS
 ours = "chosen layers, coarse-to-fine"
 
 
-def measured(runs, name, setting):
-    """The level of a variant in a setting, and the verdict on its ratio to the plain setting."""
-    both = [
-        {**r, "variant": x, "per_class": r["per_class" + x]}
+def of_settings(*settings):
+    """Display the levels of the recorded methods: a column per setting."""
+    shown = {
+        f"{data},{x}": [
+            {**r, "per_class": r["per_class" + x]} for r in runs
+        ]
+        for data, runs in recorded.items()
+        for x in settings
+    }
+    display(Markdown(of_levels(shown, caption=LEVELS)))
+
+
+def over_plain(runs, setting):
+    """By method, the verdict on the ratio of mAP@all in a setting to that in the plain one."""
+    there = [
+        {
+            **r,
+            "variant": x,
+            "per_class": r["per_class" + x],
+            "of": r["variant"],
+        }
         for r in runs
         for x in ("", setting)
-        if r["variant"] == name
     ]
-    claim = Claim(f"{name}{setting}", setting, "")
-    return level(both, setting), judged(both, claim)
+    claim = Claim(f"higher{setting}", setting, "")
+    return {
+        name: judged([r for r in there if r["of"] == name], claim)
+        for name in dict.fromkeys(r["of"] for r in there)
+    }
 
 
-def of_settings(runs, settings):
-    """Display a row per variant; return the verdicts by variant and setting."""
-    found, table = {}, [["", *(f"mAP@all{x}" for x in settings)]]
-    for name in dict.fromkeys(r["variant"] for r in runs):
-        if "last layer" in name:
-            continue
-        table.append([name])
-        for x in settings:
-            (mean, low, high), found[name, x] = measured(runs, name, x)
-            number = found[name, x].number
-            table[-1].append(
-                f"{mean:.3f} [{low:.3f}, {high:.3f}], {number}"
-            )
-    display(Markdown(written(table, "markdown")))
-    return found
-
-
+of_settings(bank, neighbors)
 change = {"holds": "raises it", "does not hold": "lowers it"}
 change["open"] = "makes no detectable difference"
 for data, runs in recorded.items():
-    display(Markdown(f"*{data}.* Level, and ratio to the plain setting."))
-    found = of_settings(runs, (bank, neighbors))
-    raised = [
-        v.word == "holds" for (_, x), v in found.items() if x == neighbors
-    ]
+    more, hubs = over_plain(runs, neighbors), over_plain(runs, bank)[ours]
+    raised = [v.word == "holds" for v in more.values()]
     display(
         Markdown(
-            f"Averaging with neighbors raises mAP@all for {sum(raised)} of {len(raised)} methods, for SSGN "
-            f"{found[ours, neighbors].number}. The bank {change[found[ours, bank].word]} for SSGN "
-            f"({found[ours, bank].number})."
+            f"On {data}, averaging with neighbors raises mAP@all for {sum(raised)} of {len(raised)} methods: "
+            f"for SSGN it is {more[ours].number} that of the plain setting. The bank "
+            f"{change[hubs.word]} for SSGN ({hubs.number})."
         )
     )
 
@@ -459,14 +462,14 @@ for data, runs in recorded.items():
 # gallery: with `generalized=True` they stay in it, and they attract the queries.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the generalized setting"}
+of_settings(generalized)
 for data, runs in recorded.items():
-    display(Markdown(f"*{data}.* Level, and ratio to the plain setting."))
-    found = of_settings(runs, (generalized,))
+    found = over_plain(runs, generalized)
     lowered = [v.word == "does not hold" for v in found.values()]
     display(
         Markdown(
-            f"{sum(lowered)} of {len(lowered)} methods lose; SSGN keeps "
-            f"{found[ours, generalized].ratio:.0%} of its mAP@all."
+            f"On {data}, {sum(lowered)} of {len(lowered)} methods lose; SSGN keeps {found[ours].ratio:.0%} "
+            "of its mAP@all in the plain setting."
         )
     )
 
