@@ -301,24 +301,25 @@ for kind, x in kinds.items():
     table.append([kind, *row, ""][:5])
 display(Markdown(written(table, "markdown")))
 coarse, fine = "coarse synthesized", "fine synthesized"
-others = [kind for kind in kinds if kind != coarse]
-apart = crowd[coarse] > 0.95 and crowd[coarse] > max(
-    crowd[x] for x in others
-)
-thin = spread[coarse] < min(spread[x] for x in others)
+with torch.no_grad():
+    x = model.sketch_input(feats.sketch[queries])
+    told = model.condition(x).cpu()
+    true = model.standardize_semantics(sem[classes].to(x)).cpu()
+island = crowd[coarse] > 0.95 and crowd[coarse] == max(crowd.values())
 display(
     Markdown(
-        f"The coarse features {'are an island' if apart else 'are no island in this run'}: "
-        f"{crowd[coarse]:.0%} of their neighbors are coarse features too. They spread over about "
-        f"{spread[coarse]:.1f} directions, {'fewer' if thin else 'not fewer'} than any other kind."
+        f"The coarse features {'are an island' if island else 'are no island in this run'}: "
+        f"{crowd[coarse]:.0%} of their neighbors are coarse features too, and they spread over about "
+        f"{spread[coarse]:.1f} directions. The word vectors that the model predicts from the sketches have "
+        f"**{told.var(0).sum() / true.var(0).sum():.0%}** of the variance of the true ones, over "
+        f"{directions(told):.0f} directions in place of {directions(true):.0f}."
     )
 )
 
 # %% [markdown]
-# The reason is in the network. The coarse stage sees $\mathbf{z}$ and a word vector *predicted* from the sketch,
-# never the sketch's own features, and its target is the mean image of a seen class ([chapter 5](05_model)). Synthesis
-# averages over $\mathbf{z}$. What is left is one guess of a class mean per sketch, and the table says in how few
-# directions these guesses differ. The fine stage gets the sketch's features back, beside the coarse ones and
+# This points to the reason. The coarse stage sees $\mathbf{z}$, over which synthesis averages, and a word vector *predicted*
+# from the sketch; never the sketch's own features ([chapter 5](05_model)). Where the predictions hardly differ, what
+# is made of them cannot differ either. The fine stage gets the sketch's features back, beside the coarse ones and
 # through the skip connection. [Chapter 9](09_coarse_to_fine) asks what the coarse stage is then good for.
 #
 # ### What to believe
@@ -412,7 +413,7 @@ bank, neighbors, generalized = SETTINGS
 ours = "chosen layers, coarse-to-fine"
 
 
-def of_settings(*settings):
+def of_settings(*settings, caption=""):
     """Display the levels of the recorded methods: a column per setting."""
     shown = {
         f"{data},{x}": [
@@ -421,7 +422,7 @@ def of_settings(*settings):
         for data, runs in recorded.items()
         for x in settings
     }
-    display(Markdown(of_levels(shown, caption=LEVELS)))
+    display(Markdown(of_levels(shown, caption=caption)))
 
 
 def over_plain(runs, setting):
@@ -443,7 +444,7 @@ def over_plain(runs, setting):
     }
 
 
-of_settings(bank, neighbors)
+of_settings(bank, neighbors, caption=LEVELS)
 change = {"holds": "raises it", "does not hold": "lowers it"}
 change["open"] = "makes no detectable difference"
 for data, runs in recorded.items():
@@ -474,8 +475,8 @@ for data, runs in recorded.items():
     )
 
 # %% [markdown]
-# Real Sketchy (first 25 of each class) is 6,250 images, not extended, with re-encoded photos. The ledgers have
-# the rows of the last layer too.
+# SSGN is the row *chosen layers, coarse-to-fine*; the ledger has the rows of the last layer too. Real Sketchy (first
+# 25 of each class) is 6,250 images, not extended, with re-encoded photos.
 #
 # ## What it means
 #
