@@ -224,7 +224,7 @@ kinds = {
 # UMAP {cite}`mcinnes2018umap` lays points out in the plane so that *neighbors* stay neighbors; distances
 # between far groups, and the sizes of groups, mean little. All four kinds are laid out **together**, by
 # cosine, which is what retrieval uses. The map has seven classes, because a reader can tell about seven colors
-# apart. They are evenly spaced from the easiest to the hardest, with all their images and at most twenty sketches
+# apart. They are evenly spaced from the easiest to the hardest, with all their images and at most fifteen sketches
 # each.
 
 # %%
@@ -232,7 +232,7 @@ at = np.linspace(0, len(ordered) - 1, 7).astype(int)
 chosen = [ds.classes.index(ordered[i]) for i in at]
 some_images = torch.isin(g_labels, torch.tensor(chosen)).nonzero()[:, 0]
 some_queries = torch.cat(
-    [(q_labels == c).nonzero()[:20, 0] for c in chosen]
+    [(q_labels == c).nonzero()[:15, 0] for c in chosen]
 )
 
 
@@ -361,7 +361,7 @@ _ = plots.caption(
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The sentence on P@5"}
 display(
     Markdown(
-        f"The model reaches {p5[fine] / p5['chance']:.0f} times chance. Of the way there from chance, "
+        f"The model's P@5 is {p5[fine] / p5['chance']:.0f} times chance. Of the way there from chance, "
         f"the sketch features, which no training has touched, come "
         f"**{(p5['sketch features'] - p5['chance']) / (p5[fine] - p5['chance']):.0%}**. The coarse features "
         f"alone reach {p5[coarse] / p5[fine]:.0%} of the model's P@5."
@@ -408,16 +408,16 @@ bank, neighbors, generalized = SETTINGS
 ours = "chosen layers, coarse-to-fine"
 
 
-def of_settings(*settings, caption=""):
+def of_settings(data, *settings):
     """Display the levels of the recorded methods: a column per setting."""
     shown = {
-        f"{data},{x}": [
-            {**r, "per_class": r["per_class" + x]} for r in runs
+        x.strip(): [
+            {**r, "per_class": r["per_class" + x]} for r in recorded[data]
         ]
-        for data, runs in recorded.items()
         for x in settings
     }
-    display(Markdown(of_levels(shown, caption=caption)))
+    about = f"On {data}. {LEVELS}"
+    display(Markdown(of_levels(shown, caption=about)))
 
 
 def over_plain(runs, setting):
@@ -439,15 +439,15 @@ def over_plain(runs, setting):
     }
 
 
-of_settings(bank, neighbors, caption=LEVELS)
 change = {"holds": "raises it", "does not hold": "lowers it"}
 change["open"] = "makes no detectable difference"
 for data, runs in recorded.items():
+    of_settings(data, bank, neighbors)
     more, hubs = over_plain(runs, neighbors), over_plain(runs, bank)[ours]
     raised = [v.word == "holds" for v in more.values()]
     display(
         Markdown(
-            f"On {data}, averaging with neighbors raises mAP@all for {sum(raised)} of {len(raised)} methods: "
+            f"Averaging with neighbors raises mAP@all for {sum(raised)} of {len(raised)} methods: "
             f"for SSGN it is {more[ours].number} that of the plain setting. The bank "
             f"{change[hubs.word]} for SSGN ({hubs.number})."
         )
@@ -458,13 +458,13 @@ for data, runs in recorded.items():
 # gallery: with `generalized=True` they stay in it, and they attract the queries.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the generalized setting"}
-of_settings(generalized)
 for data, runs in recorded.items():
+    of_settings(data, generalized)
     found = over_plain(runs, generalized)
     lowered = [v.word == "does not hold" for v in found.values()]
     display(
         Markdown(
-            f"On {data}, {sum(lowered)} of {len(lowered)} methods lose; SSGN keeps {found[ours].ratio:.0%} "
+            f"{sum(lowered)} of {len(lowered)} methods lose; SSGN keeps {found[ours].ratio:.0%} "
             "of its mAP@all in the plain setting."
         )
     )
