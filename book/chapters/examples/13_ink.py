@@ -18,7 +18,7 @@
 #
 # **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
+# %% mystnb={"code_prompt_show": "Imports"} tags=["hide-input"]
 import time
 
 started = time.perf_counter()
@@ -38,7 +38,7 @@ sketches_per_class = 40
 seed = 0
 epochs = 4
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The data, and the model of chapter 6"}
+# %% mystnb={"code_prompt_show": "The data, and the model of chapter 6"} tags=["hide-input"]
 ds = ssgn.load_dataset(
     "doodle-emoji", sketches_per_class=sketches_per_class
 )
@@ -85,7 +85,7 @@ _ = plots.caption(
     "The halves of each class's sketches with less and with more ink. One model, one seed.",
 )
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The sentence on the difference"}
+# %% mystnb={"code_prompt_show": "The sentence on the difference"} tags=["hide-input"]
 mean, width = interval(np.array(more) - np.array(less))
 display(
     Markdown(
