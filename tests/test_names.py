@@ -265,7 +265,7 @@ def test_the_interactive_figure_holds_no_markup_from_names(groups, kinds):
         ).data  # fmt: skip
         outer = _Structure(shown)
         assert outer.elements == [
-            ("div", ("class",)), ("iframe", ("title", "loading", "style", "srcdoc"))
+            ("figure", ("class",)), ("iframe", ("title", "loading", "style", "srcdoc"))
         ]  # fmt: skip
         return [tag for tag, _ in _Structure(outer.srcdoc).elements]
 

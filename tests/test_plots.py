@@ -221,8 +221,11 @@ def test_group_names_in_an_embedding_do_not_overlap():
     points *= 0.01  # all groups in one place
     points[-1] = 1
     first = np.asarray(kinds) == "real"
-    heights = sorted(y for _, y in embeddings._places(points, np.asarray(groups), first).values())
+    places = embeddings._places(points, np.asarray(groups), first)
+    heights = sorted(y for _, (_, y) in places.values())
     assert len(heights) == 7 and min(np.diff(heights)) >= 0.05 * np.ptp(points[:, 1])
+    for name, (point, _) in places.items():  # a name stands where a point is
+        assert point.tolist() in points[first & (np.asarray(groups) == name)].tolist()
 
 
 def hover(points, groups, kinds, images=None):

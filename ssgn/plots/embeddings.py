@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..machine import printable
-from .style import FONT_SIZE, GREY, PALETTE, PAPER, RULE, bare, describe
+from .style import FONT_SIZE, GREY, PALETTE, PAPER, RULE, bare, describe, figure_html
 
 MARKERS = ("star", "circle", "triangle", "square")
 
@@ -27,9 +27,9 @@ def embedding(
 ) -> Figure:
     """Draw a 2-d embedding, one panel per kind of point, with the other kinds pale behind it.
 
-    Colors are groups. In all panels, the name of a group stands where its points of the *first*
-    kind lie, which shows whether points of the other kinds lie there too. The chapter *UMAP of
-    synthesized features* explains it.
+    Colors are groups. In all panels, the name of a group stands above one of its points of the
+    *first* kind, which shows whether points of the other kinds lie there too. The chapter
+    *Retrieval* explains it.
 
     Args:
         points: ``[N, 2]``, in any unit.
@@ -53,19 +53,19 @@ def embedding(
         for name, color in colors.items():
             here = points[(kinds == kind) & (groups == name)]
             ax.scatter(*here.T, s=22, color=color, alpha=0.75, linewidth=0, zorder=2)
-        for name, place in places.items():
+        for name, (point, place) in places.items():
             ax.annotate(
-                name, place, ha="center", va="bottom", zorder=5,
+                name, point, place, ha="center", va="bottom", zorder=5,
                 bbox={"boxstyle": "round,pad=0.12", "fc": PAPER, "ec": colors[name], "alpha": 0.85},
+                arrowprops={"arrowstyle": "-", "color": colors[name], "shrinkA": 0, "shrinkB": 0},
             )  # fmt: skip
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     fig.suptitle(title, x=0, ha="left", weight="bold", size=FONT_SIZE)
     return describe(
         fig,
-        f"{title}. {len(points)} points of {len(colors)} groups ({', '.join(colors)}) in "
-        f"{len(shown)} panels: {', '.join(shown)}. Neighborhood purity, in the text, measures what "
-        "the panels show.",
+        f"{title or 'Map'}. {len(points)} points of {len(colors)} groups ({', '.join(colors)}) in "
+        f"{len(shown)} panels: {', '.join(shown)}. The text measures what the panels show.",
     )
 
 
@@ -76,18 +76,21 @@ def hover_embedding(
     images: Sequence[np.ndarray],
     *,
     title: str,
+    caption: str = "",
     height: int = 520,
 ) -> HTML:
     """Draw the same embedding interactively: hovering over a point shows its image.
 
     Colors are groups, markers are kinds. The result contains Bokeh's program, so it needs neither a
-    server nor a network. The chapter *UMAP of synthesized features* explains it.
+    server nor a network, and takes more than a megabyte. An exercise of the chapter *Retrieval*
+    uses it.
 
     Args:
         points: ``[N, 2]``, in any unit.
         groups, kinds: N names each; up to seven groups and four kinds.
         images: N images, uint8 ``[H, W, 3]``, to show at the points.
         title: for screen readers.
+        caption: plain text to show below it.
         height: in CSS pixels.
 
     Raises:
@@ -138,16 +141,16 @@ def hover_embedding(
     )  # fmt: skip
     plot.add_layout(plot.legend[0], "below")
     places = _places(points, groups, kinds == kinds[0])
-    x, y = map(list, zip(*places.values(), strict=True))
+    x, y = map(list, zip(*(place for _, place in places.values()), strict=True))
     labels = LabelSet(
         source=ColumnDataSource({"name": list(places), "x": x, "y": y}), text="name", name="names",
         text_align="center", text_font_size="14px", text_font_style="bold",
     )  # fmt: skip
     plot.add_layout(labels)
-    return HTML(_framed(file_html(plot, INLINE, title), title, height))
+    return HTML(_framed(file_html(plot, INLINE, title), title, caption, height))
 
 
-def _framed(page: str, title: str, height: int) -> str:
+def _framed(page: str, title: str, caption: str, height: int) -> str:
     """Put a whole HTML page of Bokeh's into an iframe of the book's page."""
     # Bokeh's ids are random. Inside their own frame, numbers do, and a build can be repeated.
     head, start, body = page.rpartition("<body>")
@@ -156,9 +159,11 @@ def _framed(page: str, title: str, height: int) -> str:
     page = f"{head}{start}{body}".replace("</body>", _FOLLOW_THEME + "</body>")
     # In dark mode, an iframe whose color scheme is not its page's gets an opaque white background.
     style = f"width:100%;height:{height}px;border:0;color-scheme:light"
-    return (
-        f'<div class="fig interactive"><iframe title="{html.escape(title)}" loading="lazy" '
-        f'style="{style}" srcdoc="{html.escape(page)}"></iframe></div>'
+    return figure_html(
+        f'<iframe title="{html.escape(title)}" loading="lazy" style="{style}" '
+        f'srcdoc="{html.escape(page)}"></iframe>',
+        caption,
+        "fig interactive",
     )
 
 
@@ -189,27 +194,34 @@ def _looks(names: Sequence[str], looks: Sequence[str], what: str) -> dict[str, s
     return dict(zip(names, looks, strict=False))
 
 
-def _places(points: np.ndarray, groups: np.ndarray, at: np.ndarray) -> dict[str, tuple]:
-    """Place the name of each group just above its points in ``at``, and above other names.
+def _places(
+    points: np.ndarray, groups: np.ndarray, at: np.ndarray
+) -> dict[str, tuple[np.ndarray, tuple[float, float]]]:
+    """Place the name of each group above one of its points in ``at``, and above other names.
 
     Args:
         points: ``[N, 2]``.
         groups: N names.
         at: boolean ``[N]``; a group without points in it gets no place.
+
+    Returns:
+        By name, the point of the group that is nearest to the median of its points in ``at``, and
+        the place of the name.
     """
     extent = np.ptp(points, axis=0)
     anchors = {
-        name: (np.median(mine[:, 0]), np.quantile(mine[:, 1], 0.9) + 0.02 * extent[1])
+        name: mine[np.abs(mine - np.median(mine, axis=0)).sum(1).argmin()]
         for name in dict.fromkeys(groups.tolist())
         if len(mine := points[at & (groups == name)])
     }
     done: dict[str, tuple] = {}
-    for name, (x, y) in sorted(anchors.items(), key=lambda item: item[1][1]):
-        for other, (ox, oy) in done.items():
+    for name, point in sorted(anchors.items(), key=lambda item: item[1][1]):
+        x, y = float(point[0]), float(point[1] + 0.03 * extent[1])
+        for other, (_, (ox, oy)) in done.items():
             width = 0.014 * (len(name) + len(other)) * extent[0]
             if abs(x - ox) < width and y - oy < 0.06 * extent[1]:
                 y = oy + 0.06 * extent[1]
-        done[name] = float(x), float(y)
+        done[name] = point, (x, y)
     return done
 
 

@@ -18,7 +18,7 @@
 #
 # **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
-# %%
+# %% mystnb={"code_prompt_show": "Imports"} tags=["hide-input"]
 import time
 
 started = time.perf_counter()
@@ -38,7 +38,7 @@ sketches_per_class = 40
 seed = 0
 epochs = 4
 
-# %%
+# %% mystnb={"code_prompt_show": "The data, and the model of chapter 6"} tags=["hide-input"]
 ds = ssgn.load_dataset(
     "doodle-emoji", sketches_per_class=sketches_per_class
 )
@@ -50,39 +50,42 @@ model, _ = ssgn.fit_cached(feats, sem, config, seed=seed)
 # %% [markdown]
 # ## Ink and average precision
 #
-# The *ink* of a sketch is its share of dark pixels. Each class is split into the half of its sketches
-# with less ink and the half with more, so that easy classes do not decide the comparison.
+# The *ink* of a sketch is its share of dark pixels. Take it, and the average precision of the sketch's ranking, for
+# every sketch of an unseen class.
 
 # %%
 rows = feats.sketch_unseen
-labels = feats.sketch_labels[rows].numpy()
-ink = np.array(
-    [
-        (ds.sketch.load(i, 28) < 128).mean()
-        for i in torch.nonzero(rows).flatten().tolist()
-    ]
-)
+labels = feats.sketch_labels[rows]
+places = torch.nonzero(rows).flatten().tolist()
+ink = torch.tensor([(ds.sketch.load(i, 28) < 128).mean() for i in places])
 precision = ssgn.evaluate(
     ssgn.synthesize(model, feats.sketch[rows]),
     ssgn.embed(model, feats.photo[feats.photo_unseen]),
-    feats.sketch_labels[rows],
+    labels,
     feats.photo_labels[feats.photo_unseen],
     per_query=True,
-)["mAP@all"].numpy()
+)["mAP@all"]
 
+# %% [markdown]
+# Each class is split into the half of its sketches with less ink and the half with more, so that easy classes do
+# not decide the comparison.
+
+# %%
 less, more = [], []
-for c in np.unique(labels):
-    own = np.flatnonzero(labels == c)
-    own = own[ink[own].argsort()]
+for c in labels.unique():
+    own = precision[labels == c][ink[labels == c].argsort()]
     half = len(own) // 2
-    less.append(precision[own[:half]].mean())
-    more.append(precision[own[-half:]].mean())
-_ = plots.bars(
-    {"less ink": np.mean(less), "more ink": np.mean(more)},
-    "mAP@all, mean over the unseen classes",
+    less.append(float(own[:half].mean()))
+    more.append(float(own[-half:].mean()))
+_ = plots.caption(
+    plots.bars(
+        {"less ink": np.mean(less), "more ink": np.mean(more)},
+        "mAP@all, mean over the unseen classes",
+    ),
+    "The halves of each class's sketches with less and with more ink. One model, one seed.",
 )
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "The sentence on the difference"} tags=["hide-input"]
 mean, width = interval(np.array(more) - np.array(less))
 display(
     Markdown(
@@ -109,7 +112,7 @@ display(
 # Some classes need more ink than others, and are easier or harder for other reasons.
 # ```python
 # order = ink.argsort()
-# for part in np.array_split(order, 2):
+# for part in order.chunk(2):
 #     print(f"mean ink {ink[part].mean():.3f}, mAP {precision[part].mean():.3f}")
 # ```
 # ````
