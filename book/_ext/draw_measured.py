@@ -68,11 +68,12 @@ def verdicts(trust: dict) -> list[list[str]]:
     """Verdict and reason for a first image below the similarity, and for one that reaches it."""
     right = "the first image was right for {:.0%} of test sketches."
     if trust["similarity"] is None:
-        why = f"At no similarity were {USUALLY:.0%} of the first images right; in all, "
-        return [["no similarity says whether it is right", why + f"{trust['right']:.0%} were."]] * 2
+        why = f"No threshold makes {USUALLY:.0%} of the first images right; overall, "
+        verdict = "for this model it does not tell whether the match is right"
+        return [[verdict, why + f"{trust['right']:.0%} are."]] * 2
     limit, below = f"{trust['similarity']:.2f}", trust["right_below"]
     low = "often wrong; perhaps it is none of these classes" if below < 0.5 else "less sure"
-    high = "usually right" if trust["right"] >= USUALLY else "right more often than not"
+    high = "usually right" if trust["right"] >= 2 / 3 else "right more often than not"
     return [
         [low, f"Below {limit}, {right.format(below)}"],
         [high, f"From {limit} on, {right.format(trust['right'])}"],

@@ -142,6 +142,7 @@ def make(target: Path, given: dict, say=print) -> None:
     firsts = [measured.first_images(model, feats) for model in models]
     about = {
         **given,
+        "layers": len(feats.presets["fusion"]),
         "trained": len(feats.classes) - len(unseen) - int(feats.validation.sum()),
         "classes": [
             {"name": ds.classes[c], "leaked": bool(shown.get(ds.classes[c]))} for c in unseen
@@ -233,6 +234,7 @@ def values(folder: Path) -> dict[str, object]:
     compared = json.loads((folder / "compared.json").read_text())
     return {
         "classes": len(about["classes"]),
+        "layers": about["layers"],
         "trained": about["trained"],
         "leaked": sum(c["leaked"] for c in about["classes"]),
         "images": len(about["items"]),
