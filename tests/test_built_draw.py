@@ -441,6 +441,8 @@ def take_pictures(folder: Path) -> None:
     with served() as url, launched() as found, ready(found, f"{url}/draw.html") as tab:
         for points in strokes:
             stroke(tab, points)
+        # README's words for this image.
+        assert names(tab).count("eyeglasses") > names(tab, 1).count("eyeglasses")
         tab.mouse.move(0, 0)
         tab.locator("#draw-search").screenshot(path=folder / "draw.png")
 
