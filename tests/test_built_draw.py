@@ -338,7 +338,7 @@ def test_the_first_results_are_seen_below_the_board_on_a_phone_in_a_browser(brow
         assert first["y"] + first["height"] <= SIZES["phone"][1]
         assert 0 <= strip["y"] - board["y"] - board["height"] < 20
         assert tab.locator(".ds-strip .ds-name").all_inner_texts() == [
-            *tab.locator('[data-panel="0"] .ds-name').all_inner_texts()[:5]
+            *tab.locator('[data-panel="0"] .ds-name').all_inner_texts()[:4]
         ]
         tab.keyboard.press("Control+z")
         until(tab, "root.dataset.searches === '4'")

@@ -15,7 +15,7 @@
   const UNITS = 256;
   const TOLERANCE = 2; // units: how far Quick, Draw! moves a stroke to do with fewer points
   const SMALLEST = 32; // units: a dot is not blown up
-  const STRIP = 5; // results beside the board, where the panels are below the screen's edge
+  const STRIP = 4; // results directly below the board on a narrow screen
 
   let strokes = []; // lists of [x, y], 0 to UNITS
   let example = null; // what the strokes are drawn on, one of about.examples
