@@ -3,7 +3,7 @@
 As for the other built pages: ``make book``, then ``make pages``. What is compared with PyTorch
 needs the models that the book was built with; they are trained again where the cache has not got
 them.
-``python tests/test_built_draw.py --pictures book/images`` takes README's pictures.
+``python tests/test_built_draw.py --pictures book/images`` makes README's images of it.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from test_built_pages import (  # noqa: F401
 from test_draw_page import draw_page
 
 import ssgn
+from ssgn.extraction import fused
 
 DRAW = HTML / "_static/draw"
 DRAWINGS = json.loads((Path(__file__).parent / "drawings.json").read_text())
@@ -113,7 +114,7 @@ def stroke(tab, points):
 
 
 def names(tab, panel=0):
-    """The classes of the pictures that are shown, best first."""
+    """The classes of the images that are shown, best first."""
     shown = tab.locator(f'[data-panel="{panel}"] .ds-name').all_inner_texts()
     return [re.sub(r"^[✓✗] |°$", "", name) for name in shown]
 
@@ -133,7 +134,7 @@ def library():
         ssgn.fit_cached(
             feats,
             sem,
-            ssgn.SSGNConfig(epochs=about["epochs"], taps=m["taps"], decoder=m["decoder"]),
+            ssgn.SSGNConfig(steps=about["steps"], taps=m["taps"], decoder=m["decoder"]),
             seed=about["seed"],
             progress=False,
         )[0]
@@ -142,7 +143,7 @@ def library():
 
     def rank(ink):
         drawing = ssgn.data.Drawings(np.array(ink, np.uint8).reshape(1, 28, 28), ["drawn"])
-        sketch, _ = ssgn.backbones.fused(backbone, drawing, device="cpu", progress=False)
+        sketch = fused(backbone, drawing, device="cpu", progress=False)
         photo = feats.photo[feats.photo_unseen]
         return [ssgn.rank(ssgn.synthesize(m, sketch), ssgn.embed(m, photo), k=12) for m in models]
 
@@ -219,9 +220,9 @@ def test_without_a_pointer_in_a_browser(browser, site):  # noqa: F811
         first = read("about")["examples"][0]["name"]
         assert tab.inner_text(".ds-status").startswith(f"Example: {first}. Best match: ")
         assert f"an example, {first}" in tab.get_attribute(".ds-canvas", "aria-label")
-        pictures = tab.locator('[data-panel="0"] .ds-picture')
-        assert pictures.count() == 12
-        assert pictures.first.get_attribute("aria-label").startswith("picture of ")
+        images = tab.locator('[data-panel="0"] .ds-image')
+        assert images.count() == 12
+        assert images.first.get_attribute("aria-label").startswith("image of ")
         marks = tab.locator('[data-panel="0"] .ds-name').all_inner_texts()
         for mark, name in zip(marks, names(tab), strict=True):
             assert mark.startswith("✓" if name == first else "✗")
@@ -278,7 +279,19 @@ def test_undo_clear_and_drawing_on_an_example_in_a_browser(browser, site):  # no
         assert ink(tab) == first
         tab.click('[data-do="undo"]')
         assert names(tab) == [] and tab.locator('[data-do="clear"]').is_disabled()
+        assert tab.evaluate("document.activeElement.dataset.do") == "redo"  # undo is disabled now
+        for _ in range(2):
+            with searched(tab):
+                tab.click('[data-do="redo"]')
+        both = ink(tab)
+        assert both != first and tab.locator('[data-do="redo"]').is_disabled()
+        tab.click('[data-do="clear"]')
+        assert names(tab) == []
+        with searched(tab):
+            tab.click('[data-do="undo"]')
+        assert ink(tab) == both
 
+        tab.click('[data-do="clear"]')
         with searched(tab):
             tab.click('[data-do="example"]')
         example = ink(tab)
@@ -292,6 +305,70 @@ def test_undo_clear_and_drawing_on_an_example_in_a_browser(browser, site):  # no
         with tab.expect_download() as saved:
             tab.click('[data-do="save"]')
         assert saved.value.suggested_filename == "sketch.png"
+
+
+@pytest.mark.parametrize("key", ["Control", "Meta"])
+def test_keys_undo_and_redo_in_a_browser(browser, site, key):  # noqa: F811
+    def strokes(tab):
+        return re.findall(r"\d+", tab.get_attribute(".ds-canvas", "aria-label"))
+
+    with ready(browser, f"{site}/draw.html") as tab:
+        for points in DRAWINGS["tent"]:
+            stroke(tab, points)
+        seen = [strokes(tab)]
+        for keys in ("z", "z", "y", "Shift+Z", "z"):
+            with searched(tab):
+                tab.keyboard.press(f"{key}+{keys}")
+            seen += [strokes(tab)]
+        assert seen == [["3"], ["2"], ["1"], ["2"], ["3"], ["2"]]
+        stroke(tab, DRAWINGS["tent"][0])
+        tab.keyboard.press(f"{key}+y")  # what was undone before the new stroke is gone
+        tab.keyboard.press("z")  # a letter alone does nothing
+        assert strokes(tab) == ["3"]
+
+
+def test_the_first_results_are_seen_below_the_board_on_a_phone_in_a_browser(browser, site):  # noqa: F811
+    with ready(browser, f"{site}/draw.html", "phone") as tab:
+        tab.evaluate("scrollTo(0, 0)")
+        for points in DRAWINGS["tent"]:
+            stroke(tab, points)
+        board, strip = (tab.locator(x).bounding_box() for x in (".ds-board", ".ds-strip"))
+        first = tab.locator(".ds-strip li >> nth=0").bounding_box()
+        assert tab.evaluate("scrollY") == 0
+        assert first["y"] + first["height"] <= SIZES["phone"][1]
+        assert 0 <= strip["y"] - board["y"] - board["height"] < 20
+        assert tab.locator(".ds-strip .ds-name").all_inner_texts() == [
+            *tab.locator('[data-panel="0"] .ds-name').all_inner_texts()[:4]
+        ]
+        tab.keyboard.press("Control+z")
+        until(tab, "root.dataset.searches === '4'")
+    with ready(browser, f"{site}/draw.html") as tab:
+        assert not tab.locator(".ds-strip").is_visible()
+
+
+def test_the_page_says_whether_a_match_is_usually_right_in_a_browser(browser, site):  # noqa: F811
+    about = read("about")
+    with ready(browser, f"{site}/draw.html") as tab:
+        said = set()
+        for name, strokes in DRAWINGS.items():
+            for points in strokes:
+                stroke(tab, points)
+            for panel, m in ((0, 0), (1, 3)):
+                model = about["models"][m]
+                score = tab.evaluate(f"ssgnDraw.found()[{m}].scores[0]")
+                limit = model["similarity"]
+                verdict, reason = model["verdicts"][limit is not None and score >= limit]
+                expected = f"Similarity {score:.2f}: {verdict}. {reason}"
+                assert tab.inner_text(f'[data-panel="{panel}"] .ds-trust') == expected, name
+                if panel == 0:
+                    said.add(verdict)
+                    assert f": {verdict}." in tab.inner_text(".ds-status")
+            tab.click('[data-do="clear"]')
+        assert len(said) == (1 if about["models"][0]["similarity"] is None else 2)
+        tab.focus(".ds-classes summary")
+        tab.keyboard.press("Enter")
+        listed = tab.inner_text(".ds-classes p").replace("°", "").split(", ")
+        assert listed == [c["name"] for c in about["classes"]]
 
 
 def test_a_finger_draws_and_does_not_scroll_in_a_browser(browser, site):  # noqa: F811
@@ -359,11 +436,13 @@ def test_nothing_is_loaded_where_data_shall_be_saved_in_a_browser(browser, site)
 
 
 def take_pictures(folder: Path) -> None:
-    """For README: the page with a drawing, and the contact sheet of a search for the same one."""
+    """For README: the page with a sketch, and the contact sheet of a search for the same one."""
     strokes = DRAWINGS["eyeglasses"]
     with served() as url, launched() as found, ready(found, f"{url}/draw.html") as tab:
         for points in strokes:
             stroke(tab, points)
+        # README's words for this image.
+        assert names(tab).count("eyeglasses") > names(tab, 1).count("eyeglasses")
         tab.mouse.move(0, 0)
         tab.locator("#draw-search").screenshot(path=folder / "draw.png")
 
@@ -381,6 +460,6 @@ def take_pictures(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Take README's pictures of the page.")
+    parser = argparse.ArgumentParser(description="Make README's images of the page.")
     parser.add_argument("--pictures", type=Path, required=True, metavar="FOLDER")
     take_pictures(parser.parse_args().pictures)

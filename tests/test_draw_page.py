@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "book/_draw"
 sys.path.insert(0, str(ROOT / "book/_ext"))
 
+import draw_measured as measured  # noqa: E402
 import draw_page  # noqa: E402
 
 
@@ -124,7 +125,7 @@ def test_a_damaged_part_is_detected(tmp_path):
     assert node(script).returncode
 
 
-def test_the_sheet_has_a_cell_for_every_picture():
+def test_the_sheet_has_a_cell_for_every_image():
     colours = [(i * 10, 255 - i * 10, 100) for i in range(25)]
     sheet = draw_page.sheet([Image.new("RGB", (50, 50), colour) for colour in colours])
     sheet = Image.open(io.BytesIO(sheet))
@@ -174,6 +175,82 @@ def test_the_runtime_of_the_page_ranks_as_pytorch_and_differences_are_counted(pa
         draw_page.compare(page)
 
 
+# What is measured -----------------------------------------------------------------------------
+
+
+def firsts(n, share):
+    """First images of n sketches; from a similarity of 0.6 on a share of them is right."""
+    score = torch.linspace(0, 1, n)
+    label = torch.arange(n) % 4
+    wrong = (score < 0.6) | (torch.rand(n, generator=torch.Generator().manual_seed(0)) > share)
+    return {
+        "score": score,
+        "label": label,
+        "found": torch.where(wrong, (label + 1) % 4, label),
+        "others": torch.linspace(0, 1, 11),
+    }
+
+
+def test_the_similarity_is_chosen_on_one_half_and_measured_on_the_other():
+    first = firsts(2000, 0.95)
+    trust = measured.trusted(first)
+    score, right = first["score"][1::2], (first["found"] == first["label"])[1::2].float()
+    above = score >= trust["similarity"]
+    assert 0.5 < trust["similarity"] < 0.6  # a few wrong ones below 0.6 still leave 80%
+    assert trust["of"] == 1000 and trust["reach"] == above.sum()
+    assert trust["right"] == pytest.approx(float(right[above].mean()))
+    assert trust["right_below"] == pytest.approx(float(right[~above].mean()))
+    assert trust["others"] == 11 and trust["others_reach"] == pytest.approx(5 / 11)
+
+    first["found"][1::2] = first["label"][1::2]  # has no say in the choice
+    changed = measured.trusted(first)
+    assert changed["similarity"] == trust["similarity"] and changed["right"] == 1
+
+
+@pytest.mark.parametrize("first", [firsts(2000, 0.6), firsts(2 * measured.FEWEST, 1)])
+def test_no_similarity_is_named_where_too_few_first_images_are_right(first):
+    trust = measured.trusted(first)
+    assert trust["similarity"] is None and 0 < trust["right"] < 0.5
+
+
+def test_a_similarity_that_the_other_half_contradicts_is_not_named():
+    first = firsts(2000, 0.95)
+    first["found"][1::2] = first["label"][1::2] + 1
+    assert measured.trusted(first) == {"similarity": None, "of": 1000, "right": 0}
+
+
+def test_words_on_a_similarity_follow_its_numbers():
+    trust = measured.trusted(firsts(2000, 0.95))
+    (low, why), (high, because) = measured.verdicts(trust)
+    assert low.startswith("often wrong") and why.startswith("Below 0.5")
+    assert high == "usually right" and f"{trust['right']:.0%} of test sketches" in because
+    assert f"{trust['reach']} of 1000" in measured.trust_sentences(trust)
+    (_, (high, _)) = measured.verdicts({**trust, "right": 0.62})
+    assert high == "right more often than not"
+
+    none = measured.trusted(firsts(2000, 0.5))
+    low, high = measured.verdicts(none)
+    assert low == high and "does not tell" in low[0] and "No threshold" in low[1]
+    assert "There is no such similarity" in measured.trust_sentences(none)
+
+
+def test_classes_are_ordered_by_their_success():
+    first = {"found": torch.tensor([0, 0, 2, 2, 0]), "label": torch.tensor([0, 0, 1, 2, 2])}
+    assert measured.by_success(first, ["a", "b", "c"]) == ["a", "c", "b"]
+
+
+def test_mistakes_are_compared_by_the_names_of_their_classes():
+    words = torch.tensor([[1.0, 0], [1, 0], [0, 1]])  # 0 and 1 are called alike
+    label = torch.tensor([0, 0, 1, 1, 2])
+    near = {"found": torch.tensor([1, 1, 0, 1, 2]), "label": label}
+    far = {"found": torch.tensor([2, 0, 2, 2, 2]), "label": label}
+    assert measured.named_alike(near, far, words) == (1.0, 0.0)
+    assert "called more alike" in measured.named_alike_sentence(1, 0)
+    assert "called less alike" in measured.named_alike_sentence(-0.2, 0.1)
+    assert "no difference" in measured.named_alike_sentence(0.02, 0.03)
+    assert "no difference" in measured.named_alike_sentence(0.02, float("nan"))
+
+
 # The extension ----------------------------------------------------------------------------------
 
 
@@ -181,7 +258,11 @@ def test_the_runtime_of_the_page_ranks_as_pytorch_and_differences_are_counted(pa
 def made(tmp_path):
     about = {
         "seed": 3,
+        "layers": 6,
         "trained": 170,
+        "models": [{"similarity": None, "of": 9, "right": 0.3}],
+        "by_success": ["tent", "arm"],
+        "named_alike": [0.02, 0.03],
         "items": [0] * 395,
         "files": [{"name": "a", "bytes": 25_100_000}],
         "classes": [{"name": "tent", "leaked": True}, {"name": "arm", "leaked": False}],
@@ -201,7 +282,7 @@ def shown(text, folder):
 
     def with_env(name, rawtext, text, lineno, inliner, options=None, content=None):
         inliner.document.settings.env = Env()
-        return draw_page.figure_role(name, rawtext, text, lineno, inliner)
+        return draw_page.value_role(name, rawtext, text, lineno, inliner)
 
     class Here(draw_page.Draw):
         def run(self):
@@ -209,7 +290,7 @@ def shown(text, folder):
             return super().run()
 
     directives.register_directive("draw", Here)
-    roles.register_local_role("draw-figure", with_env)
+    roles.register_local_role("draw-value", with_env)
     return publish_doctree(text, settings_overrides={"report_level": 5, "halt_level": 5})
 
 
@@ -222,12 +303,17 @@ def test_the_board_leads_to_its_files_from_any_folder(made):
 
 def test_numbers_in_the_text_are_measured(made):
     said = shown(
-        "In :draw-figure:`least` to :draw-figure:`most` of :draw-figure:`drawings`, "
-        ":draw-figure:`leaked` of :draw-figure:`classes`, :draw-figure:`megabytes` MB.",
+        "In :draw-value:`least` to :draw-value:`most` of :draw-value:`sketches`, "
+        ":draw-value:`leaked` of :draw-value:`classes`, :draw-value:`megabytes` MB.",
         made,
     )
     assert said.astext() == "In 97 to 99 of 100, 1 of 2, 25 MB."
-    assert "has no 'mean'; there are: classes," in shown(":draw-figure:`mean`", made).astext()
+    assert "has no 'mean'; there are: classes," in shown(":draw-value:`mean`", made).astext()
+
+
+def test_the_classes_stand_near_the_board(made):
+    page = shown(".. draw::", made).astext()
+    assert "among the 2 classes?" in page and "<p>tent°, arm</p>" in page
 
 
 def test_a_build_without_pages_makes_nothing():

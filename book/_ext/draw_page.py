@@ -3,10 +3,11 @@
 At the start of a build of HTML pages the models of chapter 8, the backbone and the gallery become
 one ONNX network (:mod:`ssgn.export`); with ONNX Runtime Web, from its npm package, it is cut into
 scripts, since a page opened from a disk may load nothing else. They are kept in the cache, under a
-key of what they are made from, and copied to ``_static/draw``. Before they are kept, Node ranks a
-hundred drawings with these very files, and counts how often the first ten are PyTorch's.
+key of what they are made from, and copied to ``_static/draw``. Before they are kept, the similarity
+is measured from which a model's first image is usually right, and Node ranks a hundred sketches
+with these very files, to count how often the first ten are PyTorch's.
 
-``{draw}`` puts the board on a page, ``{draw-figure} NAME`` in a line one of the figures that were
+``{draw}`` puts the board on a page, ``{draw-value} NAME`` in a line a number or a sentence that was
 measured.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import html
 import io
 import json
 import math
@@ -28,12 +30,13 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 sys.path.insert(0, str(Path(__file__).parent))
+import draw_measured as measured  # noqa: E402
 import papermill_chapters as chapters  # noqa: E402
 
 SOURCES = Path(__file__).parents[1] / "_draw"
 SHIPPED = ("engine.js", "draw.js", "draw.css")
 FOLDER = "_static/draw"
-PARAMETERS = ("sketches_per_class", "seed", "epochs")
+PARAMETERS = ("sketches_per_class", "seed", "steps")
 RUNTIME = (
     "onnxruntime-web",
     "1.30.0",
@@ -41,10 +44,10 @@ RUNTIME = (
 )
 PIECE = 3 * 2**18  # bytes of a part before base64; a multiple of 3, so that parts need no padding
 BEST = 12
-DRAWINGS = 100  # that are compared with PyTorch
+SKETCHES = 100  # that are compared with PyTorch
 SAME = 95  # of them whose first ten must be PyTorch's
-CELL, COLUMNS = 96, 20  # of the sheet of gallery pictures: pixels, and pictures in a row
-EDGE = 2  # pixels of white around each: scaled, a picture shows a little of what lies beside it
+CELL, COLUMNS = 96, 20  # of the sheet of gallery images: pixels, and images per row
+EDGE = 2  # pixels of white around each: scaled, an image shows a little of its neighbors
 
 
 def parameters(profile: str) -> dict:
@@ -57,7 +60,7 @@ def key_of(given: dict) -> str:
     """Of everything that the files are made from, found without importing the package."""
     package = chapters.find_package()
     source = chapters.fingerprint(chapters.package_files(package), package)
-    here = [Path(__file__), SOURCES / "engine.js", SOURCES / "check.mjs"]
+    here = [Path(__file__), Path(measured.__file__), SOURCES / "engine.js", SOURCES / "check.mjs"]
     made_with = [path.read_text(encoding="utf-8") for path in here]
     made_from = json.dumps([source, given, *made_with], sort_keys=True)
     return hashlib.sha256(made_from.encode()).hexdigest()[:16]
@@ -73,7 +76,7 @@ def cut(name: str, data: bytes) -> list[str]:
 
 
 def sheet(images) -> bytes:
-    """All pictures of a gallery on one, as WebP."""
+    """All images of a gallery in one, as WebP."""
     from PIL import Image
 
     rows = math.ceil(len(images) / COLUMNS)
@@ -111,7 +114,7 @@ def make(target: Path, given: dict, say=print) -> None:
     contents = runtime()  # first: without a network, this fails before anything is trained
     ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=given["sketches_per_class"])
     feats, sem = ssgn.extract(ds), ssgn.class_vectors(ds.classes)
-    configs = dict(list(ablations(ssgn.SSGNConfig(epochs=given["epochs"])).items())[:4])
+    configs = dict(list(ablations(ssgn.SSGNConfig(steps=given["steps"])).items())[:4])
     models = [ssgn.fit_cached(feats, sem, c, seed=given["seed"])[0] for c in configs.values()]
     gallery = torch.nonzero(feats.photo_unseen).flatten().tolist()
     photo = feats.photo[gallery]
@@ -136,8 +139,10 @@ def make(target: Path, given: dict, say=print) -> None:
     number = {c: i for i, c in enumerate(unseen)}
     shown = ssgn.leaked_unseen(feats)
     sketch_labels = feats.sketch_labels.tolist()
+    firsts = [measured.first_images(model, feats) for model in models]
     about = {
         **given,
+        "layers": len(feats.presets["fusion"]),
         "trained": len(feats.classes) - len(unseen) - int(feats.validation.sum()),
         "classes": [
             {"name": ds.classes[c], "leaked": bool(shown.get(ds.classes[c]))} for c in unseen
@@ -153,10 +158,14 @@ def make(target: Path, given: dict, say=print) -> None:
                 "taps": config.taps,
                 "decoder": config.decoder,
                 "map": ssgn.evaluate_unseen(model, feats, ())["mAP@all"],
+                **(trust := measured.trusted(first)),
+                "verdicts": measured.verdicts(trust),
             }
-            for (name, config), model in zip(configs.items(), models, strict=True)
+            for (name, config), model, first in zip(configs.items(), models, firsts, strict=True)
         ],
-        # By rule, not by how well they do: the first drawing of each class.
+        "by_success": measured.by_success(firsts[0], [ds.classes[c] for c in unseen]),
+        "named_alike": measured.named_alike(*firsts[:2], sem[feats.unseen]),
+        # By rule, not by how well they do: the first sketch of each class.
         "examples": [
             {"name": ds.classes[c], "raster": raster(ds.sketch.ink[sketch_labels.index(c)])}
             for c in unseen
@@ -165,9 +174,9 @@ def make(target: Path, given: dict, say=print) -> None:
     }
     write_script(target, "about", about)
 
-    # Evenly over all drawings of the unseen classes, as PyTorch ranks them.
+    # Evenly over all sketches of the unseen classes, as PyTorch ranks them.
     rows = torch.nonzero(feats.sketch_unseen).flatten()
-    rows = rows[torch.linspace(0, len(rows) - 1, DRAWINGS).long()]
+    rows = rows[torch.linspace(0, len(rows) - 1, SKETCHES).long()]
     drawings = ssgn.data.Drawings(ds.sketch.ink[rows.numpy()], [ds.sketch.names[i] for i in rows])
     sketch = fused(backbone, drawings, device="cpu", precision="float32", progress=False)
     ranked = [
@@ -179,7 +188,7 @@ def make(target: Path, given: dict, say=print) -> None:
         for i, ink in enumerate(drawings.ink)
     ]
     write_script(target, "check", {"drawings": compared})
-    say(f"[draw] ranking {DRAWINGS} drawings in Node")
+    say(f"[draw] ranking {SKETCHES} sketches in Node")
     (target / "compared.json").write_text(json.dumps(compare(target)))
 
 
@@ -219,20 +228,26 @@ def prepared(profile: str, say=print) -> Path:
     return target
 
 
-def figures(folder: Path) -> dict[str, int]:
-    """What the page's text says in figures."""
+def values(folder: Path) -> dict[str, object]:
+    """The numbers and the sentences of the page's text that are measured."""
     about = json.loads((folder / "about.json").read_text())
     compared = json.loads((folder / "compared.json").read_text())
     return {
         "classes": len(about["classes"]),
+        "layers": about["layers"],
         "trained": about["trained"],
         "leaked": sum(c["leaked"] for c in about["classes"]),
-        "pictures": len(about["items"]),
+        "images": len(about["items"]),
         "megabytes": round(sum(file["bytes"] for file in about["files"]) / 1e6),
-        "drawings": compared["of"],
+        "sketches": compared["of"],
         "least": min(compared["same"]),
         "most": max(compared["same"]),
         "seed": about["seed"],
+        "easy": ", ".join(about["by_success"][:5]),
+        "hard": ", ".join(about["by_success"][-3:]),
+        "usually": f"{measured.USUALLY:.0%}",
+        "trust": measured.trust_sentences(about["models"][0]),
+        "named-alike": measured.named_alike_sentence(*about["named_alike"]),
     }
 
 
@@ -246,9 +261,17 @@ class Draw(Directive):
         depth = "../" * env.docname.count("/")
         panel = (SOURCES / "panel.html").read_text(encoding="utf-8")
         panels = panel.format(n=0, title="One model", full=" checked", plain="")
-        panels += panel.format(n=1, title="Another", full="", plain=" checked")
+        panels += panel.format(n=1, title="Another model", full="", plain=" checked")
         page = (SOURCES / "draw.html").read_text(encoding="utf-8")
-        page = page.format(folder=depth + FOLDER, version=version(folder), panels=panels)
+        about = json.loads((folder / "about.json").read_text())
+        names = [html.escape(c["name"]) + "°" * c["leaked"] for c in about["classes"]]
+        page = page.format(
+            folder=depth + FOLDER,
+            version=version(folder),
+            panels=panels,
+            count=len(names),
+            classes=", ".join(names),
+        )
         return [nodes.raw("", page, format="html")]
 
 
@@ -258,12 +281,12 @@ def version(folder: Path) -> str:
     return hashlib.sha256((folder.name + made).encode()).hexdigest()[:8]
 
 
-def figure_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+def value_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     env = inliner.document.settings.env
     env.note_reread()
-    known = figures(env.app.draw_folder) if env.app.draw_folder else {text: "..."}
+    known = values(env.app.draw_folder) if env.app.draw_folder else {text: "..."}
     if text not in known:
-        said = f"{{draw-figure}} has no {text!r}; there are: {', '.join(known)}"
+        said = f"{{draw-value}} has no {text!r}; there are: {', '.join(known)}"
         return [], [inliner.reporter.error(said, line=lineno)]
     return [nodes.Text(str(known[text]))], []
 
@@ -282,8 +305,8 @@ def prepare(app) -> None:
     except Exception as error:
         raise ExtensionError(f"the page Draw and search could not be made: {error}") from error
     compared = json.loads((app.draw_folder / "compared.json").read_text())
-    if min(compared["same"]) < SAME * compared["of"] / DRAWINGS:
-        said = "the page Draw and search ranks as PyTorch does for only %s of %s drawings"
+    if min(compared["same"]) < SAME * compared["of"] / SKETCHES:
+        said = "the page Draw and search ranks as PyTorch does for only %s of %s sketches"
         logger.warning(said, compared["same"], compared["of"])
 
 
@@ -299,7 +322,7 @@ def copy(app, error) -> None:
 
 def setup(app):
     app.add_directive("draw", Draw)
-    app.add_role("draw-figure", figure_role)
+    app.add_role("draw-value", value_role)
     app.connect("builder-inited", prepare)
     app.connect("build-finished", copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
