@@ -132,6 +132,19 @@ _ = plots.retrieval_panel(
         for name, i in zip(places, picks)
     ],
 )
+
+# %% tags=["picture:hero", "remove-cell"]
+shown = [0, 3, 6]  # of the same queries, for the index page
+_ = plots.retrieval_panel(
+    sketch_rows[picks[shown]].tolist(),
+    photo_rows[ranked[shown]],
+    ds.sketch,
+    ds.photo,
+    ds.sketch_labels,
+    ds.photo_labels,
+    ds.classes,
+    captions=["best", "median", "worst"],
+)
 # %% [markdown]
 # ## Which classes are easy?
 #
