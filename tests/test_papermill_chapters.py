@@ -96,6 +96,17 @@ def no_kernel(monkeypatch):
     return ran
 
 
+@pytest.mark.parametrize("injected", [True, False])
+def test_parameters_are_shown_once(injected):
+    tags = pc.PARAMETERS if injected else pc.PARAMETERS[:1]
+    cells = [nbformat.v4.new_code_cell("x = 1", metadata={"tags": [tag]}) for tag in tags]
+    pc.label_parameters(cells, "quick")
+    *others, last = cells
+    assert "hide-input" in last.metadata.tags
+    assert last.metadata.mystnb == {"code_prompt_show": "Parameters: profile quick"}
+    assert all("remove-input" in cell.metadata.tags for cell in others)
+
+
 # Staleness of a stamped notebook.
 
 

@@ -1,7 +1,7 @@
 """The way of a sketch through the method, with the chapters on it, as a list that CSS draws.
 
-``{chapter-map}`` shows it in full, on the index page. Each chapter has it small under its title, with
-"you are here".
+``{chapter-map}`` shows it in full, on the index page. Each chapter has it small under its title,
+with "you are here".
 """
 
 from __future__ import annotations

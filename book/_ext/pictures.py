@@ -310,8 +310,9 @@ def verdict(found: Mapping) -> str:
         rows.append(row("what carries the result", v, words, named, 8))
     mean, low, high = level(runs, OURS)
     words = (
-        f"On the part of Sketchy that we have, SSGN's mAP@all is {mean:.3f} [{low:.3f}, {high:.3f}], and that of "
-        "a random ranking about 0.05. The extended photos are not tested."
+        f"On the part of Sketchy that we have, SSGN's mAP@all is {mean:.3f} "
+        f"[{low:.3f}, {high:.3f}], and that of a random ranking about 0.05. The extended photos "
+        "are not tested."
     )
     return "\n".join([*rows, _row("open", "the paper's own numbers", words, 11)])
 
