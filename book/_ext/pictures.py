@@ -165,8 +165,9 @@ def copy_pictures() -> None:
 
     for name, data in tagged_outputs():
         target = BOOK / "images" / f"{name}.png"
-        target.write_bytes(base64.b64decode(data["image/png"]))
-        print(target)
+        if target.exists():  # others are for pages of the book only
+            target.write_bytes(base64.b64decode(data["image/png"]))
+            print(target)
 
 
 def recorded() -> dict[str, list[dict]]:
