@@ -47,6 +47,7 @@ def test_the_index_has_it_in_full_and_other_pages_have_none():
 
 
 def test_the_map_names_every_chapter():
-    chapters = {path.stem for path in (BOOK / "chapters").glob("[0-9]*.py")}
+    names = {path.stem for path in (BOOK / "chapters").glob("[0-9]*.py")}
+    chapters = {name for name in names if not "13" <= name < "90"}  # these may be a reader's own
     going = {"10_baselines", "11_umap", "14_gpu"}  # parts of other chapters
     assert chapters - going <= chapter_map.CHAPTERS

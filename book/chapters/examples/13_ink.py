@@ -18,7 +18,7 @@
 #
 # **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
 
-# %% mystnb={"code_prompt_show": "Imports"} tags=["hide-input"]
+# %%
 import time
 
 started = time.perf_counter()
@@ -38,7 +38,7 @@ sketches_per_class = 40
 seed = 0
 epochs = 4
 
-# %% mystnb={"code_prompt_show": "Data, features and the model of chapter 6"} tags=["hide-input"]
+# %%
 ds = ssgn.load_dataset(
     "doodle-emoji", sketches_per_class=sketches_per_class
 )
@@ -50,13 +50,18 @@ model, _ = ssgn.fit_cached(feats, sem, config, seed=seed)
 # %% [markdown]
 # ## Ink and average precision
 #
-# The *ink* of a sketch is its share of dark pixels. Its average precision says how much it finds.
+# The *ink* of a sketch is its share of dark pixels. Each class is split into the half of its sketches
+# with less ink and the half with more, so that easy classes do not decide the comparison.
 
 # %%
 rows = feats.sketch_unseen
 labels = feats.sketch_labels[rows].numpy()
-unseen = torch.nonzero(rows).flatten().tolist()
-ink = np.array([(ds.sketch.load(i, 28) < 128).mean() for i in unseen])
+ink = np.array(
+    [
+        (ds.sketch.load(i, 28) < 128).mean()
+        for i in torch.nonzero(rows).flatten().tolist()
+    ]
+)
 precision = ssgn.evaluate(
     ssgn.synthesize(model, feats.sketch[rows]),
     ssgn.embed(model, feats.photo[feats.photo_unseen]),
@@ -65,11 +70,6 @@ precision = ssgn.evaluate(
     per_query=True,
 )["mAP@all"].numpy()
 
-# %% [markdown]
-# Each class is split into the half of its sketches with less ink and the half with more, so that
-# easy classes do not decide the comparison.
-
-# %%
 less, more = [], []
 for c in np.unique(labels):
     own = np.flatnonzero(labels == c)
@@ -77,13 +77,12 @@ for c in np.unique(labels):
     half = len(own) // 2
     less.append(precision[own[:half]].mean())
     more.append(precision[own[-half:]].mean())
-levels = {"less ink": np.mean(less), "more ink": np.mean(more)}
-_ = plots.caption(
-    plots.bars(levels, "mAP@all, mean over the unseen classes"),
-    "The halves of each unseen class with less and with more ink.",
+_ = plots.bars(
+    {"less ink": np.mean(less), "more ink": np.mean(more)},
+    "mAP@all, mean over the unseen classes",
 )
 
-# %% mystnb={"code_prompt_show": "The difference and its interval"} tags=["hide-input"]
+# %% tags=["hide-input"]
 mean, width = interval(np.array(more) - np.array(less))
 display(
     Markdown(
