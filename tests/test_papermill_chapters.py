@@ -448,7 +448,7 @@ def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkey
     assert stamp["profile"] == "quick" and stamp["parameters"] == {"epochs": 3}
     assert stamp["executed_at"] == nb.metadata.papermill.end_time and stamp["seconds"] > 0
     assert [c.metadata.get("tags", []) for c in nb.cells[1:3]] == [
-        ["hide-input", "parameters"],
+        ["parameters", "remove-input"],
         ["hide-input", "injected-parameters"],
     ]
     assert [c.id for c in nb.cells] == [f"cell-{i}" for i in range(len(nb.cells))]
