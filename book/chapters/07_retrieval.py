@@ -566,7 +566,8 @@ display(
 #   galleries and documents share.
 
 # %% tags=["picture:hero", "remove-cell"]
-shown = [0, 3, 6]  # for the index page, of the queries that were chosen by rule
+# For the index page: three of the queries that were chosen by rule.
+shown = [0, 3, 6]
 _ = plots.retrieval_panel(
     torch.nonzero(feats.sketch_unseen).flatten()[picks[shown]].tolist(),
     torch.nonzero(feats.photo_unseen).flatten()[ranked[shown]],
