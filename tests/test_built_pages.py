@@ -11,6 +11,7 @@ import http.server
 import os
 import re
 import shutil
+import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -18,16 +19,23 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book/_ext"))
+from chapter_map import CHAPTERS  # noqa: E402
 
 bs4 = pytest.importorskip("bs4", reason="BeautifulSoup comes with the book: pip install .[book]")
 
 HTML = Path(
     os.environ.get("SSGN_HTML") or Path(__file__).parents[1] / "book" / "_build" / "html"
 ).resolve()
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "_config.yml").read_text())
+MOVED = {f"{page}.html": new for page, new in CONFIG["sphinx"]["config"]["redirects"].items()}
 PAGES = sorted(
     str(page.relative_to(HTML))
     for page in HTML.rglob("*.html")
     if page.relative_to(HTML).parts[0] not in ("_static", "_sources")
+    and str(page.relative_to(HTML)) not in MOVED
 )
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 MODES = ("light", "dark")
@@ -134,6 +142,38 @@ def test_page_describes_itself_for_link_previews(page):
     named = ("description", "og:title", "og:description", "og:image", "og:image:alt")
     assert all(found.get(name) for name in named), found
     assert (HTML / "_static" / found["og:image"].rpartition("/")[2]).is_file()
+
+
+@pytest.mark.parametrize("page", MOVED)
+def test_an_old_page_leads_to_the_new_one(page):
+    found, new = soup(page), f"{Path(page).parent}/{MOVED[page]}"
+    assert new in PAGES and found.html["lang"] and found.title.get_text(strip=True)
+    assert found.a["href"] == MOVED[page] == found.find(rel="canonical")["href"]
+
+
+def test_an_old_page_keeps_the_place_in_a_browser(browser, site):
+    tab = browser.new_page()
+    tab.goto(f"{site}/{next(iter(MOVED))}#exercises")
+    tab.wait_for_url(f"**/{next(iter(MOVED.values()))}#exercises")
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if Path(page).stem in CHAPTERS and page.startswith("chapters")]
+)
+def test_a_chapter_shows_where_it_is_in_the_story(page):
+    (here,) = soup(page).select(".chapter-map [aria-current]")
+    assert "you are here" in here.get_text()
+    assert len(soup(page).select(".chapter-map .step")) == 6
+
+
+def test_the_index_says_the_verdict_and_shows_the_way_of_a_sketch():
+    found = soup("index.html")
+    lines = [line.get_text() for line in found.select(".verdict li")]
+    assert len(lines) == 5 and all(re.match(r"[✓✗?] (Holds|Does not hold|Open):", x) for x in lines)
+    assert all(re.search(r"\d \[\d.*, \d.*\]", x) for x in lines)
+    assert len(found.select(".verdict li a")) == 5 and found.select("figure.fig")
+    assert len(found.select(".chapter-map.full .step")) == 6
 
 
 def test_the_book_weighs_what_its_page_on_publishing_says():

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jupytext
 import nbformat
 import pytest
 
@@ -73,6 +75,32 @@ def test_setup_comes_after_the_title_and_does_nothing_where_the_library_is(noteb
     source = "".join(content["cells"][1]["source"])
     assert source.index("import ssgn") < source.index("except ModuleNotFoundError")
     assert '"..[data,plots]" faiss-cpu' in source
+
+
+@pytest.mark.parametrize(
+    "role, text",
+    [
+        ("{cite:t}`wang2019ssgn`", "Wang et al. (2019)"),
+        ("{cite}`kingma2014vae,sohn2015cvae`", "(Kingma and Welling, 2014; Sohn et al., 2015)"),
+        ("{eq}`eq-ap`", "(eq-ap)"),
+        ("{doc}`the model <05_model>`", "the model"),
+        ("{numref}`ex-split`", "*ex-split*"),
+        ("{bdg-info}`B`", "**[B]**"),
+        ("`{}` and `code`", "`{}` and `code`"),
+    ],
+)
+def test_roles_become_text(role, text):
+    assert downloads.readable(f"See {role}.") == f"See {text}."
+
+
+def test_no_role_is_left_in_a_chapter():
+    for chapter in sorted((ROOT / "book/chapters").glob("[0-9]*.py")):
+        text = "".join(
+            downloads.readable(cell.source)
+            for cell in jupytext.read(chapter).cells
+            if cell.cell_type == "markdown"
+        )
+        assert not re.findall(r"\{[a-z:-]+\}`", text), chapter.stem
 
 
 def page(url="", colab=""):

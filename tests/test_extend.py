@@ -141,10 +141,10 @@ def test_an_executed_notebook_brings_its_change_and_the_parameters(book):
     edit(chapter.with_suffix(".ipynb"))
     convert = next(x for x in commands(EXTEND) if x.startswith("jupytext --to py:percent"))
     run(convert, chapter.parent)
-    prompt = '# %% mystnb={"code_prompt_show": "Parameters:'
+    prompt = '# %% mystnb={"code_prompt_show": "Parameters: profile smoke"}'
     assert changes(before, chapter.read_text()) == [
-        f'{prompt} defaults"}} tags=["hide-input", "parameters"]',
-        f'{prompt} profile smoke"}} tags=["hide-input", "injected-parameters"]',
+        f'{prompt} tags=["parameters", "remove-input"]',
+        f'{prompt} tags=["hide-input", "injected-parameters"]',
         "# Parameters",
         "seed = 0",
         "print(ds)",

@@ -37,6 +37,19 @@ def test_the_book_has_the_page(page):
     assert page in [chapter["file"] for part in parts for chapter in part["chapters"]]
 
 
+def test_every_address_of_the_first_edition_leads_somewhere():
+    """A chapter that goes must be listed under redirects in _config.yml."""
+    first = (
+        "01_problem 02_data 03_features 04_model 05_training 06_retrieval 07_metrics 08_ablations "
+        "09_coarse_to_fine 10_baselines 11_umap 12_leaks 13_reproduces 14_gpu 15_speed"
+    )
+    chapters = {path.stem for path in CHAPTERS}
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    moved = {Path(old).stem: Path(new).stem for old, new in config["redirects"].items()}
+    assert set(first.split()) <= chapters | set(moved)
+    assert not chapters & set(moved) and set(moved.values()) <= chapters
+
+
 # Notation ---------------------------------------------------------------------------------
 
 # What is made in __init__ belongs to an instance: one with every part that there can be.

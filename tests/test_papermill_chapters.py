@@ -96,6 +96,17 @@ def no_kernel(monkeypatch):
     return ran
 
 
+@pytest.mark.parametrize("injected", [True, False])
+def test_parameters_are_shown_once(injected):
+    tags = pc.PARAMETERS if injected else pc.PARAMETERS[:1]
+    cells = [nbformat.v4.new_code_cell("x = 1", metadata={"tags": [tag]}) for tag in tags]
+    pc.label_parameters(cells, "quick")
+    *others, last = cells
+    assert "hide-input" in last.metadata.tags
+    assert last.metadata.mystnb == {"code_prompt_show": "Parameters: profile quick"}
+    assert all("remove-input" in cell.metadata.tags for cell in others)
+
+
 # Staleness of a stamped notebook.
 
 
@@ -437,7 +448,7 @@ def test_run_executes_with_this_interpreter_and_stamps_the_notebook(book, monkey
     assert stamp["profile"] == "quick" and stamp["parameters"] == {"epochs": 3}
     assert stamp["executed_at"] == nb.metadata.papermill.end_time and stamp["seconds"] > 0
     assert [c.metadata.get("tags", []) for c in nb.cells[1:3]] == [
-        ["hide-input", "parameters"],
+        ["parameters", "remove-input"],
         ["hide-input", "injected-parameters"],
     ]
     assert [c.id for c in nb.cells] == [f"cell-{i}" for i in range(len(nb.cells))]

@@ -30,13 +30,25 @@ def test_readme_holds_the_results_of_the_ledgers(pictures):
 
 
 def test_the_limits_of_the_data_are_named_with_the_results():
-    for page in (README, (ROOT / "book/index.md").read_text(encoding="utf-8")):
-        text = " ".join(page[: page.index("<!-- words -->")].lower().split())
-        for words in (
-            "real sketchy (first 25 of each class)", "6,250 images", "not extended", "re-encoded",
-            "no p@200", "tu-berlin sketches, 116 classes, our own gallery",
-        ):  # fmt: skip
-            assert words in text, words
+    before = README[README.index("<!-- limits -->") : README.index("<!-- verdict -->")]
+    for words in (
+        "real sketchy (first 25 of each class)", "6,250 images", "not extended", "re-encoded",
+        "no p@200", "tu-berlin sketches, 116 classes, our own gallery",
+    ):  # fmt: skip
+        assert words in " ".join(before.lower().split()), words
+    index = (ROOT / "book/index.md").read_text(encoding="utf-8")
+    assert re.findall("start-after: <!-- (.*) -->", index) == ["limits", "table"]
+
+
+def test_the_pages_that_show_the_verdict_lead_to_its_chapters():
+    shown = README[README.index("<!-- verdict -->") : README.index("<!-- end verdict -->")]
+    asked = set(re.findall(r"\[(Chapter \d+)\]", shown))
+    for page in (ROOT / "README.md", ROOT / "book/index.md"):
+        links = dict(re.findall(r"^\[(Chapter \d+)\]: (\S+)$", page.read_text(), re.M))
+        assert asked == set(links)
+        for name, link in links.items():
+            assert (page.parent / link).with_suffix(".py").is_file()
+            assert int(Path(link).name[:2]) == int(name.split()[1])
 
 
 def test_the_number_of_leaked_classes_is_the_protocols():
@@ -97,6 +109,22 @@ def test_sentences_say_what_the_verdicts_are_and_what_fails_comes_first(pictures
     rows = pictures.claims(columns).splitlines()[2:]
     assert rows[0].startswith("| all layers over the ") and "does not hold |" in rows[0]
     assert "literally, coarse-to-fine over single-stage, all layers;" in rows[-1]
+
+
+def test_the_verdict_in_short_follows_the_numbers(pictures):
+    lite, vgg = (", ".join(names) for names in pictures.SHOWN_DATA[:2])
+    best, single = "best single layer, coarse-to-fine", "chosen layers, single-stage"
+    part = "SSGN without skip connection"
+    columns = {
+        lite: runs(**{pictures.OURS: 3000, best: 2500, single: 3300, part: 1500}),
+        vgg: runs(**{pictures.OURS: 2000, best: 3000}),
+    }
+    fusion, stage, carries, data = pictures.verdict(columns).splitlines()
+    assert fusion.startswith("- **✓ Holds: fused layers.** Fusing the chosen layers is better than")
+    assert fusion.endswith("]. VGG-16: does not hold. [Chapter 3]")
+    assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage
+    assert "carries the result.** Most of all the skip connection [ours], with" in carries
+    assert data.startswith("- **? Open: ") and "mAP@all is 0.300 [" in data
 
 
 def test_numbers_of_few_splits_are_marked_or_left_out(pictures):

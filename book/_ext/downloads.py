@@ -16,11 +16,14 @@ it, so there is a button only if both of these are set:
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
+from pybtex.database import parse_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import papermill_chapters as chapters  # noqa: E402
@@ -57,9 +60,44 @@ def files_beside() -> list[Path]:
     return sorted([*package, *book, *about])
 
 
+@cache
+def bibliography():
+    return parse_file(ROOT / "book" / "references.bib").entries
+
+
+def cited(key: str) -> tuple[str, str]:
+    """Authors and year of an entry of the bibliography, as the book's pages have them."""
+    entry = bibliography()[key]
+    people = [" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"]]
+    names = f"{people[0]} et al." if len(people) > 2 else " and ".join(people)
+    return names, entry.fields["year"]
+
+
+def role_as_text(role: re.Match) -> str:
+    name, content = role.groups()
+    if name == "cite:t":
+        return " and ".join("{} ({})".format(*cited(key)) for key in content.split(","))
+    if name.startswith("cite"):
+        return f"({'; '.join(', '.join(cited(key)) for key in content.split(','))})"
+    if name == "eq":
+        return f"({content})"  # as Jupyter shows the label of an equation
+    if name.startswith("bdg-"):
+        return f"**[{content}]**"
+    text = re.match(r"(.*?)\s*<.*>$", content, re.DOTALL)
+    return text[1] if text else f"*{content}*"
+
+
+def readable(markdown: str) -> str:
+    """Markdown that Jupyter shows as text, without the roles that only the book's pages resolve."""
+    return re.sub(r"\{([a-z:-]+)\}`([^`]+)`", role_as_text, markdown)
+
+
 def with_setup(notebook: Path, setup: str) -> str:
     """The text of a notebook with a cell after its title that installs the library."""
     nb = nbformat.read(notebook, as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = readable(cell.source)
     nb.cells.insert(1, nbformat.v4.new_code_cell(setup.rstrip(), id="setup"))
     return nbformat.writes(nb)
 

@@ -32,7 +32,7 @@ from nbformat.v4.rwbase import rejoin_lines
 
 STAMP = "ssgn_book"
 DEFAULT_PROFILE = "quick"
-PROMPTS = {"parameters": "Parameters: defaults", "injected-parameters": "Parameters: profile {}"}
+PARAMETERS = "parameters", "injected-parameters"  # the chapter's own, and the profile's after them
 
 
 class ChapterError(Exception):
@@ -284,10 +284,7 @@ def run_chapter(chapter: Path, profile: str, say=print) -> float:
             # Progress bars and warnings with this machine's folders, which no page shows either.
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-            # Collapsed: readers may want the parameters, but never first.
-            for tag in PROMPTS.keys() & set(cell.metadata.get("tags", [])):
-                cell.metadata.tags = sorted({*cell.metadata.tags, "hide-input"})
-                cell.metadata.mystnb = {"code_prompt_show": PROMPTS[tag].format(profile)}
+        label_parameters(nb.cells, profile)
         nb.metadata[STAMP] = stamp | {"content": content_of(nb)}
         nbformat.write(nb, running)
         keep_edited(notebook, say)
@@ -296,6 +293,16 @@ def run_chapter(chapter: Path, profile: str, say=print) -> float:
         running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     return seconds
+
+
+def label_parameters(cells: list, profile: str) -> None:
+    """Show parameters once and folded: those of the profile, which replace the chapter's own."""
+    hide = "hide-input"
+    for tag in reversed(PARAMETERS):
+        for cell in (c for c in cells if has_tag(c, tag)):
+            cell.metadata.tags = sorted({*cell.metadata.tags, hide})
+            cell.metadata.mystnb = {"code_prompt_show": f"Parameters: profile {profile}"}
+            hide = "remove-input"
 
 
 def _explain(exc: Exception, chapter: Path, profile: str) -> str:

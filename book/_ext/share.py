@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -58,9 +59,14 @@ def shortened(text: str) -> str:
     return sentences[1] if sentences else text[:LIMIT].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
+@cache
+def size_of(path: Path) -> tuple[int, int]:
+    return Image.open(path).size
+
+
 def add_tags(app, pagename, templatename, context, doctree) -> None:
     base, picture = app.config.html_baseurl.rstrip("/"), f"_static/{Path(IMAGE).name}"
-    width, height = Image.open(Path(app.srcdir) / IMAGE).size
+    width, height = size_of(Path(app.srcdir) / IMAGE)
     book = app.config.html_title
     title = html.unescape(re.sub("<.*?>", "", context.get("title") or book))
     about = description(doctree)

@@ -659,5 +659,19 @@ for data, runs in recorded.items():
 # - {cite:t}`chari2023specious` measure how badly two-dimensional maps keep the distances of
 #   high-dimensional data, and {cite:t}`wattenberg2016tsne` let the reader play with such maps.
 
+# %% tags=["picture:hero", "remove-cell"]
+# For the index page: three of the queries that were chosen by rule.
+shown = [0, 3, 6]
+_ = plots.retrieval_panel(
+    torch.nonzero(feats.sketch_unseen).flatten()[picks[shown]].tolist(),
+    torch.nonzero(feats.photo_unseen).flatten()[ranked[shown]],
+    ds.sketch,
+    ds.photo,
+    ds.sketch_labels,
+    ds.photo_labels,
+    ds.classes,
+    captions=["best", "median", "worst"],
+)
+
 # %% tags=["remove-input"]
 plots.footer(started, seed)
