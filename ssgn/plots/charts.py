@@ -181,7 +181,7 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     """Draw one ranking: a strip with a line at each relevant item, and the precision below it.
 
     Dots mark the precisions that average precision sums up. Everything beyond rank k is pale. The
-    chapter *Four numbers called mAP@200* explains it.
+    chapter *Metrics* explains it.
 
     Args:
         relevant: boolean ``[G]``, whether the item at each rank is relevant.
