@@ -130,9 +130,11 @@ def shown_by(code: str, line: int) -> Iterator[Piece]:
         if name == "plt.subplots" or re.match(r"plots\.(?!use_style|footer|show_source)", name):
             yield Piece("display", line, "")
     if "plots.show_source" in called:  # often in a loop over functions: each one named counts
+        from ssgn.plots import page  # not above, because it needs seconds
+
         for node in nodes:
             if isinstance(node, ast.Attribute) and (source := library().get(ast.unparse(node))):
-                yield Piece("code", line, source)
+                yield Piece("code", line, page.listing(source))
 
 
 @cache

@@ -45,12 +45,12 @@ def _left_out(parent: ast.AST) -> list[ast.stmt]:
     found = []
     for name in ("body", "orelse", "handlers", "finalbody"):
         body = getattr(parent, name, [])
-        some = [node for node in body if _is_docstring(node) or _is_check(node)]
-        if len(some) == len(body):  # a body needs a statement
-            some = []
-        found += some
+        texts = [node for node in body if _is_docstring(node)]
+        checks = [node for node in body if _is_check(node)]
+        if len(texts + checks) == len(body):  # all that it does is to check
+            checks = []
         for node in body:
-            found += [] if node in some else _left_out(node)
+            found += [node] if node in texts + checks else _left_out(node)
     return found
 
 
