@@ -213,11 +213,9 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
     ax.legend(loc="upper right", frameon=True).set_zorder(7)
     at = ", ".join(f"{rank} (precision {precision[rank - 1]:.2f})" for rank in ranks[rel][:12])
-    return describe(
-        fig,
-        f"{title or 'One ranking'}. Relevant items are at the ranks {at}{', and more' if rel.sum() > 12 else ''}; "
-        f"the cut-off k is {k}.",
-    )
+    more = ", and more" if rel.sum() > 12 else ""
+    text = f"Relevant items are at the ranks {at}{more}; the cut-off k is {k}."
+    return describe(fig, f"{title or 'One ranking'}. {text}")
 
 
 def curves(
