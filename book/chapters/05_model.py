@@ -78,7 +78,7 @@ model = untrained(feats, train, sem, config, seed).eval()
 _ = plots.caption(
     plots.architecture(model),
     "The network, with its real widths. Solid arrows are used at test time, dashed ones only in "
-    "training. Follow the solid ones: no word vector comes in, only the sketch and noise.",
+    "training. Follow the solid ones: nothing comes in but the sketch and noise.",
 )
 
 # %% [markdown]
@@ -107,7 +107,7 @@ s = model.standardize_semantics(words[y])
 print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
 
 # %% [markdown]
-# Classes that are alike have word vectors that are alike. The nearest others of three:
+# Word vectors know what is alike. For three classes, the nearest others:
 
 # %%
 unit = torch.nn.functional.normalize(sem, dim=1)
@@ -604,7 +604,7 @@ display(
 #
 # ```{exercise} A prior that looks at the sketch (challenge)
 # :label: ex-prior
-# At test time $\mathbf{z}$ comes from $\mathcal{N}(0, I)$, whatever was drawn.
+# At test time $\mathbf{z}$ comes from $\mathcal{N}(0, I)$, whatever the sketch.
 # {cite:t}`sohn2015cvae` learn the prior, $p(\mathbf{z} \mid \mathbf{x}) =
 # \mathcal{N}(\boldsymbol\mu_0(\mathbf{x}), \operatorname{diag}\boldsymbol\sigma_0^2(\mathbf{x}))$.
 # Derive the KL term for it, check it against `torch.distributions`, train SSGN with both priors,
@@ -679,14 +679,14 @@ display(
 #         for epsilon in torch.randn(config.draws, 1, config.latent):
 #             z_held = mu_0 + (log_var_0 / 2).exp() * epsilon
 #             f_held += net.decode(z_held, x_held, net.condition(x_held))[0]
-#     figure = ssgn.evaluate(
+#     level = ssgn.evaluate(
 #         f_held,
 #         ssgn.embed(net, held.photo),
 #         held.sketch_labels,
 #         held.photo_labels,
 #         ks=(),
 #     )["mAP@all"]
-#     print("learned prior" if learned_prior else "N(0, I)", f"{figure:.3f}")
+#     print("learned prior" if learned_prior else "N(0, I)", f"{level:.3f}")
 # ```
 # One may expect little. The learned prior lets $\mathbf{z}$ carry what the sketch says about the
 # image, but the fine stage is given the sketch anyway; and what the prior learns on seen classes
