@@ -222,7 +222,7 @@ PAPER = {
     "weight_decay": 0.0,  # [C]
     "batch_size": 128,  # [C]
     "epochs": 25,  # passes over the training sketches [C]
-    "steps": 0,
+    "steps": 0,  # epochs are passes [C]
     "draws": 100,  # [C]
 }
 

@@ -48,7 +48,7 @@ def kl(mu: Tensor, log_var: Tensor) -> Tensor:
     Raises:
         ValueError: shapes differ, or tensors are not floating-point.
     """
-    _same_shape(mu, log_var)
+    _check_shapes(mu, log_var)
     return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).mean()
 
 
@@ -128,11 +128,11 @@ def back(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def _mse(a: Tensor, b: Tensor) -> Tensor:
-    _same_shape(a, b)
+    _check_shapes(a, b)
     return F.mse_loss(a, b)
 
 
-def _same_shape(a: Tensor, b: Tensor) -> None:
+def _check_shapes(a: Tensor, b: Tensor) -> None:
     # Broadcasting would turn a mistake into a plausible number.
     if a.shape != b.shape:
         raise ValueError(

@@ -1,7 +1,7 @@
 """mAP and precision, in every definition of the literature.
 
-Published tables mix four definitions under the name "mAP@k"; each has its own key here. The chapter
-*Four numbers called mAP@200* explains them.
+Published tables mix several definitions under the name "mAP@k"; each has its own key here. The
+chapter *Metrics* explains them.
 """
 
 import math
@@ -49,8 +49,7 @@ def evaluate(
 
     Items of equal similarity keep the gallery's order [O]. A gallery smaller than k is ranked whole
     and k becomes its size. Queries are processed in chunks: beyond the inputs, this needs one more
-    copy of the gallery and less than 1 GiB. The chapter *Four numbers called mAP@200* explains the
-    metrics.
+    copy of the gallery and less than 1 GiB. The chapter *Metrics* explains the definitions.
 
     Args:
         q, g: ``[Q, D]`` queries and ``[G, D]`` gallery, on one device; their lengths do not matter.
@@ -290,7 +289,7 @@ def from_ranks(ranks: ArrayLike, n: int, ks: Iterable[int] = (100, 200)) -> dict
 def measure(relevant: ArrayLike, ks: Iterable[int] = (100, 200)) -> dict[str, Tensor]:
     """Compute the metrics of :func:`evaluate` for given rankings of the whole gallery.
 
-    The chapter *Four numbers called mAP@200* explains it.
+    The chapter *Metrics* explains it.
 
     Args:
         relevant: boolean ``[Q, G]``, whether the item at each rank is relevant.
@@ -333,7 +332,7 @@ def named(
 ) -> list[tuple[str, str, str]]:
     """Return a table of metrics with what the literature calls each.
 
-    The chapter *Four numbers called mAP@200* has their sources.
+    The chapter *Metrics* has their sources.
 
     Args:
         found: from :func:`evaluate`, with the cut-offs and the gallery's size as ``ks``.

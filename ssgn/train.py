@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from .config import LOSSES, SSGNConfig
@@ -105,49 +107,18 @@ def fit(
     # Layers draw weights and dropout from the global generator; restore its state afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = model(
-            config,
-            train.columns(config.taps),
-            train.sketch.shape[1],
-            train.sketch,
-            train.photo,
-            words,
-            train.classes,
-            train.provenance.get("backbone", ""),
-        ).to(device)
-        model.provenance = {
-            **feats.provenance,
-            "split": feats.split.name,
-            "held_out": list(feats.split.validation),
-            "words": digest(sem[feats.mask("seen")].numpy().tobytes())[:16],
-            "seed": seed,
-        }
+        model = untrained(feats, train, sem, config, seed, model).to(device)
         batches = Batches(model, train, words, seed)
         del train  # the batches hold all that is needed
         steps = config.epochs * len(batches)
         optimizer, schedule = optimization(model, steps)
         bar = tqdm(total=steps, desc="training", unit="step", disable=not progress)
         for epoch in range(1, config.epochs + 1):
-            model.train()
-            began, sums = time.perf_counter(), {}
-            for batch in batches:
-                losses = model.objective(*batch)
-                losses["total"] = sum(weight_of(config, n) * x for n, x in losses.items())
-                optimizer.zero_grad()
-                losses["total"].backward()
-                optimizer.step()
-                schedule.step()
-                for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.detach().double()
-                bar.update()
-            record = {name: float(total) / len(batches) for name, total in sums.items()}
+            began = time.perf_counter()
+            record = train_epoch(model, batches, optimizer, schedule, bar)
             check_diverged(record, model, epoch, seed)
-
-            record["validation"] = score = None
-            if selects:
-                draws = min(config.draws, 10)
-                metrics = evaluate_all(model, held_out, (), semantics=held_out_words, draws=draws)
-                record["validation"] = score = metrics["mAP@all"]
+            score = validated(model, held_out, held_out_words) if selects else None
+            record["validation"] = score
             record["seconds"] = time.perf_counter() - began
             history.epochs.append(record)
             # Without a metric to select by, keep the last epoch.
@@ -159,6 +130,81 @@ def fit(
     model.load_state_dict(kept)
     history.seconds = time.perf_counter() - started
     return model.eval(), history
+
+
+def untrained(
+    feats: Features,
+    train: Features,
+    sem: Tensor,
+    config: SSGNConfig,
+    seed: int,
+    model: type[SSGN] = SSGN,
+) -> SSGN:
+    """Build a model for the training classes; its weights are drawn from torch's global generator.
+
+    Args:
+        feats: features of C classes.
+        train: those of the training classes, ``feats.part("train")``.
+        sem: ``[C, S]``, word vectors.
+        config: what to build.
+        seed: recorded in the model's provenance.
+        model: the class.
+    """
+    built = model(
+        config,
+        train.columns(config.taps),
+        train.sketch.shape[1],
+        train.sketch,
+        train.photo,
+        sem[feats.mask("train")],
+        train.classes,
+        train.provenance.get("backbone", ""),
+    )
+    built.provenance = {
+        **feats.provenance,
+        "split": feats.split.name,
+        "held_out": list(feats.split.validation),
+        "words": digest(sem[feats.mask("seen")].numpy().tobytes())[:16],
+        "seed": seed,
+    }
+    return built
+
+
+def train_epoch(
+    model: SSGN, batches: "Batches", optimizer: Optimizer, schedule: LRScheduler, bar: tqdm
+) -> dict[str, float]:
+    """Take the steps of one epoch.
+
+    The chapter *Training* prints them.
+
+    Args:
+        model: it is changed in place.
+        batches: of the epoch.
+        optimizer, schedule: from :func:`optimization`.
+        bar: the progress bar.
+
+    Returns:
+        The mean of each loss by name, and of their weighted ``total``.
+    """
+    model.train()
+    sums = {}
+    for batch in batches:
+        losses = model.objective(*batch)
+        losses["total"] = sum(weight_of(model.config, n) * x for n, x in losses.items())
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        schedule.step()
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.detach().double()
+        bar.update()
+    return {name: float(total) / len(batches) for name, total in sums.items()}
+
+
+def validated(model: SSGN, held_out: Features, words: Tensor) -> float:
+    """Measure ``mAP@all`` on pseudo-unseen classes, given their word vectors (for an oracle)."""
+    draws = min(model.config.draws, 10)  # enough to compare epochs by
+    return evaluate_all(model, held_out, (), semantics=words, draws=draws)["mAP@all"]
 
 
 def weight_of(config: SSGNConfig, loss: str) -> float:
@@ -174,7 +220,7 @@ def weight_of(config: SSGNConfig, loss: str) -> float:
     return getattr(config, loss) if loss in LOSSES else 1.0
 
 
-def optimization(model: SSGN, steps: int):
+def optimization(model: SSGN, steps: int) -> tuple[Optimizer, LRScheduler]:
     """Return the optimizer of a model, and the schedule of its learning rate over the steps.
 
     The chapter *Training* explains them.

@@ -387,3 +387,67 @@ def test_show_source_shows_a_whole_method_without_indentation(monkeypatch):
     monkeypatch.setattr(page, "display", shown.append)
     plots.show_source(ssgn.SSGN.encode)
     assert shown[0].data.startswith("def encode(self") and "clamp(-8, 8)" in shown[0].data
+    assert "The chapter" not in shown[0].data
+
+
+SOURCE = '''
+    class Method:
+        """What it is."""
+
+        size = 2  # of it
+
+        def run(self, x):
+            """Do it.
+
+            More words.
+            """
+            # Broadcasting would hide
+            # a mistake.
+            if x.ndim != 2:
+                raise ValueError(
+                    f"x is {x}"
+                )
+            _check_varies(x)
+            self.checked(x)
+            if len(x):
+                check_finite(x, "x")
+
+            # The method.
+            for row in x:
+                module.check_row(row)
+                if row.any():
+                    raise ValueError("any")
+                else:
+                    x = row  # [d]
+            ok = check_all(x)
+            return ok
+
+        def check(self):
+            """Check it."""
+            if self.size:
+                raise ValueError
+'''
+LISTING = """
+class Method:
+    size = 2  # of it
+
+    def run(self, x):
+        self.checked(x)
+
+        # The method.
+        for row in x:
+            if row.any():
+                raise ValueError("any")
+            else:
+                x = row  # [d]
+        ok = check_all(x)
+        return ok
+
+    def check(self):
+        if self.size:
+            raise ValueError
+"""
+
+
+def test_listing_shows_the_method_without_docstrings_and_checks():
+    assert page.listing(SOURCE) == LISTING.strip()

@@ -27,6 +27,7 @@ WORDS_A_MINUTE = 200
 SECONDS = {"code": 2, "display": 10}  # a line of code; an equation or a figure
 # papermill_chapters hides the cell of parameters.
 UNSEEN = {"remove-input", "hide-input", "remove-cell", "parameters"}
+NO_FIGURES = "use_style|footer|show_source|caption"  # of ssgn.plots
 TOGGLED = {"solution", "dropdown", "alt"}
 
 # What stands between a directive's braces decides what its argument and its content are.
@@ -127,12 +128,14 @@ def shown_by(code: str, line: int) -> Iterator[Piece]:
     nodes = list(ast.walk(ast.parse(code)))
     called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
     for name in called:
-        if name == "plt.subplots" or re.match(r"plots\.(?!use_style|footer|show_source)", name):
+        if name == "plt.subplots" or re.match(rf"plots\.(?!{NO_FIGURES})", name):
             yield Piece("display", line, "")
     if "plots.show_source" in called:  # often in a loop over functions: each one named counts
+        from ssgn.plots import page  # not above, because it needs seconds
+
         for node in nodes:
             if isinstance(node, ast.Attribute) and (source := library().get(ast.unparse(node))):
-                yield Piece("code", line, source)
+                yield Piece("code", line, page.listing(source))
 
 
 @cache

@@ -11,24 +11,25 @@
 # ---
 
 # %% [markdown]
-# # Four numbers called mAP@200
+# # Metrics
 #
-# **What you will learn.** Why two papers can print different figures for the same rankings, under
-# one name; how the four definitions depend on the cut-off, on the size of the classes and on ties;
-# and what a table must say to be comparable with another.
+# **What you will learn.** Why two papers can print different numbers for the same rankings under one
+# name, "mAP@200"; how each definition depends on the cut-off, on the number of relevant images and on
+# ties; and what a table must say to be comparable with another.
 #
-# **What it costs.** Seconds: the model of chapter 6 is loaded from the cache.
+# **What it costs.** Seconds: the features are in the cache.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import time
 
 started = time.perf_counter()
 
 import torch
 from IPython.display import Markdown, display
+from torch.nn.functional import normalize
 
 import ssgn
-from ssgn import plots
+from ssgn import baselines, plots
 from ssgn.metrics import measure
 
 plots.use_style()
@@ -36,55 +37,53 @@ plots.use_style()
 # %% tags=["parameters"]
 sketches_per_class = 40
 seed = 0
-epochs = 4
 
-# %%
+# %% [markdown]
+# The rankings of this chapter come from the nearest neighbor of [chapter 1](01_problem), on the fused
+# and standardized features of [chapter 3](03_features). Nothing is learned; any method would do, because
+# a metric sees only the ranking.
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Standardized features of the unseen classes"}
 ds = ssgn.load_dataset(
     "doodle-emoji", sketches_per_class=sketches_per_class
 )
 feats = ssgn.extract(ds)
-sem = ssgn.class_vectors(ds.classes)
-model, _ = ssgn.fit_cached(
-    feats, sem, ssgn.SSGNConfig(epochs=epochs), seed=seed
-)
-q = ssgn.synthesize(model, feats.sketch[feats.sketch_unseen]).cpu()
-g = ssgn.embed(model, feats.photo[feats.photo_unseen]).cpu()
+nearest, _ = baselines.nearest_neighbor(feats)
+q = ssgn.synthesize(nearest, feats.sketch[feats.sketch_unseen]).cpu()
+g = ssgn.embed(nearest, feats.photo[feats.photo_unseen]).cpu()
 q_labels = feats.sketch_labels[feats.sketch_unseen]
 g_labels = feats.photo_labels[feats.photo_unseen]
 
 # %% [markdown]
 # ## One ranking
 #
-# A metric looks at one thing only: for each rank, is the picture there right? Here is that row of
-# yes and no for one query, chosen by rule: among the queries with eight right pictures or more, the
-# one whose average precision is the median. Its ranking is the strip at the top.
+# For each rank, is the image there *relevant*, that is, of the sketch's class? This row of yes and no is
+# all that a metric looks at. We choose one query by rule: among those with at least eight relevant
+# images, the one whose average precision is above that of three quarters of them.
 
 # %%
-each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(), per_query=True)
-average_precision = each["mAP@all"]
-right_pictures = torch.bincount(g_labels)[q_labels]
-enough = torch.nonzero(right_pictures >= 8).flatten()
-by_precision = enough[average_precision[enough].argsort(stable=True)]
-median = int(by_precision[len(by_precision) // 2])
-_, ranked = ssgn.rank(q[median : median + 1], g, k=len(g))
-relevant = g_labels[ranked] == q_labels[median]
+_, order = ssgn.rank(q, g, k=len(g))
+relevant = g_labels[order] == q_labels[:, None]  # [Q, G]
+average_precision = measure(relevant, ks=())["mAP@all"]
 
-k = 20
-_ = plots.ranking(
-    relevant[0],
-    k,
-    title=f"A drawing of class {ds.classes[q_labels[median]]!r}: "
-    f"{int(relevant.sum())} right pictures among {len(g)}",
+enough = torch.nonzero(relevant.sum(1) >= 8).flatten()
+enough = enough[average_precision[enough].argsort(stable=True)]
+chosen = int(enough[3 * len(enough) // 4])
+_ = plots.caption(
+    plots.ranking(relevant[chosen], 20),
+    f"The ranking of a sketch of class {ds.classes[q_labels[chosen]]!r}: the strip has a line at each "
+    f"of its {int(relevant[chosen].sum())} relevant images, among {len(g)}. Look at the dots: "
+    "average precision is the mean of their heights.",
 )
 
 # %% [markdown]
-# With rel$(i)$ = 1 where rank $i$ is right, precision $P(i)$ at rank $i$, and $R$ right pictures in
-# the gallery, the **average precision** sums the precisions at the right ranks (the dots) and
-# divides by $R$: this is mAP@all, $\frac{1}{R} \sum_i P(i)\,\mathrm{rel}(i)$, once it is averaged
-# over the queries. It is what scikit-learn computes, and what this book quotes.
+# With rel$(i)$ = 1 where rank $i$ is relevant, precision $P(i)$ at rank $i$, and $R$ relevant images in
+# the gallery, **average precision** sums the precisions at the relevant ranks (the dots) and
+# divides by $R$. Averaged over the queries, $\frac{1}{R} \sum_i P(i)\,\mathrm{rel}(i)$ is mAP@all. It is
+# what scikit-learn computes, and what this book prints.
 #
-# Galleries of retrieval papers are large and people look at the top, so the sum is cut at $k$. Then
-# something has to be done about the divisor, and three things were done:
+# Galleries are large and people look at the top, so papers cut the sum at $k$. Then the divisor has to
+# change, and three formulas are in use:
 #
 # $$
 # \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{\sum_{i\le k}\mathrm{rel}(i)}, \qquad
@@ -92,228 +91,239 @@ _ = plots.ranking(
 # \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k},
 # $$ (eq-mapk)
 #
-# here called `mAP@k` (÷ found), `mAP@k/min` and `mAP@k/k`. The second also replaces each precision
-# by the best one from there on, the dashed line, as the Pascal VOC challenge did.
+# here called `mAP@k` (divided by what was *found*), `mAP@k/min` and `mAP@k/k`. The second also replaces
+# each precision by the best one from there to rank $k$, the dashed line, as the Pascal VOC challenge did. All of
+# them in code:
 
 # %%
 plots.show_source(measure)
 
 # %% [markdown]
-# The ranking above, and the mean over all queries:
+# `ssgn.evaluate` ranks by cosine and returns the means of these numbers over the queries. Here they are
+# for the one ranking above, and for all of them:
 
 # %%
+names = ("P@k", "mAP@k", "mAP@k/min", "mAP@k/k")
 cuts = (5, 20, 200)
-names = {
-    "P@{}": "P@k",
-    "mAP@{}": "mAP@k (÷ found)",
-    "mAP@{}/min": "mAP@k/min",
-    "mAP@{}/k": "mAP@k/k",
-}
-one = {key: float(v) for key, v in measure(relevant, cuts).items()}
+one = measure(relevant[chosen : chosen + 1], cuts)
 mean = ssgn.evaluate(q, g, q_labels, g_labels, ks=cuts)
 
-
-def table(figures):
-    rows = [f"| k | {' | '.join(names.values())} |", "|---" * 5 + "|"]
-    rows += [
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The two tables"}
+for title, found in {
+    f"The ranking of the {ds.classes[q_labels[chosen]]}": one,
+    f"Mean over {len(q)} queries": mean,
+}.items():
+    rows = [
         f"| {k} | "
-        + " | ".join(f"{figures[n.format(k)]:.3f}" for n in names)
+        + " | ".join(
+            f"{float(found[n.replace('@k', f'@{k}')]):.3f}" for n in names
+        )
         + " |"
         for k in cuts
     ]
-    rows.append(f"\nmAP@all: **{figures['mAP@all']:.3f}**")
-    return "\n".join(rows)
+    display(
+        Markdown(
+            f"| k | {' | '.join(f'`{n}`' for n in names)} |\n{'|---' * 5}|\n"
+            + "\n".join(rows)
+            + f"\n\n{title}; mAP@all is **{float(found['mAP@all']):.3f}**."
+        )
+    )
 
 
-# %% tags=["hide-input"]
-display(Markdown("**The one ranking.**\n\n" + table(one)))
-display(Markdown(f"**Mean over {len(q)} queries.**\n\n" + table(mean)))
-parts = [mean[n.format(200)] for n in list(names)[1:]]
+def times(found):
+    """How many times the smallest mAP@200 the largest is."""
+    kinds = [
+        float(found[n.replace("@k", "@200")].mean()) for n in names[1:]
+    ]
+    return max(kinds) / min(kinds)
+
+
+R_mean = float(relevant.sum(1).double().mean())
 display(
     Markdown(
-        "The same rankings, three times 'mAP@200': the largest is "
-        f"**{max(parts) / min(parts):.0f} times** the smallest."
+        "The same rankings, and three numbers called mAP@200: the largest is "
+        f"**{times(measure(relevant, (200,))):.0f} times** the smallest. The reason is that a query has few "
+        f"relevant images, {R_mean:.0f} on average, and a cut-off of 200 is far beyond them."
     )
 )
 
 # %% [markdown]
-# The first and the last are closer relatives than they look. Both have the same sum, so for every
-# single query
+# The first and the last formula have the same sum. So for every single query
 #
 # $$
 # \mathrm{mAP@}k\mathrm{/k} \;=\; \mathrm{mAP@}k \times \mathrm{P@}k ,
 # $$ (eq-product)
 #
-# and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine right pictures and
-# $k = 200$ a *perfect* ranking scores less than a twentieth. The first one, on the other hand, does not
-# notice what is missing: one right picture at rank 1 and no other in the top $k$ is a perfect score.
+# and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine relevant images and
+# $k = 200$ a *perfect* ranking scores less than a twentieth. The first one does not notice what
+# is missing: one relevant image at rank 1 and no other in the top $k$ is a perfect score.
 
 # %%
-found = ssgn.evaluate(q, g, q_labels, g_labels, ks=(20,), per_query=True)
+found = measure(relevant, (20,))
 torch.allclose(found["mAP@20/k"], found["mAP@20"] * found["P@20"])
 
 # %% [markdown]
 # ## The cut-off, and the size of a class
 #
-# All four as functions of $k$, over the whole gallery. The dotted line marks the number of right
-# pictures that a query has on average.
+# Now all of them as functions of $k$, at about forty cut-offs that are evenly spaced by ratio:
+
 
 # %%
-order = (
-    torch.nn.functional.normalize(q) @ torch.nn.functional.normalize(g).T
-).argsort(dim=1, descending=True, stable=True)
-here = g_labels[order] == q_labels[:, None]
+def by_cut(relevant):
+    """The cut-offs, and the mean of each metric at all of them."""
+    n = relevant.shape[1]
+    cuts = sorted({round(n ** (i / 40)) for i in range(41)})
+    found = {key: x.mean() for key, x in measure(relevant, cuts).items()}
+    lines = {
+        name: [found[name.replace("@k", f"@{k}")] for k in cuts]
+        for name in names
+    }
+    return cuts, lines | {"mAP@all": [found["mAP@all"]] * len(cuts)}
 
 
-def by_cut(rankings, cuts):
-    """Mean figures at many cut-offs, by the name of the definition."""
-    found = measure(rankings, cuts)
-    return {
-        label: [float(found[n.format(k)].mean()) for k in cuts]
-        for n, label in names.items()
-    } | {"mAP@all": [float(found["mAP@all"].mean())] * len(cuts)}
+# %% [markdown]
+# Over the whole gallery of doodle-emoji:
 
-
-def steps(n):
-    """About forty whole numbers from 1 to n, evenly spaced by ratio."""
-    return sorted({round(n ** (i / 40)) for i in range(41)})
-
-
-average_R = float(here.sum(1).double().mean())
-_ = plots.curves(
-    steps(len(g)),
-    by_cut(here, steps(len(g))),
-    "cut-off k (logarithmic)",
-    title=f"doodle-emoji: {len(g)} pictures, about {average_R:.0f} right ones a query",
-    marks={"R": average_R},
+# %%
+_ = plots.caption(
+    plots.curves(
+        *by_cut(relevant), "cut-off k (logarithmic)", marks={"R": R_mean}
+    ),
+    f"doodle-emoji, {len(g)} images; the dotted line is the mean number of relevant ones per query. "
+    "Look at how far the four metrics part beyond that line.",
 )
 
 # %% [markdown]
-# At $k = 1$ all agree. Then they part. Precision and `mAP@k/k` must fall once $k$ passes $R$, for
-# there is nothing left to find. `mAP@k/min` is lowest near $R$: from there on its divisor stays, and
-# it climbs, to a little above mAP@all in the end, because it interpolates. `mAP@k` is high as long as
-# it is divided by the few pictures that were found first, and comes down to mAP@all.
+# At $k = 1$ the four agree, and then they part. Neither precision nor `mAP@k/k` can exceed $R/k$, so
+# both must fall once $k$ is well beyond $R$. There the divisor of `mAP@k/min` no longer grows, so it can
+# only climb, and ends at or above mAP@all, because it interpolates. `mAP@k` divides by what was
+# found so far, and reaches mAP@all only with the whole gallery.
 #
-# The benchmarks of the literature are different: thousands of pictures, and *hundreds* of right ones
-# a query, so $k = 200$ lies below $R$. To see what that does, rankings are drawn at random for a
-# gallery with numbers like Sketchy's, 21 unseen classes of 680 photos. Each right picture gets a
-# score from a normal distribution that lies a little higher than the wrong pictures' one, and how
-# much higher is itself drawn for each query: some drawings are easy.
+# The benchmarks of the literature are different. They have thousands of images and *hundreds* of relevant
+# ones per query, so $k = 200$ lies below $R$. To see what that does, we simulate rankings of a gallery
+# with numbers like Sketchy's, 21 unseen classes of 680 photos. Each relevant image gets a
+# score from a normal distribution that lies a little higher than that of the others. How
+# much higher is itself drawn for each query: some sketches are easy.
 
 # %%
 classes, R, queries = 21, 680, 200
-random = torch.Generator().manual_seed(0)
+random = torch.Generator().manual_seed(seed)
 scores = torch.randn(queries, classes * R, generator=random)
 scores[:, :R] += 1 + 0.7 * torch.randn(queries, 1, generator=random)
 sketchy_like = scores.argsort(dim=1, descending=True) < R
-large = by_cut(sketchy_like, steps(classes * R))
-_ = plots.curves(
-    steps(classes * R),
-    large,
-    "cut-off k (logarithmic)",
-    title=f"Simulated: {classes * R} pictures, {R} right ones a query",
-    marks={"k = 200": 200, "R": R},
+_ = plots.caption(
+    plots.curves(
+        *by_cut(sketchy_like),
+        "cut-off k (logarithmic)",
+        marks={"k = 200": 200, "R": R},
+    ),
+    f"Simulated: {classes * R} images, {R} relevant ones per query. Here k = 200 is left of R. "
+    "Compare how far apart the curves are there and at k = 200 in the figure above.",
 )
 
-# %% tags=["hide-input"]
-at_200 = measure(sketchy_like, (200,))
-figures_200 = {
-    label: float(at_200[n.format(200)].mean())
-    for n, label in names.items()
-}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The simulation at k = 200"}
+found = measure(sketchy_like, (200,))
+at_200 = {n: float(found[n.replace("@k", "@200")].mean()) for n in names}
 display(
     Markdown(
-        "At k = 200: "
-        + ", ".join(f"{n} **{v:.3f}**" for n, v in figures_200.items())
-        + f"; mAP@all **{float(at_200['mAP@all'].mean()):.3f}**."
+        f"At k = 200, the largest mAP@200 is **{times(found):.1f} times** the smallest: "
+        + ", ".join(f"`{n}` {x:.3f}" for n, x in at_200.items())
+        + f"; mAP@all {float(found['mAP@all'].mean()):.3f}."
     )
 )
 
 # %% [markdown]
-# Below $R$, $\min(k, R)$ *is* $k$: what parts `mAP@k/min` from `mAP@k/k` there is the interpolation
-# alone. The definition that stands apart is the one divided by what was found, and it does so most
-# where a method is weak. A weak method whose table uses it can look like a strong one whose table
-# does not.
+# Below $R$, $\min(k, R)$ *is* $k$, so only the interpolation parts `mAP@k/min` from `mAP@k/k`. The
+# formula that stands apart is the first: by {eq}`eq-product` it exceeds the last by a factor of
+# $1/\mathrm{P@}k$, which is largest where a method is weak. A weak method whose table uses it can look
+# like a strong one whose table does not.
 #
 # ## Ties
 #
-# With real-valued features two pictures hardly ever have the same similarity. With binary codes,
-# which much of the literature uses for speed, they do all the time: 16 bits have only 17 different
-# distances. Then the figure depends on who comes first among equals. `ssgn.evaluate` keeps the
-# gallery's order, so it can be asked for the best and the worst case: a gallery with each query's
-# right pictures first, and one with them last.
+# With real-valued features two images hardly ever have the same similarity. With binary codes,
+# which much of the literature uses for speed, they often do: 16 bits have only 17 different
+# distances. Then the number depends on which of the tied images comes first. Here are 16-bit codes, and mAP@all
+# with ties broken by any rule:
 
 # %%
-bits = torch.randperm(
-    q.shape[1], generator=torch.Generator().manual_seed(0)
-)
-q_code, g_code = q[:, bits[:16]].sign(), g[:, bits[:16]].sign()
-# A feature of exactly zero would be a third value.
-q_code[q_code == 0], g_code[g_code == 0] = 1, 1
+bits = torch.randperm(q.shape[1], generator=random)[:16]
+q_code, g_code = (torch.where(x[:, bits] > 0, 1.0, -1.0) for x in (q, g))
+same = (
+    q_labels[:, None] == g_labels
+).float()  # [Q, G], in the gallery's order
 
 
-def mean_ap(queries, gallery, arrange):
-    """mAP@all with the gallery in an order that may depend on the query's class."""
-    values = []
-    for label in q_labels.unique():
-        mine = q_labels == label
-        at = arrange(g_labels == label)
-        values.append(
-            ssgn.evaluate(
-                queries[mine],
-                gallery[at],
-                q_labels[mine],
-                g_labels[at],
-                ks=(),
-                per_query=True,
-            )["mAP@all"]
-        )
-    return float(torch.cat(values).mean())
+def mean_ap(similarity, first):
+    """mAP@all where, of tied images, those with the larger `first` come first."""
+    # Two stable sorts, the less important one before the other.
+    gallery = first.argsort(dim=1, descending=True, stable=True)
+    order = similarity.gather(1, gallery)
+    order = order.argsort(dim=1, descending=True, stable=True)
+    ranked = same.gather(1, gallery.gather(1, order))
+    return float(measure(ranked, ks=())["mAP@all"].mean())
 
 
-shuffled = torch.randperm(
-    len(g), generator=torch.Generator().manual_seed(1)
-)
-arrangements = {
-    "right ones first": lambda right: right.int().argsort(
-        descending=True, stable=True
-    ),
-    "as stored": lambda right: torch.arange(len(g)),
-    "shuffled": lambda right: shuffled,
-    "right ones last": lambda right: right.int().argsort(stable=True),
+# %% [markdown]
+# `ssgn.evaluate` keeps the gallery's order. Beside it, a random order, and the best and the worst case:
+# each query's relevant images before all that tie with them, and behind them.
+
+# %%
+similarities = {
+    "real-valued": normalize(q) @ normalize(g).T,
+    "16 bits": q_code @ g_code.T,  # whole numbers: ties are exact
+}
+rules = {
+    "relevant ones first": same,
+    "the gallery's order": torch.zeros_like(same),
+    "shuffled": torch.rand(same.shape, generator=random),
+    "relevant ones last": -same,
 }
 ties = {
-    f"{kind}, {how}": mean_ap(*codes, arrange)
-    for kind, codes in {
-        "real-valued": (q, g),
-        "16 bits": (q_code, g_code),
-    }.items()
-    for how, arrange in arrangements.items()
+    kind: {n: mean_ap(s, rule) for n, rule in rules.items()}
+    for kind, s in similarities.items()
 }
-_ = plots.bars(
-    ties,
-    "mAP@all on the unseen classes",
-    title="The same codes, four orders of the gallery",
-    highlight=[name for name in ties if name.startswith("16")],
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The chart of ties"}
+bars = {
+    f"{kind}, {n}": x for kind, by in ties.items() for n, x in by.items()
+}
+_ = plots.caption(
+    plots.bars(
+        bars,
+        "mAP@all on the unseen classes",
+        highlight=[n for n in bars if n.startswith("16")],
+    ),
+    "The same features and their 16-bit codes, with ties broken in four ways. Compare the hatched "
+    "bars with each other.",
+)
+spans = {
+    kind: max(by.values()) - min(by.values()) for kind, by in ties.items()
+}
+codes = ties["16 bits"]
+display(
+    Markdown(
+        f"The order of tied images moves the codes' mAP@all from {min(codes.values()):.3f} to "
+        f"{max(codes.values()):.3f}, and that of the real-valued features by {spans['real-valued']:.3f}."
+    )
 )
 
 # %% [markdown]
-# Real-valued features do not care. With codes, a gallery that happens to be sorted by class can gain
-# or lose, without anybody cheating on purpose. Shuffle the gallery, or average over the orders;
-# scikit-learn avoids the question by taking all items of one score in a single step, and so gives a
-# fifth number.
+# A gallery that happens to be sorted by class can gain or lose, without anybody cheating on purpose.
+# Shuffle the gallery, or average over the orders;
+# scikit-learn avoids the question by taking all items of one score in a single step, and so gives yet
+# another number.
 #
 # ## Who prints what
 #
 # | key | divided by | who prints it |
 # |---|---|---|
 # | `mAP@all` | $R$ | scikit-learn; SEM-PCYC {cite}`dutta2019sempcyc` |
-# | `mAP@k` | right ones found in the top $k$ | SEM-PCYC's mAP@200; torchmetrics' `top_k` |
+# | `mAP@k` | relevant ones found in the top $k$ | SEM-PCYC's mAP@200; torchmetrics' `top_k` |
 # | `mAP@k/min` | $\min(k, R)$, interpolated | the mAP@200 of SAKE {cite}`liu2019sake`, ACNet and ZSE-SBIR {cite}`lin2023zse` |
-# | `mAP@k/min` with $k$ the gallery's size | $R$, interpolated | what these three call mAP@all; larger than our `mAP@all` |
+# | `mAP@k/min` with $k$ the gallery's size | $R$, interpolated | what these three call mAP@all; at least our `mAP@all` |
 # | `mAP@k/k` | $k$ | the CVAE {cite}`yelamarthi2018cvae`, so SSGN's table {cite}`wang2019ssgn`; BDT {cite}`li2019bdt` |
 #
-# This package's tests compare each with the formula written out as a loop, and the first two with the
+# Our tests compare each with the formula written out as a loop, and the first two with the
 # libraries. We also read the code of the others and compared it with ours on the same rankings.
 #
 # Some published numbers have no key here and cannot be compared with ours:
@@ -321,20 +331,19 @@ _ = plots.bars(
 # - ZSE-SBIR's P@k divides by $\min(k, R)$ where a class has fewer than $k$ images; `P@k` divides by $k$.
 # - SEM-PCYC and SAKE rank by Euclidean distance, and SEM-PCYC can leave out sketches.
 # - SAKE's script prints means over classes, not over queries.
-# - The Pascal VOC code gives NaN for a query without right pictures; ours refuses such a query.
+# - The Pascal VOC code gives NaN for a query without relevant images; ours refuses such a query.
 #
 # **Can one be converted into another?** For a single query, {eq}`eq-product` does it. For published
 # tables, no: they print means over queries, and the mean of a product is not the product of the
 # means.
 
-# %% tags=["hide-input"]
-product = figures_200["mAP@k (÷ found)"] * figures_200["P@k"]
-truth = figures_200["mAP@k/k"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The product of the means"}
+product = at_200["mAP@k"] * at_200["P@k"]
+truth = at_200["mAP@k/k"]
 display(
     Markdown(
         f"In the simulation above, mean mAP@200 × mean P@200 = **{product:.3f}**, and the mean mAP@200/k "
-        f"is **{truth:.3f}**: {abs(truth / product - 1):.0%} off, more than the difference between many "
-        "neighboring rows of published tables."
+        f"is **{truth:.3f}**: {abs(truth / product - 1):.0%} off."
     )
 )
 
@@ -342,39 +351,39 @@ display(
 # ## What a paper must print
 #
 # 1. The formula, divisor and interpolation included, and the code that computes it.
-# 2. The cut-off, the size of the gallery, and how many right pictures the queries have.
+# 2. The cut-off, the size of the gallery, and how many relevant images the queries have.
 # 3. Which queries: all sketches of the unseen classes, or some; and whether the mean is over queries
 #    or first within each class.
 # 4. What happens to ties, wherever features are quantized.
 # 5. Which unseen classes, and which of them [the backbone has seen](10_leaks).
 # 6. How many seeds, and their spread.
 #
-# With the rankings themselves, one row of yes and no a query, anybody could compute all four. That is
-# what `ssgn.metrics.measure` takes.
+# With the rankings themselves, one row of yes and no per query, anybody could compute them all:
+# `ssgn.metrics.measure` takes such rows.
 #
 # ## What it means
 #
-# A retrieval figure is a function of three things: the rankings, the formula, and the gallery. Only the
+# A metric is a function of three things: the rankings, the formula and the gallery. Only the
 # first is the method's doing. With one gallery and one formula two methods can be compared, whichever
-# formula it is; across formulas or galleries they cannot, and no factor repairs it. So this book computes
-# all figures itself, prints mAP@all throughout, and calls every other one by its divisor.
+# formula it is. Across formulas or galleries they cannot, and no factor repairs it. So this book computes
+# all its numbers itself, prints mAP@all throughout, and calls every other one by its divisor.
 #
 # ## Exercises
 #
 # ```{exercise} Why the first is so high (warm-up)
 # :label: ex-found
 # `mAP@k` divides by the relevant items *found*. Construct a ranking in which finding one more
-# right picture makes it fall. Can that happen to the other two?
+# relevant image makes it fall. Can that happen to the other two?
 # ```
 #
 # ````{solution} ex-found
 # :class: dropdown
-# Right at rank 1 only: $1/1 = 1$. Right at ranks 1 and 10: $(1 + 2/10)/2 = 0.6$. The divisors of
+# Relevant at rank 1 only: $1/1 = 1$. At ranks 1 and 10: $(1 + 2/10)/2 = 0.6$. The divisors of
 # the others, $\min(k, R)$ and $k$, do not depend on what was found, and a further hit makes no
 # precision smaller, so their sums only grow.
 # ```python
 # ranked_one = torch.zeros(1, 30, dtype=torch.bool)
-# ranked_one[0, [0, 20]] = True  # the second right picture is far down
+# ranked_one[0, [0, 20]] = True  # the second relevant image is far down
 # ranked_two = torch.zeros(1, 30, dtype=torch.bool)
 # ranked_two[0, [0, 9]] = True  # or within the first ten
 # fewer, more = (measure(r, (10,)) for r in (ranked_one, ranked_two))
@@ -387,7 +396,7 @@ display(
 # ```{exercise} The highest score there is (warm-up)
 # :label: ex-ceiling
 # What do `P@k` and the three definitions reach for a *perfect* ranking with $R = 9$, at $k = 5$, 9
-# and 200? Which of them would you print for a dataset with few pictures a class?
+# and 200? Which of them would you print for a dataset with few images per class?
 # ```
 #
 # ````{solution} ex-ceiling
@@ -398,7 +407,7 @@ display(
 #     print(name, f"{value.item():.3f}")
 # ```
 # `P@k` and `mAP@k/k` cannot exceed $R/k$ once $k$ is larger than $R$, the others reach 1. With few
-# pictures a class, mAP@all.
+# images per class, mAP@all.
 # ````
 #
 # ```{exercise} Mean over queries or over classes (practice)
@@ -430,7 +439,7 @@ display(
 # two_means("hard ones thinned", average_precision[kept], q_labels[kept])
 # ```
 # Here every class has as many sketches as any other, so the two are equal. Where the large classes
-# are the easy ones, the mean over queries is the higher figure. Over classes, it hardly moves.
+# are the easy ones, the mean over queries is the higher number. The mean over classes hardly moves.
 # ````
 #
 # ```{exercise} Interpolation (practice)
@@ -444,8 +453,8 @@ display(
 # Both have the same sum, so only the divisor has to be exchanged.
 # ```python
 # for cut in (5, 20, 200):
-#     got = measure(here, (cut,))
-#     plain = got[f"mAP@{cut}/k"] * cut / here.sum(1).clamp(max=cut)
+#     got = measure(relevant, (cut,))
+#     plain = got[f"mAP@{cut}/k"] * cut / relevant.sum(1).clamp(max=cut)
 #     gained = got[f"mAP@{cut}/min"] - plain
 #     assert (gained > -1e-12).all()
 #     print(
@@ -454,21 +463,21 @@ display(
 #         f"{(gained < 1e-12).double().mean():.0%} of the queries"
 #     )
 # ```
-# It adds nothing where the precision at the right ranks never rises from one to the next: where
-# nothing right is found, or one only, or where the right ones come first.
+# It adds nothing where the precision at the relevant ranks never rises from one to the next: where
+# nothing relevant is found, or one only, or where the relevant ones come first.
 # ````
 #
 # ```{exercise} Ties, without luck (challenge)
 # :label: ex-ties
-# Of tied pictures any order is as good as any other. Derive the *expected* average precision over
+# Any order of tied images is as good as any other. Derive the *expected* average precision over
 # all of them, implement it, and check it on the chapter's 16-bit codes against the mean over many
 # shuffled galleries. What does it become when everything is tied?
 # ```
 #
 # ````{solution} ex-ties
 # :class: dropdown
-# Take one group of $n$ tied pictures, $r$ of them right. Before it in the ranking stand $N$
-# pictures, $H$ of them right. The $i$-th place of the group is right with probability $r/n$; if it
+# Take one group of $n$ tied images, $r$ of them relevant. Before it in the ranking stand $N$
+# images, $H$ of them relevant. The $i$-th place of the group is relevant with probability $r/n$; if it
 # is, the $i - 1$ places before it hold $(i-1)\frac{r-1}{n-1}$ further hits on average. So the
 # group adds
 #
@@ -477,7 +486,7 @@ display(
 # $$
 #
 # to the expected sum of precisions, and average precision is the sum over all groups, divided by
-# $R$. When all pictures are tied there is one group, with $N = H = 0$ and $n = G$: the random
+# $R$. When all images are tied there is one group, with $N = H = 0$ and $n = G$: the random
 # ranking of {numref}`ex-chance`.
 # ```python
 # def expected_ap(similarity, right):
@@ -519,8 +528,8 @@ display(
 # assert abs(expected_ap(torch.zeros(G), right[0]) - chance) < 1e-5
 # ```
 # The expectation lies between the chapter's best and worst case and needs no shuffling. This is
-# what a paper on hashing could print. It is not scikit-learn's fifth number, which gives all right
-# pictures of a group the precision at the group's end.
+# what a paper on hashing could print. It is not scikit-learn's number, which gives all relevant
+# images of a group the precision at the group's end.
 # ````
 #
 # ## Further reading

@@ -18,7 +18,7 @@
 # what each part contributes to a trained model; and how far our default is from the most literal
 # reading of the paper.
 #
-# **What it costs.** Seconds: two models are trained, one of which chapter 6 uses again.
+# **What it costs.** Less than a minute: two models are trained, and the next chapters use one of them again.
 #
 # A sketch $\mathbf{x}$ leaves much open: color, filling, style, pose. A *generative* model treats
 # that openness as a random variable $\mathbf{z}$ and learns to produce image features
@@ -28,17 +28,19 @@
 #
 # ```{admonition} Where each decision comes from
 # :class: important
-# We hold the paper's abstract and the code of related work, not the full text. What follows says
-# of each part whether it is stated there ({bdg-primary}`A` abstract), taken from the CVAE that it
-# builds on ({bdg-secondary}`C`), from later work that reuses it ({bdg-info}`B`), or is our own
-# choice ({bdg-warning}`O`).
+# We hold the paper's abstract and the code of related work, not the full text. A badge on each part says
+# whether the abstract states it ({bdg-primary}`A`), the CVAE that it builds on has it
+# ({bdg-secondary}`C`), later work that reuses it tells of it ({bdg-info}`B`), or it is our own choice
+# ({bdg-warning}`O`).
 # ```
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import time
 
 started = time.perf_counter()
 
+import inspect
+import re
 from statistics import mean
 
 import torch
@@ -50,13 +52,17 @@ from ssgn.claims import said
 from ssgn.config import SSGNConfig
 from ssgn.model import SSGN
 from ssgn.studies import read_ledger
+from ssgn.train import untrained
 
 plots.use_style()
-
 
 # %% tags=["parameters"]
 sketches_per_class = 40
 seed = 0
+
+# %% [markdown]
+# The network, before training, is built for the *training* classes, from their features and their
+# word vectors:
 
 # %%
 ds = ssgn.load_dataset(
@@ -65,48 +71,43 @@ ds = ssgn.load_dataset(
 feats = ssgn.extract(ds)
 sem = ssgn.class_vectors(ds.classes, source="glove-50")
 
+config = SSGNConfig()
 train, words = feats.part("train"), sem[feats.mask("train")]
 torch.manual_seed(seed)
-model = SSGN(
-    SSGNConfig(),
-    train.columns("fusion"),
-    train.sketch.shape[1],
-    train.sketch,
-    train.photo,
-    words,
-    train.classes,
-).eval()
+model = untrained(feats, train, sem, config, seed).eval()
+_ = plots.caption(
+    plots.architecture(model),
+    "The network, with its real widths. Solid arrows are used at test time, dashed ones only in "
+    "training. Follow the solid ones: nothing comes in but the sketch and noise.",
+)
 
-# %% [markdown]
-# Here it is, drawn from the shapes of the real network. Solid arrows are used at test time, dashed
-# ones only in training.
-
-# %%
-_ = plots.architecture(model)
 # %% [markdown]
 # ## What goes in
 #
-# $\mathbf{x}$ and $\mathbf{v}$ are the fused features {eq}`eq-fusion` of a sketch and of an image
-# of its class, standardized {eq}`eq-standardize`. The model keeps the statistics, selects its own
-# columns, and refuses features of another width. $\mathbf{s}$ is the word vector of the class:
-# GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone, in which *violin* lies
-# near *trumpet* and far from *lobster*.
+# $\mathbf{x}$ and $\mathbf{v}$ are the features of a sketch and of an image of its class, from several
+# layers {eq}`eq-fusion` {bdg-primary}`A`. Which layers the paper fuses, later work tells
+# {bdg-info}`B`: all five blocks of VGG-16 and a fully connected layer {cite}`li2019bdt`. We chose fewer, and
+# standardize them {eq}`eq-standardize` ({bdg-warning}`O`, [chapter 3](03_features)). $\mathbf{s}$ is the word
+# vector of the class: GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone.
 
 # %%
-batch = torch.tensor(
-    [
-        ds.classes.index(n) * sketches_per_class
-        for n in ("octopus", "bus", "crab")
-    ]
+y = torch.tensor(
+    [train.classes.index(n) for n in ("octopus", "bus", "crab")]
 )
-x = model.sketch_input(feats.sketch[batch])
-labels = feats.sketch_labels[batch]
-photo_of = torch.tensor(
-    [int(torch.nonzero(feats.photo_labels == y)[0]) for y in labels]
-)
-v = model.photo_input(feats.photo[photo_of])
-s = model.standardize_semantics(sem[labels])
+
+
+def first(labels):
+    """The first row of each of the three classes."""
+    return (labels == y[:, None]).int().argmax(1)
+
+
+x = model.sketch_input(train.sketch[first(train.sketch_labels)])
+v = model.photo_input(train.photo[first(train.photo_labels)])
+s = model.standardize_semantics(words[y])
 print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
+
+# %% [markdown]
+# Word vectors know what is alike. For three classes, the nearest others:
 
 # %%
 unit = torch.nn.functional.normalize(sem, dim=1)
@@ -138,12 +139,13 @@ print("z", tuple(z.shape))
 # %% [markdown]
 # ## The semantic head, and the leak that it avoids
 #
-# {bdg-warning}`O` The coarse stage is "conditioned on auxiliary semantic information", says the abstract. Which?
-# In training one knows the class and can look its word vector up. **At test time the class of the
-# query is what we are looking for.** Feeding in its true word vector hands over the answer, and
-# retrieval becomes look-up in a table of names. The abstract does not say what the authors did.
+# The coarse stage works, says the abstract, "taking auxiliary semantic information as conditional input"
+# {bdg-primary}`A`. Which? In training one knows the class and can look its word vector up. **At test time
+# the class of the query is what we are looking for.** Feeding in its true word vector hands over the
+# answer, and retrieval becomes look-up in a table of names. The abstract does not say what the authors
+# did.
 #
-# We read it off the sketch, in training and at test time alike. A head $h$ says how much the sketch
+# We read it off the sketch, in training and at test time alike {bdg-warning}`O`. A head $h$ says how much the sketch
 # looks like each *training* class, and their word vectors are averaged with these shares:
 #
 # $$
@@ -159,16 +161,13 @@ s_hat = model.condition(x)
 # %% [markdown]
 # An unseen class is thus described by the seen ones that it resembles. The head could as well
 # regress to the word vector, $\hat{\mathbf{s}} = h(\mathbf{x})$, or be trained contrastively against
-# it: `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares them.
+# it: `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares them. The true word vector exists as
+# `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper bound that leaks the label.
 #
-# The other way exists as `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper
-# bound that leaks the label.
-
-# %% [markdown]
 # ## The coarse-to-fine decoder
 #
-# {bdg-primary}`A` First what is common to the *category*, from the meaning; then what is particular to the
-# *instance*, from the sketch:
+# First what is common to the *category*, from the meaning; then what is particular to the
+# *instance*, from the sketch {bdg-primary}`A`:
 #
 # $$
 # \mathbf{c} = G_c(\mathbf{z}, \hat{\mathbf{s}}), \qquad
@@ -182,18 +181,15 @@ print("c", tuple(c.shape), " f", tuple(f.shape))
 
 # %% [markdown]
 # That $\mathbf{z}$ enters the coarse stage is our choice {bdg-warning}`O`; it could enter the fine one,
-# or both (`latent_at`).
+# or both (`latent_at`). The ablation's single-stage decoder is the CVAE's,
+# $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$, with the same last term.
 #
-# The ablation's single-stage decoder is the CVAE's,
-# $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$.
-#
-# The last term is ours {bdg-warning}`O`. A decoder with one narrow hidden layer must squeeze all
+# That term, the **skip connection**, is ours {bdg-warning}`O`. A decoder with one narrow hidden layer must squeeze all
 # that a sketch says through it. Yet a column of $\mathbf{x}$ and the same column of $\mathbf{v}$ come
 # from the same filter of the same backbone: the one is a first guess at the other. A learned gain
-# $\mathbf{g}$ for each column lets that guess through, and costs as many weights as there are
-# columns. Both decoders have it. It was kept because of the folds of seen classes:
+# $\mathbf{g}$ per column lets that guess through. It was kept because of the folds of seen classes:
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The recorded runs with and without it"}
 runs = read_ledger("../results/choices/sketchy-efficientnet-lite0.json")[
     "runs"
 ]
@@ -205,7 +201,7 @@ display(
     Markdown(
         said(
             without < 0.9 * with_skip,
-            f"Without the skip term mAP@all falls from {with_skip:.3f} to {without:.3f}",
+            f"Without the skip connection mAP@all falls from {with_skip:.3f} to {without:.3f}",
         )
         + " (real Sketchy, first 25 of each class, 6,250 images, not extended, photos re-encoded, no "
         "P@200; three folds of seen classes)."
@@ -231,8 +227,7 @@ display(
 # $$ (eq-losses)
 
 # %%
-for loss in (losses.reconstruction, losses.kl):
-    plots.show_source(loss)
+plots.show_source(losses.kl)
 
 # %% [markdown]
 # Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be
@@ -250,26 +245,20 @@ for loss in (losses.reconstruction, losses.kl):
 #   \frac{e^{\cos(\mathbf{f}, \mathbf{v}_j)/\tau}}{\sum_k e^{\cos(\mathbf{f}, \mathbf{v}_k)/\tau}} .
 # $$ (eq-guides)
 #
-# [Chapter 11](11_results) prints the contrastive loss, which a baseline shares.
 # `SSGNConfig(classifier="linear")` is the other form; [chapter 8](08_ablations) measures the
-# difference.
+# difference. The CVAE has a further loss, which we dropped {bdg-warning}`O`: a *back decoder* predicts
+# the sketch's features from $\mathbf{f}$ {bdg-secondary}`C`.
 #
-# What is minimized is the weighted sum,
+# Training minimizes the weighted sum,
 # $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as fields of `SSGNConfig`. A
-# weight of 0 switches a term off, which is all that an ablation is.
+# weight of 0 switches a term off, which is all that an ablation is. The terms of the three examples:
 
 # %%
-config = model.config
-y = torch.tensor(
-    [
-        model.classes.index(n) if n in model.classes else 0
-        for n in ("octopus", "bus", "crab")
-    ]
-)
 with torch.no_grad():
-    terms = model.objective(x, v, s, v, y, torch.randn_like(mu))
+    noise = torch.randn_like(mu)
+    terms = model.objective(x, v, s, v, y, noise)
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of losses"}
 display(
     Markdown(
         "| term | weight $\\lambda$ | value before training |\n|---|---|---|\n"
@@ -296,68 +285,61 @@ plots.show_source(ssgn.synthesize)
 
 # %% [markdown]
 # All queries share the $K$ latents. Few of them add a common offset to every query; the default,
-# `draws=64`, averages it out.
+# `draws=64`, averages it out {bdg-warning}`O`.
 #
 # ## What each part contributes
 #
-# The synthesized features are a sum, the decoder's own term and the skip term. Take a trained model
+# The synthesized features are a sum of the decoder's own term and the skip connection. Take a trained model
 # of each kind, and retrieve the pseudo-unseen classes with the sum, with either term alone, and with
 # $\mathbf{x}$ itself.
 
-# %%
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Two trained models, from the cache"}
+trained = {
+    decoder: ssgn.fit_cached(
+        feats, sem, SSGNConfig(decoder=decoder), seed=seed
+    )
+    for decoder in ("coarse-to-fine", "single-stage")
+}
 held = feats.part("validation")
-latents = torch.randn(config.draws, 1, config.latent)
 
 
-@torch.no_grad()
-def own_term(net, x, change=lambda c: c):
-    """The decoder's term without the skip term, with changed coarse features."""
-    total = torch.zeros_like(x)
-    for z in latents:
-        z = z.expand(len(x), -1)
-        if net.config.two_stage:
-            c = net.coarse_decoder(torch.cat([z, net.condition(x)], 1))
-            total += net.fine_decoder(torch.cat([change(c), x], 1))
-        else:
-            total += net.decoder(torch.cat([z, x], 1))
-    return total / len(latents)
-
-
-# %% tags=["hide-input"]
 def score(net, queries):
+    """mAP@all on the pseudo-unseen classes."""
     labels = held.sketch_labels, held.photo_labels
     return ssgn.evaluate(
         queries, ssgn.embed(net, held.photo), *labels, ()
     )["mAP@all"]
 
 
-trained, found, nats = {}, {}, {}
-for decoder in ("coarse-to-fine", "single-stage"):
-    net, history = ssgn.fit_cached(
-        feats, sem, SSGNConfig(decoder=decoder), seed=seed
+# %%
+found = {}
+for decoder, (net, _) in trained.items():
+    x_held, f_held = (
+        net.sketch_input(held.sketch),
+        ssgn.synthesize(net, held.sketch),
     )
-    x_held = net.sketch_input(held.sketch)
-    own, skip = own_term(net, x_held), net.gain.detach() * x_held
-    trained[decoder] = net
+    skip = net.gain.detach() * x_held
     found[decoder] = {
         "the sketch's features": score(net, x_held),
-        "skip term": score(net, skip),
-        "decoder's term": score(net, own),
-        "sum": score(net, own + skip),
+        "skip connection": score(net, skip),
+        "decoder's term": score(net, f_held - skip),
+        "sum": score(net, f_held),
     }
-    nats[decoder] = history.column("kl")[-1]
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of terms"}
 small = (
     sketches_per_class < 40
 )  # next to no data, whose numbers mean nothing
+nats = {
+    decoder: history.column("kl")[-1]
+    for decoder, (_, history) in trained.items()
+}
 names = list(found["single-stage"])
 rows = [
     f"| {decoder} | {' | '.join(f'{row[n]:.3f}' for n in names)} | {nats[decoder]:.3f} |"
     for decoder, row in found.items()
 ]
 two = found["coarse-to-fine"]
-one_term = max(two["skip term"], two["decoder's term"])
 display(
     Markdown(
         f"| mAP@all, pseudo-unseen classes | {' | '.join(names)} | KL, nats per dimension of z |\n"
@@ -367,20 +349,24 @@ display(
         + said(
             small
             or all(
-                row["decoder's term"] < row["skip term"] < row["sum"]
+                row["decoder's term"]
+                < row["skip connection"]
+                < row["sum"]
                 for row in found.values()
             ),
-            "The decoder's term alone is a poor retriever, and the skip term alone a fair one. It is "
+            "The decoder's term alone is a poor retriever, and the skip connection alone a fair one. It is "
             "the sum that is good: the decoder learned a *correction* of the sketch's features, and a "
             "correction is not a query. ",
             found,
         )
         + said(
             small
-            or abs(two["skip term"] / two["the sketch's features"] - 1)
+            or abs(
+                two["skip connection"] / two["the sketch's features"] - 1
+            )
             < 0.05,
-            "The gain itself hardly matters: its columns stay so close to each other that the skip term "
-            "ranks as $\\mathbf{x}$ does. ",
+            "The gain itself hardly matters: its columns stay so close to each other that the skip "
+            "connection ranks as $\\mathbf{x}$ does. ",
             two,
         )
         + said(
@@ -394,35 +380,38 @@ display(
 
 # %% [markdown]
 # What do the coarse features contribute? Give the fine stage those of another sketch, nearly always
-# of another class; or for all sketches their average.
+# of another class; or for all sketches their average. (For speed, coarse features are here averaged over
+# $\mathbf{z}$ before they go into the fine stage.)
 
-# %% tags=["hide-input"]
-net = trained["coarse-to-fine"]
+# %%
+net, _ = trained["coarse-to-fine"]
 x_held = net.sketch_input(held.sketch)
-other = torch.randperm(len(x_held))
-changes = {
-    "its own": lambda c: c,
-    "another sketch's": lambda c: c[other],
-    "the average": lambda c: c.mean(0).expand_as(c),
-}
-changed = {
-    name: score(
-        net, own_term(net, x_held, f) + net.gain.detach() * x_held
-    )
-    for name, f in changes.items()
-}
-alone = score(net, ssgn.synthesize(net, held.sketch, stage="coarse"))
+c = ssgn.synthesize(net, held.sketch, stage="coarse")
+other = torch.randperm(len(c))
 
-# %% tags=["hide-input"]
+
+@torch.no_grad()
+def refined(c):
+    """The final features, given coarse ones."""
+    return net.fine_decoder(torch.cat([c, x_held], 1)) + net.gain * x_held
+
+
+changed = {
+    "its own": score(net, refined(c)),
+    "another sketch's": score(net, refined(c[other])),
+    "the average": score(net, refined(c.mean(0).expand_as(c))),
+}
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of exchanged coarse features"}
 moved = held.sketch_labels[other] != held.sketch_labels
 kept = list(changed.values())
 display(
     Markdown(
         "| coarse features given to the fine stage | mAP@all, pseudo-unseen classes |\n|---|---|\n"
         + "\n".join(
-            f"| {name} | {x:.3f} |" for name, x in changed.items()
+            f"| {name} | {value:.3f} |" for name, value in changed.items()
         )
-        + f"\n\nBy themselves, without the fine stage, the coarse features have {alone:.3f}. Of the "
+        + f"\n\nBy themselves, without the fine stage, the coarse features have {score(net, c):.3f}. Of the "
         f"exchanged ones, {moved.double().mean():.0%} are those of another class. "
         + said(
             small or max(kept) < 1.02 * min(kept),
@@ -439,28 +428,43 @@ display(
 #
 # `SSGNConfig.paper()` is the most literal reading of the paper that the sources support;
 # `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 11](11_results)
-# judges what the abstract claims in this reading too. Its values, each with its source, beside the default's:
+# judges what the abstract claims in this reading too. Its values, each with its source, beside the
+# default's:
 
-# %% tags=["hide-input"]
-import inspect
-import re
-
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the two readings"}
 literal, default = SSGNConfig.paper(), SSGNConfig()
 source = inspect.getsource(ssgn.config).partition("\nPAPER = {")[2]
 source = source.partition("\n}\n")[0] + "\n"
 sources = dict(re.findall(r'"(\w+)": .*?,(?:  # (.*))?\n', source))
+differ = {
+    name
+    for name in ssgn.config.PAPER
+    if getattr(literal, name) != getattr(default, name)
+}
 display(
     Markdown(
         "| field | literal | source | default |\n|---|---|---|---|\n"
         + "\n".join(
             f"| `{name}` | {getattr(literal, name)} | {sources[name]} | "
             + (
-                f"**{theirs}** |"
-                if (theirs := getattr(default, name))
-                != getattr(literal, name)
+                f"**{getattr(default, name)}** |"
+                if name in differ
                 else "the same |"
             )
             for name in ssgn.config.PAPER
+        )
+        + "\n\n"
+        + said(
+            {"skip", "standardize", "draws", "back", "classifier"}
+            <= differ,
+            "What is bold is our own choice: among it the skip connection, the standardization, the form of the "
+            "classification loss, the dropped back decoder and the number of draws. ",
+            sorted(differ),
+        )
+        + said(
+            "[O]" in sources["latent_at"],
+            "The place of $\\mathbf{z}$ is our choice in both columns, because no source tells it.",
+            sources,
         )
     )
 )
@@ -524,7 +528,7 @@ display(
 # `model.condition(x)` itself, and refuses word vectors unless the model was built as an oracle:
 # ```python
 # try:
-#     ssgn.synthesize(model, feats.sketch[batch], oracle=sem[labels])
+#     ssgn.synthesize(model, train.sketch[:3], oracle=words[y])
 #     raise AssertionError("it should have refused")
 # except ValueError as error:
 #     print(error)
@@ -600,7 +604,7 @@ display(
 #
 # ```{exercise} A prior that looks at the sketch (challenge)
 # :label: ex-prior
-# At test time $\mathbf{z}$ comes from $\mathcal{N}(0, I)$, whatever was drawn.
+# At test time $\mathbf{z}$ comes from $\mathcal{N}(0, I)$, whatever the sketch.
 # {cite:t}`sohn2015cvae` learn the prior, $p(\mathbf{z} \mid \mathbf{x}) =
 # \mathcal{N}(\boldsymbol\mu_0(\mathbf{x}), \operatorname{diag}\boldsymbol\sigma_0^2(\mathbf{x}))$.
 # Derive the KL term for it, check it against `torch.distributions`, train SSGN with both priors,
@@ -642,15 +646,7 @@ display(
 # def trained(learned_prior):
 #     """SSGN, and a network from x to the prior's mean and log-variance."""
 #     torch.manual_seed(seed)
-#     net = SSGN(
-#         config,
-#         train.columns("fusion"),
-#         train.sketch.shape[1],
-#         train.sketch,
-#         train.photo,
-#         words,
-#         train.classes,
-#     )
+#     net = untrained(feats, train, sem, config, seed)
 #     two_z = 2 * config.latent
 #     prior = mlp(len(net.columns), config.hidden, two_z, config.dropout)
 #     both = torch.nn.ModuleList([net, prior])
@@ -683,14 +679,14 @@ display(
 #         for epsilon in torch.randn(config.draws, 1, config.latent):
 #             z_held = mu_0 + (log_var_0 / 2).exp() * epsilon
 #             f_held += net.decode(z_held, x_held, net.condition(x_held))[0]
-#     figure = ssgn.evaluate(
+#     level = ssgn.evaluate(
 #         f_held,
 #         ssgn.embed(net, held.photo),
 #         held.sketch_labels,
 #         held.photo_labels,
 #         ks=(),
 #     )["mAP@all"]
-#     print("learned prior" if learned_prior else "N(0, I)", f"{figure:.3f}")
+#     print("learned prior" if learned_prior else "N(0, I)", f"{level:.3f}")
 # ```
 # One may expect little. The learned prior lets $\mathbf{z}$ carry what the sketch says about the
 # image, but the fine stage is given the sketch anyway; and what the prior learns on seen classes

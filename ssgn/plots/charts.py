@@ -230,7 +230,7 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     """Draw one ranking: a strip with a line at each relevant item, and the precision below it.
 
     Dots mark the precisions that average precision sums up. Everything beyond rank k is pale. The
-    chapter *Four numbers called mAP@200* explains it.
+    chapter *Metrics* explains it.
 
     Args:
         relevant: boolean ``[G]``, whether the item at each rank is relevant.
@@ -262,11 +262,9 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     ax.set(xlabel="rank i (logarithmic)", ylim=(0, 1.05), xlim=(0.9, len(rel) + 0.5))
     ax.legend(loc="upper right", frameon=True).set_zorder(7)
     at = ", ".join(f"{rank} (precision {precision[rank - 1]:.2f})" for rank in ranks[rel][:12])
-    return describe(
-        fig,
-        f"{title}. Relevant items are at the ranks {at}{', and more' if rel.sum() > 12 else ''}; "
-        f"the cut-off k is {k}.",
-    )
+    more = ", and more" if rel.sum() > 12 else ""
+    text = f"Relevant items are at the ranks {at}{more}; the cut-off k is {k}."
+    return describe(fig, f"{title or 'One ranking'}. {text}")
 
 
 def curves(
@@ -292,14 +290,19 @@ def curves(
     ax.set_xscale("log")
     ax.set(xlabel=xlabel, title=title, ylim=(0, None), xlim=(x[0], x[-1]))
     gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
+    look = dict(zip(lines, zip(PALETTE, styles, strict=False), strict=False))
     for name, y in sorted(lines.items(), key=lambda line: float(line[1][-1])):
-        low = max(float(y[-1]), low + gap)
-        ax.annotate(f"  {name}", (1, low), xycoords=AT_Y, va="center", annotation_clip=False)
+        low, (color, style) = max(float(y[-1]), low + gap), look[name]
+        ax.plot(
+            [1.01, 1.05], [low, low], color=color, linestyle=style, linewidth=2, clip_on=False,
+            transform=ax.get_yaxis_transform(),
+        )  # fmt: skip
+        ax.annotate(name, (1.06, low), xycoords=AT_Y, va="center", annotation_clip=False)
     for text, at in (marks or {}).items():
         ax.axvline(at, color=INK, linestyle=":", linewidth=1.2)
         ax.annotate(f" {text}", (at, 1), xycoords=AT_X, va="top")
     half = len(x) // 2
     text = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
     return describe(
-        fig, f"{title}. Curves over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
+        fig, f"{title or 'Curves'}. Over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
     )
