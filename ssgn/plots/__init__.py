@@ -18,7 +18,7 @@ with needs("plots", "plots"):
     import matplotlib  # noqa: F401
     import seaborn  # noqa: F401
 
-from .charts import bars, curves, dots, pairs, ranking, training_curves
+from .charts import bars, curves, dots, pairs, ranges, ranking, training_curves
 from .diagram import architecture
 from .embeddings import embedding, hover_embedding
 from .page import footer, show_source
@@ -49,5 +49,5 @@ __all__ = [
     "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
     "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "caption", "class_rows",
     "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding", "pairs",
-    "ranking", "retrieval_panel", "show_source", "training_curves", "use_style",
+    "ranges", "ranking", "retrieval_panel", "show_source", "training_curves", "use_style",
 ]  # fmt: skip

@@ -104,6 +104,52 @@ def dots(
     return describe(fig, f"{title or 'Dots'}. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
 
 
+def ranges(
+    rows: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    xlabel: str,
+    *,
+    reference: float | None = None,
+    reference_label: str = "",
+) -> Figure:
+    """Draw estimates with their intervals: groups of lines, one line per series in each group.
+
+    A series has a color and a marker of its own. The chapter *Ablations* explains the intervals.
+
+    Args:
+        rows: by group, from top to bottom, and series: the estimate and the ends of its interval.
+            A group may lack series.
+        xlabel: what the numbers are.
+        reference: the value of a dashed vertical line to compare with.
+        reference_label: its name.
+    """
+    series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    step = 0.8 / len(series)
+    fig, ax = plt.subplots(
+        figsize=(8, len(rows) * (0.14 * len(series) + 0.16) + 0.2 * len(series) + 0.9)
+    )
+    for i, (name, marker) in enumerate(zip(series, "osD^vPX", strict=False)):
+        at = {y: row[name] for y, row in enumerate(rows.values()) if name in row}
+        y = [place + (i - (len(series) - 1) / 2) * step for place in at]
+        middle, low, high = zip(*at.values(), strict=True)
+        color = PALETTE[i]
+        ax.hlines(y, low, high, color=color, alpha=0.55, linewidth=2.5, zorder=2)
+        ax.plot(middle, y, marker, color=color, markersize=5, zorder=3, label=name)
+    for y in range(1, len(rows), 2):
+        ax.axhspan(y - 0.5, y + 0.5, color=PALE, zorder=0)
+    if reference is not None:
+        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
+        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
+    _name_rows(ax, rows)
+    ax.set_xlabel(xlabel)
+    if len(series) > 1:
+        fig.legend(loc="outside lower left", ncols=1 if len(series) < 4 else 3, frameon=False)
+    parts = [
+        f"{name}: " + ", ".join(f"{s} {m:.3f} [{a:.3f}, {b:.3f}]" for s, (m, a, b) in row.items())
+        for name, row in rows.items()
+    ]
+    return describe(fig, f"Estimates with 95% intervals, {xlabel}. {'; '.join(parts)}.")
+
+
 def _name_rows(ax: Axes, names: Iterable[str]) -> None:
     """Name the rows of a chart, from top to bottom."""
     names = list(names)
