@@ -270,8 +270,8 @@ lines = [
     ["claim", "data", "all unseen classes", "without leaked classes"]
 ]
 for (claim, heading), v in without.items():
-    data = f"{tables.short(heading)} ({v.classes} classes remain)"
-    lines.append([claim.text, data, str(whole[claim, heading]), str(v)])
+    lines.append([claim.text, tables.short(heading)])
+    lines[-1] += [str(whole[claim, heading]), str(v)]
 display(Markdown(tables.written(lines, "markdown")))
 turned = sum(
     {v.word, whole[k].word} == {"holds", "does not hold"}
@@ -280,7 +280,7 @@ turned = sum(
 other = sum(v.word != whole[k].word for k, v in without.items())
 display(
     Markdown(
-        f"Of {len(without)} verdicts, {other} change, {turned or 'none'} of them from *holds* to *does not hold* or back."
+        f"Without leaked classes {' or '.join(map(str, sorted({v.classes for v in without.values()})))} remain. Of {len(without)} verdicts, {other} change, {turned or 'none'} of them from *holds* to *does not hold* or back."
     )
 )
 

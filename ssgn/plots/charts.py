@@ -298,5 +298,5 @@ def curves(
     half = len(x) // 2
     text = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
     return describe(
-        fig, f"{title}. Curves over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
+        fig, f"{title or 'Curves'}. Over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
     )
