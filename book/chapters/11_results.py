@@ -30,7 +30,15 @@ import torch
 from IPython.display import Markdown, display
 
 import ssgn
-from ssgn import baselines, comparisons, intervals, plots, studies, tables
+from ssgn import (
+    baselines,
+    comparisons,
+    intervals,
+    losses,
+    plots,
+    studies,
+    tables,
+)
 from ssgn.claims import CLAIMS, FURTHER, Claim, verdicts
 
 plots.use_style()
@@ -357,6 +365,9 @@ display(Markdown("\n".join(lines)))
 # \mathcal{L}_{\text{sketch}} = -\frac{1}{B}\sum_i \frac{1}{\lvert P_i\rvert}\sum_{j \in P_i}
 #   \log \frac{e^{c_{ij}/\tau}}{\sum_k e^{c_{ik}/\tau}} .
 # $$ (eq-contrastive)
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the contrastive loss"}
+plots.show_source(losses.contrastive)
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The best of each column, and what standardizing is worth"}
 best = (
