@@ -143,7 +143,7 @@ def test_tables_of_some_classes(tmp_path):
 def test_a_page_names_data_and_variants_briefly():
     heading = "real Sketchy (first 25 of each class), VGG-16's convolutions, sketchy-104-21"
     assert tables.short(heading) == "Sketchy with VGG-16's convolutions, sketchy-104-21"
-    assert tables.short("doodle-emoji, EfficientNet-Lite0") == "doodle-emoji with EfficientNet-Lite0"
+    assert tables.short("doodle-emoji, VGG") == "doodle-emoji with VGG"
     for variant, called in (
         ("literal: all layers, single-stage", "SSGN read literally, all layers, single-stage"),
         ("chosen layers, coarse-to-fine", "SSGN, chosen layers, coarse-to-fine"),
