@@ -1,7 +1,7 @@
 """Claims: what a study is to decide, the verdict of its numbers, and sentences checked by them.
 
 A claim names two variants of a study and the ratio that the first must exceed. The chapter *What
-reproduces: the ledger of claims* shows the verdicts.
+reproduces* shows the verdicts.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """The command line, ``ssgn``: data, extract, train, study, table, index and search.
 
-The docstring of a command is its ``--help``. The chapter *Running on a GPU workstation* uses them.
+The docstring of a command is its ``--help``. The chapter *GPU and speed* uses them.
 """
 
 import json

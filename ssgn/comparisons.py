@@ -104,6 +104,14 @@ def verdict(pairs: bool = False, published_sizes: bool = False) -> dict[str, SSG
     return found
 
 
+def readable(variant: str) -> str:
+    """Return what a page calls a variant of :func:`verdict`; other names stay as they are."""
+    for start, words in (("literal: ", "SSGN read literally, "), ("aligned: ", "SSGN, aligned, ")):
+        if variant.startswith(start):
+            return words + variant.removeprefix(start)
+    return f"SSGN, {variant}" if variant in verdict() else variant
+
+
 def baselines(pairs: bool = False, published_sizes: bool = False) -> dict[str, Any]:
     """Return the baselines on the chosen and the last layers, and two of them on all layers.
 

@@ -3,7 +3,7 @@
 Rows of features are written straight into memory-mapped ``.npy`` files, next to a map of the
 finished rows. So memory use does not grow with the dataset, an interrupted extraction continues
 where it stopped, and several processes can share the rows. The chapters *Multi-layer features* and
-*Running on a GPU workstation* explain it.
+*GPU and speed* explain it.
 """
 
 import json
@@ -54,8 +54,7 @@ def extract(
     The cache key is the dataset's fingerprint, the backbone, its weights, the image size, the
     precision and the format's version. The split is not part of it, so all splits share one
     extraction. Under ``torchrun`` the processes share the rows, and each returns all features; they
-    need a common cache folder. The chapters *Multi-layer features* and *Running on a GPU
-    workstation* explain it.
+    need a common cache folder. The chapters *Multi-layer features* and *GPU and speed* explain it.
 
     Args:
         ds: N sketches and M photos.

@@ -1,6 +1,6 @@
 """Levels and ratios of a study's runs, with intervals over splits, classes and seeds.
 
-The chapters *Ablations* and *What reproduces: the ledger of claims* explain the numbers.
+The chapters *Ablations* and *What reproduces* explain the numbers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

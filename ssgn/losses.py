@@ -85,7 +85,7 @@ def contrastive(
 
     For each row of ``a``, this is the mean of -log softmax(cosine / temperature) over the rows of
     ``b`` that have its class. It trains exactly what retrieval by cosine needs. The chapters *The
-    model* and *The paper's table* explain it.
+    model* and *What reproduces* explain it.
 
     Args:
         a: ``[A, D]``.

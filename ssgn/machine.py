@@ -1,6 +1,6 @@
 """This computer: the cache folder, how files are written, hashes, devices and provenance.
 
-The chapter *Running on a GPU workstation* explains what follows from it.
+The chapter *GPU and speed* explains what follows from it.
 """
 
 import errno
@@ -300,8 +300,7 @@ def needs(extra: str, what: str) -> Iterator[None]:
 def pick_device(device: "str | torch.device | None" = None) -> "torch.device":
     """Return the given device; by default a GPU if one is available, else the CPU.
 
-    Under ``torchrun`` each process gets a GPU of its own. The chapter *Running on a GPU
-    workstation* explains it.
+    Under ``torchrun`` each process gets a GPU of its own. The chapter *GPU and speed* explains it.
 
     Raises:
         ValueError: an unknown device, or a GPU on a machine without one.
@@ -341,7 +340,7 @@ def cores() -> int:
 def provenance(device: "str | torch.device | None" = None) -> dict:
     """Return where a number comes from: date, device, commit, source and versions.
 
-    The chapter *Running on a GPU workstation* shows it.
+    The chapter *GPU and speed* shows it.
 
     Args:
         device: what computes the number; by default a GPU if one is available.

@@ -257,7 +257,7 @@ def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
 def from_ranks(ranks: ArrayLike, n: int, ks: Iterable[int] = (100, 200)) -> dict[str, Tensor]:
     """Compute the metrics of :func:`evaluate` from the ranks of all relevant items.
 
-    The chapter *How fast, and how one knows* explains it.
+    The chapter *GPU and speed* explains it.
 
     Args:
         ranks: int64 ``[Q, R]``, from 1, rows ascending.
@@ -430,7 +430,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 def verdict(values: Sequence[float], threshold: float) -> str:
     """Decide whether the mean of independent runs is above a threshold [O].
 
-    The chapter *What reproduces: the ledger of claims* uses it.
+    The chapter *What reproduces* uses it.
 
     Args:
         values: one per run.

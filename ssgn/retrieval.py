@@ -169,8 +169,8 @@ class Index:
     """A gallery prepared for many exact searches by cosine.
 
     It holds ``g`` itself, not a copy (do not change it afterwards), and 4 bytes per item. It
-    searches in float64 if the gallery is float64, else in float32. The chapter *How fast, and how
-    one knows* measures it.
+    searches in float64 if the gallery is float64, else in float32. The chapter *GPU and speed*
+    measures it.
 
     Args:
         g: ``[G, D]``, as :func:`embed` returns it.

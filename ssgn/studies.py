@@ -1,8 +1,8 @@
 """Studies: variants, splits and seeds, recorded run by run.
 
 A *ledger* is a JSON file that says what a study is about and has one entry per run. It is written
-after every run, and a recorded run is not repeated. The chapters *Ablations* and *What reproduces:
-the ledger of claims* explain the numbers.
+after every run, and a recorded run is not repeated. The chapters *Ablations* and *What reproduces*
+explain the numbers.
 """
 
 import json
@@ -424,7 +424,7 @@ def _content(path: Path) -> dict:
 def read_ledger(path: Path | str) -> dict:
     """Read a ledger: what the study is about, and ``runs``, a list of dicts as from :func:`study`.
 
-    The chapter *What reproduces: the ledger of claims* reads them.
+    The chapter *What reproduces* reads them.
 
     Raises:
         OSError: the file is missing.

@@ -20,6 +20,16 @@ DATA = {
 BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
 
 
+def short(heading: str) -> str:
+    """Return a heading of :func:`columns` without the data's limits, which a page names once."""
+    for name, data in {
+        "Sketchy": DATA["sketchy", 3125],
+        "TU-Berlin": DATA["tuberlin", 2900],
+    }.items():
+        heading = heading.replace(data, name)
+    return heading.replace(", ", " with ", 1)
+
+
 def columns(
     ledgers: Iterable[Mapping],
     drawn: bool | None = True,

@@ -11,7 +11,7 @@ from test_claims import BETTER, N, made
 from test_intervals import made_up
 
 import ssgn
-from ssgn import studies, tables
+from ssgn import comparisons, studies, tables
 from ssgn.claims import Claim, judged
 from ssgn.data import Split
 from ssgn.tables import columns, of_claims, of_levels
@@ -147,3 +147,15 @@ def test_tables_of_some_classes(tmp_path):
     assert "unseen" not in runs[0] and tables.of_classes(runs, unseen) == []
     with pytest.raises(ssgn.LedgerError, match="does not say its classes"):
         studies.unseen_of(old, split.name)
+
+
+def test_a_page_names_data_and_variants_briefly():
+    heading = "real Sketchy (first 25 of each class), VGG-16's convolutions, sketchy-104-21"
+    assert tables.short(heading) == "Sketchy with VGG-16's convolutions, sketchy-104-21"
+    assert tables.short("doodle-emoji, VGG") == "doodle-emoji with VGG"
+    for variant, called in (
+        ("literal: all layers, single-stage", "SSGN read literally, all layers, single-stage"),
+        ("chosen layers, coarse-to-fine", "SSGN, chosen layers, coarse-to-fine"),
+        ("CCA, last layer", "CCA, last layer"),
+    ):
+        assert comparisons.readable(variant) == called

@@ -36,7 +36,7 @@ BESIDE = """\
 try:
     import ssgn
 except ModuleNotFoundError:
-    %pip install -q "..[data,plots]" faiss-cpu
+    %pip install -q "..[data,plots]"
 """
 FROM_URL = """\
 # The library and the recorded results are fetched and installed here, if you have not got them.
@@ -48,7 +48,7 @@ except ModuleNotFoundError:
     archive = urllib.request.urlopen("{url}").read()
     zipfile.ZipFile(io.BytesIO(archive)).extractall()
     os.chdir("{folder}/chapters")
-    %pip install -q "..[data,plots]" faiss-cpu
+    %pip install -q "..[data,plots]"
 """
 
 

@@ -13,7 +13,7 @@ been fitted to the pseudo-unseen classes; a closed form with ``refit=True`` has,
 comparable with ``fit``.
 
 A closed form or CCA has no epochs: its history holds one record per trial, with the trial's
-options and ``validation``, and ``best_epoch`` is 0. The chapter *The paper's table* explains the
+options and ``validation``, and ``best_epoch`` is 0. The chapter *What reproduces* explains the
 methods.
 """
 
@@ -41,7 +41,7 @@ __all__ += ["eszsl_solver", "finetune", "sae_solver"]
 class Method:
     """A baseline and its options, as :class:`~ssgn.config.SSGNConfig` is for SSGN.
 
-    :func:`~ssgn.studies.study` takes either. The chapter *The paper's table* explains the methods.
+    :func:`~ssgn.studies.study` takes either. The chapter *What reproduces* explains the methods.
 
     Attributes:
         name: of a function in this package.
@@ -97,7 +97,7 @@ def table(
 
     Direct regression, ESZSL, SAE and CVAE are the paper's own comparison [C]; nearest neighbor, the
     two ridge regressions, CCA, the standardized CVAE and the two towers are ours [O]. The chapter
-    *The paper's table* explains them.
+    *What reproduces* explains them.
 
     Args:
         published_sizes: train the CVAE at its published sizes and learning rate [C], which needs a

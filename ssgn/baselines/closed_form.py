@@ -1,6 +1,6 @@
 """Baselines that learn nothing, or that are solved without gradient descent.
 
-The chapter *The paper's table* explains each of them.
+The chapter *What reproduces* explains each of them.
 """
 
 import warnings
@@ -33,7 +33,7 @@ def nearest_neighbor(
 ) -> tuple[Baseline, History]:
     """Compare the features of sketches and photos directly; nothing is learned [O].
 
-    The chapter *The paper's table* explains it.
+    The chapter *What reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -69,7 +69,7 @@ def ridge(
 ) -> tuple[Baseline, History]:
     """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
 
-    The regression is linear, with a squared penalty on the weights. The chapter *The paper's table*
+    The regression is linear, with a squared penalty on the weights. The chapter *What reproduces*
     explains it.
 
     With ``identity``, the penalty is on what the weights change, ``|W - I|^2``: a strong one leaves
@@ -125,8 +125,8 @@ def cca(
     steps are scikit-learn's, on the CPU: a PCA of each domain, then CCA on pairs of a sketch and a
     random photo of its class. On pseudo-unseen classes of doodle-emoji (40 sketches per class,
     fusion) such pairs are far better than pairs with the class's mean photo, ``mAP@all`` 0.36
-    against 0.25, and several photos per sketch are better than one, by 0.02. The chapter *The
-    paper's table* explains it.
+    against 0.25, and several photos per sketch are better than one, by 0.02. The chapter *What
+    reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -231,7 +231,7 @@ def eszsl(
 
     ESZSL classifies images, and it is not known how the published tables made it retrieve. Here one
     W is learned for sketches and one for photos, and the vectors X W that they predict are compared
-    [O]. The chapter *The paper's table* explains it.
+    [O]. The chapter *What reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -274,7 +274,7 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
     Both matrices that get a penalty are symmetric. In the bases of their eigenvectors the penalties
     only shift eigenvalues, so each further pair costs one division and two products. The chapter
-    *The paper's table* explains it.
+    *What reproduces* explains it.
 
     Args:
         x: ``[N, d]`` features.
@@ -321,8 +321,8 @@ def sae(
 
     One W is learned for sketches and one for photos, and the word vectors WX of both are compared
     [O]. Decoding a sketch's word vector into photo features with the photos' W' was worse on
-    pseudo-unseen classes, with every lambda and with a single layer or fusion. The chapter *The
-    paper's table* explains it.
+    pseudo-unseen classes, with every lambda and with a single layer or fusion. The chapter *What
+    reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -360,7 +360,7 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
 
     SS' and XX' are symmetric. In the bases of their eigenvectors the Sylvester equation reduces to
     one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``. The chapter
-    *The paper's table* explains it.
+    *What reproduces* explains it.
 
     Args:
         x: ``[d, N]`` features, one example per column.

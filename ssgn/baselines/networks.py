@@ -1,6 +1,6 @@
 """Baselines that are trained by gradient descent.
 
-The chapter *The paper's table* explains each of them.
+The chapter *What reproduces* explains each of them.
 """
 
 import math
@@ -36,8 +36,8 @@ def direct_regression(
     """Train direct regression: from sketch features to those of a photo of the same class [C].
 
     The network is trained on the squared error. Its size and its optimizer are ours, chosen on
-    pseudo-unseen classes of doodle-emoji: one hidden layer and AdamW [O]. The chapter *The paper's
-    table* explains it.
+    pseudo-unseen classes of doodle-emoji: one hidden layer and AdamW [O]. The chapter *What
+    reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -119,7 +119,7 @@ def cvae(
 
     The published code pairs a sketch with the photo that it was drawn from [C], as ``aligned``
     does; by default it gets a random photo of its class in every epoch, as in ``fit`` [O]. The
-    chapter *The paper's table* explains it.
+    chapter *What reproduces* explains it.
 
     Args:
         feats: features of C classes.
@@ -294,7 +294,7 @@ def two_tower(
     The loss is the symmetric contrastive loss of CLIP (Radford et al., ICML 2021), with all pairs
     of one class as positives (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020); see
     :class:`TwoTower`. No photo features are synthesized. The sizes were chosen on pseudo-unseen
-    classes of doodle-emoji. The chapter *The paper's table* explains it.
+    classes of doodle-emoji. The chapter *What reproduces* explains it.
 
     Args:
         feats: features of C classes.

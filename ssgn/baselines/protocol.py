@@ -1,6 +1,6 @@
 """The protocol of all baselines: their inputs, and the choice of options and epochs.
 
-The chapter *The paper's table* explains it.
+The chapter *What reproduces* explains it.
 """
 
 import copy
@@ -33,7 +33,7 @@ class Baseline:
 
     :func:`~ssgn.retrieval.synthesize`, :func:`~ssgn.retrieval.embed` and
     :func:`~ssgn.retrieval.evaluate_unseen` accept it in place of an :class:`~ssgn.model.SSGN`. The
-    chapter *The paper's table* compares the baselines.
+    chapter *What reproduces* compares the baselines.
 
     Attributes:
         synthesize: maps full sketch features ``[N, D]`` to ``[N, d]``.
