@@ -148,6 +148,22 @@ display(
 )
 
 # %% [markdown]
+# Try it on a gallery of 24 images, six of them relevant. Move the item of rank 15 to rank 10: all
+# definitions rise but one.
+
+# %%
+ranks = (1, 3, 4, 9, 15, 20)
+plots.ranking_widget(
+    [rank in ranks for rank in range(1, 25)],
+    k=10,
+    caption="A ranking to change, and what each definition makes of it. An arrow beside a number "
+    "says whether the last change raised or lowered it. Beyond the cut-off, frames are dashed.",
+)
+
+# %% [markdown]
+# Only `mAP@k` (÷ found) can fall when a relevant image comes into the first $k$: its divisor grows with
+# it. And only `mAP@all` changes when one moves beyond the cut-off.
+#
 # The first and the last formula have the same sum. So for every single query
 #
 # $$

@@ -151,16 +151,15 @@ display(
 )
 
 # %%
-levels = {
-    name: tuple(
-        intervals.level(drawn, prefix + name)[0]
-        for prefix in ("", "fine-tuned: ")
-    )
-    for name in METHODS
-}
 _ = plots.caption(
     plots.pairs(
-        levels,
+        {
+            name: [
+                intervals.level(drawn, x)[0]
+                for x in (name, f"fine-tuned: {name}")
+            ]
+            for name in METHODS
+        },
         ("frozen", "fine-tuned"),
         "mAP@all, mean over the drawn splits",
     ),
