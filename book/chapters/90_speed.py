@@ -184,7 +184,7 @@ provenance()
 # "It takes three seconds" says nothing. A time needs two others beside it: that of a *reference*, the way that everybody uses or the bare work
 # without our code around it, and a *floor*, the time that the arithmetic, or the memory traffic, takes at the rates that the same machine reaches
 # in a plain matrix product and a plain copy. `make bench` times the library against references **in turn, in one process**, so that
-# whatever else the machine does hits both. The ratio that was asked for was written down before.
+# whatever else the machine does hits both. Each has a target, the ratio that we ask for.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of the benchmarks"}
 recorded = [
@@ -207,7 +207,7 @@ _ = plots.caption(
         reference=1,
         reference_label="asked for",
     ),
-    "Left of the dashed line, less was reached than was asked for. A dot is one turn.",
+    "Left of the dashed line, less was reached than was asked for. A dot is one turn; the bar is the 95% interval of their mean.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The tables of the benchmarks"}
@@ -253,7 +253,7 @@ for device, done in kinds.items():
     if missing:
         display(
             Markdown(
-                f"Not recorded on the {device}: {', '.join(missing)}."
+                f"Not recorded on the {device}: {', '.join(missing)}. What this page says of them there is how they were built."
             )
         )
 for r in (r for e in recorded for r in e["records"]):
