@@ -82,35 +82,6 @@ def runs(**levels):
     ]
 
 
-def test_sentences_say_what_the_verdicts_are_and_what_fails_comes_first(pictures):
-    ours, last, best = pictures.OURS, "last layer, coarse-to-fine", "best single layer, {}"
-    every, single = "all layers, coarse-to-fine", "chosen layers, single-stage"
-    cvae = "CVAE (published form), last layer"
-    common = {ours: 3000, best.format("coarse-to-fine"): 2500, single: 3000, cvae: 2000}
-    lite, vgg = (", ".join(names) for names in pictures.SHOWN_DATA[:2])
-    columns = {
-        lite: runs(**common, **{every: 3000, last: 2500}),
-        vgg: runs(**common, **{every: 2000, last: 2500}),
-    }
-    decoder, fusion, *others = pictures.words(columns).splitlines()
-    assert (
-        "brings no gain that can be detected" in decoder
-        and "better in 0, worse in 0, and" in decoder
-    )
-    where = re.escape(pictures.SKETCHY)
-    assert re.fullmatch(
-        rf"- Fusing \*all\* layers is worse than the last layer alone on {where} with VGG-16's "
-        rf"convolutions \(× 0.80 \[.*\]\); it is better than the last layer alone on {where} with "
-        r"EfficientNet-Lite0 \(× 1.20 \[.*\]\)\.",
-        fusion,
-    )
-    assert len(others) == 2 and all("with EfficientNet-Lite0 (× 1." in line for line in others)
-    assert "SSGN is more than 20% better than the CVAE in its published form" in others[1]
-    rows = pictures.claims(columns).splitlines()[2:]
-    assert rows[0].startswith("| all layers over the ") and "does not hold |" in rows[0]
-    assert "literally, coarse-to-fine over single-stage, all layers;" in rows[-1]
-
-
 def test_the_verdict_in_short_follows_the_numbers(pictures):
     lite, vgg = (", ".join(names) for names in pictures.SHOWN_DATA[:2])
     best, single = "best single layer, coarse-to-fine", "chosen layers, single-stage"
@@ -119,7 +90,7 @@ def test_the_verdict_in_short_follows_the_numbers(pictures):
         lite: runs(**{pictures.OURS: 3000, best: 2500, single: 3300, part: 1500}),
         vgg: runs(**{pictures.OURS: 2000, best: 3000}),
     }
-    fusion, stage, carries, data = pictures.verdict(columns).splitlines()
+    stage, fusion, carries, data = pictures.verdict(columns).splitlines()
     assert fusion.startswith("- **✓ Holds: fused layers.** Fusing the chosen layers is better than")
     assert fusion.endswith("]. VGG-16: does not hold. [Chapter 3]")
     assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage

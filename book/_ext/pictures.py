@@ -12,17 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict
-from ssgn.claims import verdicts as of_runs
-from ssgn.data import Split
+from ssgn.claims import CLAIMS, FURTHER, OURS, Verdict, verdicts
 from ssgn.intervals import level, over_seeds
 from ssgn.studies import read_ledger
-from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_classes, of_levels
+from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
 
 BOOK = Path(__file__).parents[1]
 README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
 SPLITS, ENOUGH = 10, 5  # of a column; below ENOUGH, a variant is not shown yet
-FAST = 2000  # resamples of what is shown in passing
 FAILED = 0.08  # mAP@all of a training that learned next to nothing; random rankings have 0.05
 LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
 SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
@@ -57,92 +54,29 @@ BY_20 = (
     "is more than 20% better than",
 )
 MARKS = dict(zip(WORDS, "✗?✓", strict=True))
-DECODERS = [claim for text, claim in CLAIMS.items() if "coarse-to-fine over" in text]
-# What a claim compares, in plain words.
-SKIP = FURTHER["the skip connection helps"]
-SENTENCES = {
-    CLAIMS["all layers over the last layer, coarse-to-fine"]: (
-        "Fusing *all* layers",
-        "the last layer alone",
-    ),
-    CLAIMS["read literally, all layers over the last layer, coarse-to-fine"]: (
-        "Read literally, fusing all layers",
-        "the last layer alone",
-    ),
-    CLAIMS["chosen layers over the best single layer"]: (
-        "Fusing the *chosen* layers",
-        "the best single layer",
-    ),
-    CLAIMS["SSGN over the CVAE on the same features, by 20%"]: (
-        "SSGN",
-        "a CVAE on the same features",
-    ),
-    CLAIMS["SSGN over the CVAE's published form, by 20%"]: (
-        "SSGN",
-        "the CVAE in its published form, on one raw layer,",
-    ),
-    CLAIMS["read literally, SSGN over the CVAE's published form, by 20%"]: (
-        "SSGN read literally",
-        "the CVAE in its published form",
-    ),
-    CLAIMS["SSGN over ridge towards the identity on the same features"]: (
-        "SSGN",
-        "ridge regression towards the identity, a closed form,",
-    ),
-    CLAIMS["SSGN over a two-tower network on the same features"]: ("SSGN", "a two-tower network"),
-    SKIP: (
-        "SSGN",
-        "the same without its skip connection, which is our addition,",
-    ),
-    FURTHER["SSGN over the CVAE, both on aligned pairs, by 20%"]: (
-        "Both trained on aligned pairs, SSGN",
-        "the CVAE",
-    ),
-    FURTHER["SSGN without its skip connection over the CVAE, by 20%"]: (
-        "Without the skip connection, SSGN",
-        "a CVAE on the same features",
-    ),
-    FURTHER["SSGN over ridge towards the identity on the last layer"]: (
-        "SSGN on the chosen layers",
-        "ridge regression towards the identity on the last layer",
-    ),
-    FURTHER["SSGN without its skip connection over ridge towards the identity"]: (
-        "Without the skip connection, SSGN",
-        "ridge regression towards the identity on the same layers",
-    ),
-}
 # What README calls a part of SSGN, and the claim that compares with the same without it.
 PARTS = {
     "second stage": CLAIMS["coarse-to-fine over single-stage, chosen layers"],
     "chosen layers, not the best single one": CLAIMS["chosen layers over the best single layer"],
-    "skip connection [ours]": SKIP,
+    "skip connection [ours]": FURTHER["the skip connection helps"],
     "contrastive, not linear, classifier [ours]": FURTHER["the contrastive classifier helps"],
     **{text.removeprefix("the ").removesuffix(" helps"): claim
        for text, claim in CLAIMS.items() if text.endswith(" loss helps")},
 }  # fmt: skip
-SHOWN = (
-    *DECODERS,
-    *SENTENCES,
-    CLAIMS["all layers over the best single layer"],
-    CLAIMS["chosen layers over all layers"],
-    CLAIMS["SSGN over ridge on the same features"],
-    CLAIMS["SSGN over the nearest neighbor on the same features"],
-    *FURTHER.values(),
-)
 # The verdict in short. By topic: a claim, what it compares, the chapter to read, and claims whose
 # verdict alone is named.
 SHORT = {
-    "fused layers": (
-        "chosen layers over the best single layer",
-        ("Fusing the chosen layers", "the best single layer"),
-        3,
-        {"all layers over the last": "all layers over the last layer, coarse-to-fine"},
-    ),
     "the second stage": (
         "coarse-to-fine over single-stage, chosen layers",
         ("The coarse-to-fine decoder", "a single stage"),
         9,
         {"read literally": "read literally, coarse-to-fine over single-stage, all layers"},
+    ),
+    "fused layers": (
+        "chosen layers over the best single layer",
+        ("Fusing the chosen layers", "the best single layer"),
+        3,
+        {"all layers over the last": "all layers over the last layer, coarse-to-fine"},
     ),
     "20% over the CVAE": (
         "SSGN over the CVAE on the same features, by 20%",
@@ -156,8 +90,6 @@ SHORT = {
 }
 NAMES = {f"{SKETCHY}, {VGG}": "VGG-16", f"{TUBERLIN}, {LITE}": "TU-Berlin"}
 CLOSED = "SSGN over ridge towards the identity on the same features"
-# Classes that took part in no choice: the default was chosen on the seen classes of this split.
-UNTOUCHED = Split.stored("sketchy-104-21").unseen
 
 
 def copy_pictures() -> None:
@@ -190,19 +122,6 @@ def _splits(runs: Iterable[Mapping]) -> dict[str, set[str]]:
     return found
 
 
-def verdicts(found: Mapping, claims: Iterable[Claim]) -> dict[Claim, dict[str, Verdict]]:
-    """The verdicts on claims by heading, those first that fail somewhere or are open."""
-    by_claim = {}
-    for (claim, heading), v in of_runs(found, claims, fewest=ENOUGH).items():
-        by_claim.setdefault(claim, {})[heading] = v
-
-    def worst(claim: Claim) -> tuple[int, float]:
-        scores = [WORDS.index(v.word) for v in by_claim[claim].values()]
-        return min(scores), sum(scores) / len(scores)
-
-    return {claim: by_claim[claim] for claim in sorted(by_claim, key=worst)}
-
-
 def levels(found: Mapping) -> str:
     """A table of methods against data, and what a reader must know of its intervals."""
     named = {
@@ -220,6 +139,13 @@ def levels(found: Mapping) -> str:
     notes = [f"Over seeds alone, the interval of the first number is [{start:.3f}, {end:.3f}]."]
     if end - start < (high - low) / 3:
         notes.append("Other classes change it far more than a rerun does.")
+    variant = "literal: all layers, coarse-to-fine"
+    for heading, runs in found.items():
+        if variant in _splits(runs) and (mean := level(runs, variant)[0]) < FAILED:
+            notes.append(
+                f"Read literally, on all layers, SSGN does not learn to retrieve on {heading}: "
+                f"{mean:.3f} is close to a random ranking's 0.05."
+            )
     return of_levels(named) + "\n" + "\n".join(notes)
 
 
@@ -234,42 +160,12 @@ def state(found: Mapping) -> str:
     return "\n".join(notes)
 
 
-def checks(found: Mapping) -> str:
-    """Which verdicts change with the interval, and on the classes that took part in no choice."""
-    plain = of_runs(found, SHOWN, fewest=ENOUGH)
-    sketchy = {h: of_classes(runs, UNTOUCHED) for h, runs in found.items() if SKETCHY in h}
-    wider = of_runs(found, SHOWN, fewest=ENOUGH, crossed=True, n=FAST)
-    untouched = of_runs(sketchy, SHOWN, fewest=ENOUGH, n=FAST)
-
-    def changed(others: Mapping) -> str:
-        names = {
-            key: f"*{key[0].text}* on {_places({key[1]: v})}"
-            for key, v in others.items()
-            if v.word != plain[key].word
-        }
-        return f"{len(names)} of {len(others)} verdicts change: {'; '.join(names.values())}"
-
-    return (
-        "- Splits share classes. If classes are resampled once for all splits, which makes "
-        f"intervals wider than they should be, {changed(wider)}.\n"
-        "- Four in five of Sketchy's unseen classes took part in choosing the layers, when they "
-        f"were seen ones of 104/21. On the {len(UNTOUCHED)} that did not, and with the wider "
-        f"intervals of fewer classes, {changed(untouched)}."
-    )
-
-
-def claims(found: Mapping) -> str:
-    """A table of verdicts; claims that fail come first."""
-    there = verdicts(found, SHOWN)
-    missing = [claim.text for claim in SHOWN if claim not in there]
-    made = of_claims(found, there)
-    return made + (f"\nNot recorded yet: {'; '.join(missing)}." if missing else "")
-
-
 def parts(found: Mapping) -> str:
     """A table of what the parts of SSGN are worth; the part that is worth most comes first."""
-    there = verdicts(found, PARTS.values())
-    worth = {c: sum(v.ratio for v in of.values()) / len(of) for c, of in there.items()}
+    there = {}
+    for (claim, _), v in verdicts(found, PARTS.values(), fewest=ENOUGH).items():
+        there.setdefault(claim, []).append(v.ratio)
+    worth = {claim: sum(ratios) / len(ratios) for claim, ratios in there.items()}
     named = {
         part: replace(claim, text=part)
         for part, claim in sorted(PARTS.items(), key=lambda x: -worth.get(x[1], 0))
@@ -283,7 +179,7 @@ def verdict(found: Mapping) -> str:
     first, runs = next(iter(found.items()))
     every = CLAIMS | FURTHER
     asked = {every[text] for claim, *_, also in SHORT.values() for text in (claim, *also.values())}
-    judged = of_runs(found, {*asked, *PARTS.values(), every[CLOSED]}, fewest=ENOUGH)
+    judged = verdicts(found, {*asked, *PARTS.values(), every[CLOSED]}, fewest=ENOUGH)
 
     def row(topic: str, v: Verdict, words: str, others: list[str], chapter: int) -> str:
         others = others + [
@@ -323,68 +219,6 @@ def _row(word: str, topic: str, words: str, chapter: int) -> str:
     return f"- **{MARKS[word]} {word.capitalize()}: {topic}.** {words} [Chapter {chapter}]"
 
 
-def words(found: Mapping) -> str:
-    """The verdicts in plain words, in the same order."""
-    lines = [*_decoder(found, "", False), *_decoder(found, ", read literally,", True)]
-    for claim, by_heading in verdicts(found, SENTENCES).items():
-        subject, against = SENTENCES[claim]
-        phrases = BY_20 if claim.threshold > 1 else PLAIN
-        parts = []
-        for word, phrase in zip(WORDS, phrases, strict=True):
-            of = {heading: v for heading, v in by_heading.items() if v.word == word}
-            if of:
-                parts.append(f"{phrase} {against} on {_places(of)}")
-        lines.append(f"- {subject} {'; it '.join(parts)}.")
-    for heading, runs in found.items():
-        variant = "literal: all layers, coarse-to-fine"
-        if variant in _splits(runs) and (mean := level(runs, variant, n=FAST)[0]) < FAILED:
-            lines.append(
-                f"- Read literally, on all layers, SSGN does not learn to retrieve on {heading}: "
-                f"its mAP@all is {mean:.3f}, and a random ranking has about 0.05. Ratios to or of "
-                "it are about this failure, and not about fusion."
-            )
-    return "\n".join(lines)
-
-
-def _decoder(found: Mapping, form: str, literal: bool) -> Iterable[str]:
-    of = [claim for claim in DECODERS if claim.text.startswith("read literally") == literal]
-    judged = verdicts(found, of)
-    all_of = [v for by_heading in judged.values() for v in by_heading.values()]
-    helped = [
-        f"with the {claim.text.rpartition(', ')[2]}: {_places(holds)}"
-        for claim, by_heading in judged.items()
-        if (holds := {heading: v for heading, v in by_heading.items() if v.word == "holds"})
-    ]
-    if all_of:
-        worse, unknown, better = ([v.word for v in all_of].count(word) for word in WORDS)
-        says = "helps in some places" if better else "brings no gain that can be detected"
-        says = "helps" if better == len(all_of) else says
-        spread = f"{min(v.ratio for v in all_of):.2f} to {max(v.ratio for v in all_of):.2f}"
-        most = max(v.high for v in all_of)
-        yield (
-            f"- **The coarse-to-fine decoder{form} {says}.** Of {len(all_of)} comparisons with a "
-            f"single stage, by layers, data and backbone, it is better in {better}, worse in "
-            f"{worse}, and in {unknown} no difference can be detected. The ratios are {spread}, "
-            f"and no interval ends above {most:.3f}."
-            + (f" It helps {'; '.join(helped)}." if helped else "")
-        )
-
-
-def _places(found: Mapping[str, Verdict]) -> str:
-    """Name data in a sentence with the ratios, and with the backbone where there are several."""
-    by_data, several = {}, [data for data, _ in SHOWN_DATA]
-    for heading, v in found.items():
-        data, backbone = heading.rsplit(", ", 1)
-        named = f"with {backbone} " if several.count(data) > 1 else ""
-        by_data.setdefault(data, []).append(f"{named}({v.number})")
-    return _listed(f"{data} {_listed(each)}" for data, each in by_data.items())
-
-
-def _listed(parts: Iterable[str]) -> str:
-    *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def commands() -> str:
     """The commands that repeat the main rows of the columns that README shows."""
     lines = []
@@ -403,8 +237,7 @@ def _place(option: re.Match) -> str:
 
 def results() -> dict[str, str]:
     """What README shows of the ledgers, by the name of its place."""
-    found, made = recorded(), {"verdict": verdict, "levels": levels, "words": words}
-    made |= {"state": state, "claims": claims, "parts": parts, "checks": checks}
+    found, made = recorded(), {"verdict": verdict, "levels": levels, "state": state, "parts": parts}
     return {**{name: of(found).strip() for name, of in made.items()}, "commands": commands()}
 
 
