@@ -90,7 +90,8 @@ def test_the_verdict_in_short_follows_the_numbers(pictures):
         lite: runs(**{pictures.OURS: 3000, best: 2500, single: 3300, part: 1500}),
         vgg: runs(**{pictures.OURS: 2000, best: 3000}),
     }
-    stage, fusion, carries, data = pictures.verdict(columns).splitlines()
+    stage, fusion, carries, since, data = pictures.verdict(columns).splitlines()
+    assert "still ahead of what came after.** SSGN " in since and since.endswith("[Chapter 12]")
     assert fusion.startswith("- **✓ Holds: fused layers.** Fusing the chosen layers is better than")
     assert fusion.endswith("]. VGG-16: does not hold. [Chapter 3]")
     assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssgn.claims import CLAIMS, FURTHER, OURS, Verdict, verdicts
+from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict, judged, verdicts
 from ssgn.intervals import level, over_seeds
+from ssgn.machine import read_json
 from ssgn.studies import read_ledger
 from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
 
 BOOK = Path(__file__).parents[1]
 README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
+AFTER = BOOK / "results" / "after.json"
 SPLITS, ENOUGH = 10, 5  # of a column; below ENOUGH, a variant is not shown yet
 FAILED = 0.08  # mAP@all of a training that learned next to nothing; random rankings have 0.05
 LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
@@ -205,6 +207,8 @@ def verdict(found: Mapping) -> str:
         closed = judged.get((every[CLOSED], first))
         named = [f"over ridge regression, a closed form: {closed.word}"] if closed else []
         rows.append(row("what carries the result", v, words, named, 8))
+    if AFTER.exists() and SKETCHY in first:
+        rows.append(_since())
     mean, low, high = level(runs, OURS)
     words = (
         f"On the part of Sketchy that we have, SSGN's mAP@all is {mean:.3f} "
@@ -212,6 +216,15 @@ def verdict(found: Mapping) -> str:
         "are not tested."
     )
     return "\n".join([*rows, _row("open", "the paper's own numbers", words, 11)])
+
+
+def _since() -> str:
+    """What fine-tuning the backbone does, as later methods do."""
+    runs = [run for run in read_json(AFTER)["runs"] if run["split"].startswith("seed-")]
+    claim = Claim("", OURS, "fine-tuned: nearest neighbor, last layer")
+    v = judged(runs, claim)
+    words = f"SSGN {PLAIN[WORDS.index(v.word)]} the nearest neighbor in a fine-tuned backbone"
+    return _row(v.word, "still ahead of what came after", f"{words}: {v.number}.", 12)
 
 
 def _row(word: str, topic: str, words: str, chapter: int) -> str:
