@@ -72,7 +72,10 @@ SHORT = {
         "coarse-to-fine over single-stage, chosen layers",
         ("The coarse-to-fine decoder", "a single stage"),
         9,
-        {"read literally": "read literally, coarse-to-fine over single-stage, all layers"},
+        {
+            f"read literally, {layers}": f"read literally, coarse-to-fine over single-stage, {layers}"
+            for layers in ("last layer", "all layers")
+        },
     ),
     "fused layers": (
         "chosen layers over the best single layer",
