@@ -73,7 +73,8 @@ SHORT = {
         ("The coarse-to-fine decoder", "a single stage"),
         9,
         {
-            f"read literally, {layers}": f"read literally, coarse-to-fine over single-stage, {layers}"
+            f"{read}, {layers}": f"{read}, coarse-to-fine over single-stage, {layers}"
+            for read in ("read literally",)
             for layers in ("last layer", "all layers")
         },
     ),
