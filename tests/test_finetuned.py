@@ -9,6 +9,7 @@ import ssgn
 from ssgn.baselines import finetune
 from ssgn.baselines.finetuned import LOWER
 from ssgn.data import ImageList
+from ssgn.machine import read_json
 
 
 class Watched(ImageList):
@@ -97,3 +98,33 @@ def test_everything_frozen_is_refused(made):
     ds, feats, net = made
     with pytest.raises(ValueError, match="leaves no parameter"):
         finetune(ds, feats, net, frozen=("",), progress=False)
+
+
+def test_record_resumes_after_complete_pairs(made, tmp_path, monkeypatch, cache):
+    from bench import after
+
+    ds, _, net = made
+    done = []
+
+    def compared(ds, frozen, sem, split, seed):
+        done.append((split, seed))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return after.measured(frozen, sem, seed, "fine-tuned: "), {"split": split, "seed": seed}
+
+    monkeypatch.setattr(after, "SPLITS", ("one", "two"))
+    monkeypatch.setattr(
+        after, "METHODS", {"nearest": ssgn.baselines.Method("nearest_neighbor", "single")}
+    )
+    monkeypatch.setattr(after, "compared", compared)
+    monkeypatch.setattr(ssgn, "load_dataset", lambda *a, **k: ds)
+    monkeypatch.setattr(ssgn, "extract", lambda *a, **k: made[1])
+    monkeypatch.setattr(ssgn, "class_vectors", lambda classes: torch.eye(len(classes)))
+    out = tmp_path / "after.json"
+    with pytest.raises(KeyboardInterrupt):
+        after.main(out, tmp_path, seeds=2)
+    after.main(out, tmp_path, seeds=2)
+    assert done == [("one", 0), ("two", 0), ("two", 0), ("one", 1), ("two", 1)]
+    content = read_json(out)
+    assert [r["variant"] for r in content["runs"]] == ["fine-tuned: nearest"] * 4
+    assert all(r["per_class"] and 0 <= r["mAP@all"] <= 1 for r in content["runs"])
