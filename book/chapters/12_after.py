@@ -72,10 +72,10 @@ seed = 0
 # $$
 # \mathcal{L}_{\text{tune}} = -\log \frac{\exp(\cos(\boldsymbol\phi(I), \mathbf{w}_y)/\tau)}
 # {\sum_c \exp(\cos(\boldsymbol\phi(I), \mathbf{w}_c)/\tau)}
-# + \lambda\, \bigl(1 - \cos(\boldsymbol\phi(I), \boldsymbol\phi_0(I))\bigr)\,[I \text{ is a photo}] .
+# + \lambda\, \bigl(1 - \cos(\boldsymbol\phi(I), \boldsymbol\phi_0(I))\bigr) .
 # $$ (eq-tune)
 #
-# The first term tells the seen classes apart in both domains. The second keeps a photo where it was: what the
+# The first term tells the seen classes apart in both domains. The second, for photos only, keeps a photo where it was: what the
 # network knows of classes that are *not* here is in there, and zero-shot retrieval lives on it. SAKE keeps
 # the predictions on ImageNet's classes, helped by WordNet; we keep the features, which every backbone has.
 # The lower half of the network stays frozen, and the epoch is chosen on pseudo-unseen classes, as
