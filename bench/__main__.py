@@ -1,4 +1,4 @@
-"""``python -m bench``: run benchmarks, print one JSON object a line, keep them in the ledger."""
+"""``python -m bench``: run benchmarks, print one JSON object per line, keep them in the ledger."""
 
 import json
 import sys

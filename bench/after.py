@@ -2,7 +2,7 @@
 
 For the chapter *What came after*: on each split and with each seed, the backbone is fine-tuned on
 the seen classes, and the same methods are measured on its features and on the frozen ones. FILE is
-written after every pair of split and seed, and the same command goes on where it stopped.
+written after every pair of split and seed, and the same command continues where it stopped.
 """
 
 import sys

@@ -15,7 +15,7 @@ def main() -> None:
 
         run()
     except (KeyboardInterrupt, SystemExit) as stopped:
-        sys.unraisablehook = lambda _: None  # what is half made adds no traceback
+        sys.unraisablehook = lambda _: None  # unfinished objects add no traceback
         if getattr(stopped, "code", 130) != 130:  # Typer makes it of a KeyboardInterrupt
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nor does a second Ctrl-C

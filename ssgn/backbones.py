@@ -197,7 +197,7 @@ def _load_weights(net: Backbone, path: Path) -> str:
 
 @contextmanager
 def _weights_of(name: str) -> Iterator[None]:
-    """Add the way out to errors of timm and torchvision that say only what failed."""
+    """Add a remedy to errors of timm and torchvision, which only say what failed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -326,7 +326,7 @@ def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Hash a backbone of the user's: its tensors, and what it makes of two fixed images."""
+    """Hash a backbone of the user's: its tensors, and its outputs for two fixed images."""
     images = torch.arange(6 * backbone.size**2) * 7919 % 256
     images = images.view(2, 3, backbone.size, backbone.size).to(torch.uint8)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Claims: what a study is to decide, the verdict of its numbers, and sentences checked by them.
+"""Claims that a study tests, the verdicts of its numbers, and sentences checked against them.
 
 A claim names two variants of a study and the ratio that the first must exceed. The chapter *What
 reproduces* shows the verdicts.
@@ -13,7 +13,7 @@ from .intervals import over_seeds, ratio, shared
 
 
 class ClaimError(AssertionError):
-    """Raised when a sentence says what its numbers do not."""
+    """Raised when a sentence contradicts its numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs of a study say about a claim.
+    """The ratio that the runs of a study give for a claim, and the verdict.
 
     Attributes:
         claim: the claim.
@@ -82,7 +82,7 @@ class Verdict:
         return f"{self.number}, {self.word}"
 
     def sentence(self, words: str, word: str) -> str:
-        """Return words, followed by the number, if the verdict is the one that they say.
+        """Return words, followed by the number, if the verdict is the one that they state.
 
         Args:
             words: what a page says, without its full stop.
@@ -142,7 +142,7 @@ def ranges(
 
     Args:
         found: from :func:`verdicts`.
-        claims: the rows, which are called what the claims say.
+        claims: the rows, named by the text of each claim.
     """
     return {
         claim.text: {at: (v.ratio, v.low, v.high) for at, v in by_data(found, claim).items()}
@@ -190,7 +190,7 @@ def verdicts(
     Args:
         ledgers: by heading, the runs of a study.
         claims: by default all :data:`CLAIMS`.
-        fewest: on how many splits a ledger must have both variants of a claim to be judged.
+        fewest: the number of splits on which a ledger must have both variants of a claim.
         options: see :func:`judged`.
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
@@ -267,12 +267,12 @@ def _claims() -> tuple[Claim, ...]:
     )
 
 
-# The claims of the verdict, by what they say.
+# The claims of the verdict, by their text.
 CLAIMS = {claim.text: claim for claim in _claims()}
 
 _PLAIN = "SSGN without skip connection"
 _CVAE = "CVAE (standardized), chosen layers"
-# Claims that a review asked for when results had been seen, see the protocol's deviations.
+# Claims that a review asked for after results had been seen, see the protocol's deviations.
 FURTHER = {
     claim.text: claim
     for claim in (

@@ -291,7 +291,7 @@ def check(
     report = check_dataset(name, root, extended=None if first is None else False, **options)
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
-        typer.echo("\n".join(["", "What is wrong:", *report.problems, "", report.advice]).rstrip())
+        typer.echo("\n".join(["", "Problems:", *report.problems, "", report.advice]).rstrip())
         raise typer.Exit(1)
     typer.echo("Every image can be read; nothing is wrong.")
 
@@ -418,8 +418,7 @@ def evaluate(
     skip_unreadable: SkipUnreadable = False,
     form: Form = "markdown",
 ):
-    """Print every metric, and what it is called elsewhere: of a model on unseen classes, or of
-    arrays.
+    """Print every metric and its name elsewhere, for a model on unseen classes or for arrays.
 
     Rows are compared by cosine. With a model, the split is the one that it was trained on.
     """
@@ -502,9 +501,9 @@ def study(
     """Train many variants on several splits with several seeds, and evaluate each.
 
     Every run is written to the ledger at once, with its commit. After an interruption, the same
-    command continues with the next run. What is compared on folds is evaluated on parts of the
-    seen classes, all else on the unseen ones. With forms, runs carry the name of their word
-    vectors, so that one ledger can hold several.
+    command continues with the next run. Studies on folds evaluate on parts of the seen classes, all
+    others on the unseen ones. With forms, runs carry the name of their word vectors, so that one
+    ledger can hold several.
     """
     import ssgn
     from ssgn import comparisons, studies
@@ -597,7 +596,7 @@ def table(
         columns = {name: [r for r in runs if key in r] for name, runs in columns.items()}
     columns = {name: runs for name, runs in columns.items() if runs}
     if not columns:
-        raise ValueError("there is no run to show: record some with `ssgn study`")
+        raise ValueError("no runs to show: record some with `ssgn study`")
     made = tables.of_claims if claims else tables.of_levels
     options = {"setting": key.removeprefix("per_class")}
     options["caption"] = tables.VERDICTS if claims else tables.LEVELS
@@ -673,7 +672,7 @@ def search(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one message, not in a traceback.
+    """Run the command line; report a user's mistake in one message, without a traceback.
 
     Raises:
         SystemExit: with status 1 after such a message, or from Typer.

@@ -1,6 +1,6 @@
-"""What the recorded studies compare: for each kind of study, its variants by name.
+"""The variants that the recorded studies compare, by name, for each kind of study.
 
-``book/results/protocol.md`` says what is claimed of them, and how the default was chosen.
+``book/results/protocol.md`` states the claims about them, and how the default was chosen.
 """
 
 from dataclasses import replace
@@ -17,8 +17,8 @@ VERDICT_LAYERS = {
 }
 ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
 OF_ONE = ("ablations", "forms")  # studies that vary one configuration
-# For each backbone: the layers that the choice began with, those it ended with, and all that were
-# compared besides.
+# For each backbone: the layers that the choice began with, those it ended with, and all others that
+# were compared.
 LAYERS = {
     "efficientnet-lite0": (
         ("stage3", "stage4", "stage5", "stage6", "stage7", "embedding"),
@@ -105,7 +105,7 @@ def verdict(pairs: bool = False, published_sizes: bool = False) -> dict[str, SSG
 
 
 def readable(variant: str) -> str:
-    """Return what a page calls a variant of :func:`verdict`; other names stay as they are."""
+    """Return a page's name for a variant of :func:`verdict`; other names stay as they are."""
     for start, words in (("literal: ", "SSGN read literally, "), ("aligned: ", "SSGN, aligned, ")):
         if variant.startswith(start):
             return words + variant.removeprefix(start)
@@ -161,7 +161,7 @@ def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
 
     Args:
         backbone: whose layers to choose from.
-        only_layers: leave everything but the layers.
+        only_layers: leave out the changes of anything but the layers.
     """
     began, chosen, sets = LAYERS.get(backbone, ("all", "all", ()))
     base = SSGNConfig(taps=began, steps=200, dropout=0.5, draws=16)

@@ -77,7 +77,7 @@ class SSGNConfig:
             once over the training sketches, unless ``steps`` says otherwise.
         steps: number of steps in all, shared by the epochs, so that more sketches per class do not
             mean a longer training; 0 leaves it to the number of sketches.
-        batch_size: sketches per step, at most.
+        batch_size: limit on the sketches per step.
         optimizer: ``"adamw"``, with a rate that falls to zero along a cosine [O]; or ``"adam"``,
             with a constant rate and betas of 0.5 and 0.999 [C].
         learning_rate, weight_decay: of the optimizer.
@@ -157,7 +157,7 @@ class SSGNConfig:
 
         The abstract names the ideas [A]; sizes, training and the use of z are those of the CVAE
         that the method builds on [C], and the layers those of a later paper that uses its fusion
-        [B]. Where none of them says anything, the plainest choice stands [O]. Without a GPU, one
+        [B]. Where all of them are silent, we take the plainest choice [O]. Without a GPU, one
         training takes minutes to an hour.
 
         Args:

@@ -59,8 +59,8 @@ def extract(
     Args:
         ds: N sketches and M photos.
         backbone: a name, see :func:`~ssgn.backbones.load_backbone`; or a backbone of your own,
-            whose network is then in evaluation mode. Its tensors, and what it makes of two fixed
-            images, are part of the key.
+            whose network is then in evaluation mode. The key includes its tensors and its outputs
+            for two fixed images.
         size: side of the input images in pixels; by default the backbone's own.
         batch_size: images per forward pass.
         workers: processes that read images while the device computes; 0 reads with threads, before

@@ -23,7 +23,7 @@ def bootstrap(
     """Resample splits, then classes and seeds within each, and average again [O].
 
     A result varies with the split, with the classes and with the seed. Resampling splits alone
-    would take two splits for independent that share classes. A class keeps its sketches and photos:
+    would treat two splits that share classes as independent. A class keeps its sketches and photos:
     they are not resampled, because sketches are not independent (on Sketchy, several show one
     photo).
 
@@ -33,10 +33,10 @@ def bootstrap(
         variants: V names. All are resampled on the same splits and classes.
         paired: resample the same seeds for all variants: right for runs whose batches are the same.
             False for variants with different seeds, such as a closed form, which has one.
-        setting: what the name of a metric ends in, if it was measured otherwise: that of one of
-            ``studies.SETTINGS``; or ``studies.WITHOUT_LEAKS``, without the
-            classes that the backbone was pre-trained on, on the splits where at least
-            ``studies.FEWEST`` others remain.
+        setting: the ending of the metric's name, if it was measured in another setting: one of
+            ``studies.SETTINGS``; or ``studies.WITHOUT_LEAKS``, without the classes that the
+            backbone was pre-trained on, on the splits where at least ``studies.FEWEST`` others
+            remain.
         crossed: resample the classes once for all splits, and not within each: a class that is
             unseen in several splits then counts as often in all of them. This makes intervals too
             wide where classes vary most. The runs need ``unseen``, see
@@ -69,7 +69,7 @@ def bootstrap(
 
 
 def _shares(rng: np.random.Generator, of: int, n: int) -> np.ndarray:
-    """Draw n resamples: which share each of so many things has, float64 ``[n, of]``."""
+    """Draw n resamples of ``of`` things: the share of each, float64 ``[n, of]``."""
     return rng.multinomial(of, np.full(of, 1 / of), n) / of
 
 
@@ -141,7 +141,7 @@ def shared(
         setting: see :func:`bootstrap`.
 
     Returns:
-        The runs, none if the two share no split; and what :func:`ratio` takes as ``paired``.
+        The runs, none if the two share no split; and ``paired`` for :func:`ratio`.
     """
     runs = list(runs)
     keys = [set(_per_class(runs, name, setting)) for name in (a, b)]

@@ -97,7 +97,7 @@ def leaked_unseen(feats: Features) -> dict[str, list[str] | None]:
     if weights.startswith("random"):
         return {name: [] for name in unseen}
     if weights.startswith(FROM_FILE) and not backbone.startswith("vgg16"):
-        return dict.fromkeys(unseen)  # what weights of one's own were trained on is not known
+        return dict.fromkeys(unseen)  # the training of a user's own weights is unknown
     return leaked(unseen, backbone)
 
 

@@ -136,7 +136,8 @@ def check_free(
     folder: bool = False,
     overwrite: bool | None = False,
 ) -> None:
-    """Check, before any work starts, that ``target`` can be written and replaces nothing of a user.
+    """Check, before any work starts, that ``target`` can be written and replaces nothing of the
+    user's.
 
     Args:
         target: the file or folder to write.
@@ -207,7 +208,7 @@ def read_json(path: Path | str) -> dict:
 
 
 def digest(*parts: bytes | memoryview | str) -> str:
-    """Return the hex SHA-256 of the parts and their lengths, so that no two lists run together.
+    """Return the hex SHA-256 of the parts and their lengths, so that different lists differ.
 
     Args:
         parts: texts, bytes, or memoryviews of single bytes, which are not copied.

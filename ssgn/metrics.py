@@ -20,7 +20,7 @@ from .features import ArrayLike, as_labels, as_rows, check_finite
 
 _HELD = 2**25  # similarities held at a time: some queries against the whole gallery
 _CELLS = 2**24  # similarities ranked at a time
-_FEW = 32  # up to so many tied relevant items of a query are resolved one by one
+_FEW = 32  # up to this many tied relevant items of a query are resolved one by one
 
 
 @torch.no_grad()
@@ -317,7 +317,7 @@ def measure(relevant: ArrayLike, ks: Iterable[int] = (100, 200)) -> dict[str, Te
     return out
 
 
-# What the literature calls the metrics, by key.
+# The literature's names for the metrics, by key.
 LITERATURE = {
     "mAP@all": "mAP@all of scikit-learn and SEM-PCYC",
     "P@k": "P@{k}; ZSE-SBIR's divides by min({k}, R)",
@@ -330,7 +330,7 @@ LITERATURE = {
 def named(
     found: Mapping[str, float], ks: Sequence[int], gallery: int
 ) -> list[tuple[str, str, str]]:
-    """Return a table of metrics with what the literature calls each.
+    """Return a table of metrics with the literature's name for each.
 
     The chapter *Metrics* has their sources.
 

@@ -281,7 +281,7 @@ class SSGN(nn.Module):
         return self._photo(f + self.gain * x if self.config.skip else f), c
 
     def _photo(self, f: Tensor) -> Tensor:
-        """Return features ``[B, d]`` as photo features can be: no negative value where none is."""
+        """Return features ``[B, d]``, with a ReLU in columns where no photo feature is negative."""
         raw = self.config.network == "cvae" and not self.config.standardize
         return torch.where(self.nonnegative, f.relu(), f) if raw else f
 

@@ -44,9 +44,10 @@ def class_vectors(
             file: text, or word2vec's binary format if it ends in ``.bin``. If a file has a word
             twice, the first vector counts, as in gensim: files are sorted by frequency. In a whole
             name, spaces, hyphens, underscores and parentheses do not matter there either.
-        words: what to look up instead of a class's own name, by class name. It takes precedence
-            over the package's few replacements for misleading names (in the file ``WORDS``), such
-            as ``headphones`` for ``head-phones`` [O]; so does a file's vector for the whole name.
+        words: other words to look up in place of a class's own name, by class name. It takes
+            precedence over the package's few replacements for misleading names (in the file
+            ``WORDS``), such as ``headphones`` for ``head-phones`` [O]; so does a file's vector for
+            the whole name.
 
     Returns:
         float32 ``[C, S]``.

@@ -87,9 +87,9 @@ def study(
             which returns an object with ``synthesize`` (full sketch features ``[N, D]`` to rows of
             some space) and ``embed`` (full photo features ``[M, D]`` to rows of the same space). A
             run of it is done again after any change of the modules that define the dataclass and
-            its base classes (of helpers from other modules, nothing is known); from a notebook or a
-            prompt it is not kept. One whose attribute ``trained`` is False, a closed form, has the
-            same result with every seed and runs with the first only.
+            its base classes (changes of helpers in other modules go unnoticed); from a notebook or
+            a prompt it is not kept. One whose attribute ``trained`` is False, a closed form, has
+            the same result with every seed and runs with the first only.
         seeds: one run per seed.
         splits: see :meth:`ssgn.data.Split.of`; by default that of ``feats``.
         ks: cut-offs of the metrics.
@@ -194,10 +194,10 @@ def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, device) ->
 
 
 def _further(model, feats: Features, sem: Tensor) -> dict:
-    """Return what is measured in further settings."""
+    """Return the metrics in further settings."""
     settings, found = dict(SETTINGS), {}
     if isinstance(model, SSGN) and model.config.leaks:
-        return found  # an upper bound in the plain setting says all there is
+        return found  # its upper bound in the plain setting is enough
     if isinstance(model, SSGN) and model.config.names_classes:
         settings |= TRANSDUCTIVE
         x = model.sketch_input(feats.sketch[feats.sketch_unseen])
@@ -257,7 +257,8 @@ def select(
 ) -> list[dict]:
     """Train every variant on every fold of the seen classes, and record the runs [O].
 
-    The unseen classes are not used. The chapter *Ablations* explains it.
+    The unseen classes are not used. The chapter *Coarse-to-fine, understood* shows what such folds
+    chose.
 
     Args:
         feats, sem, variants, progress, ledger, device: see :func:`study`; only configurations of
@@ -300,7 +301,7 @@ def _fold_run(feats, sem: Tensor, config: SSGNConfig, seed: int, device) -> dict
 
 
 def _job(ledger, names: dict, data: str, variant, made_with: list, run) -> dict:
-    """Describe a run: its names, how to do it, and by what it is found again.
+    """Describe a run: its names, how to do it, and the key by which it is found again.
 
     ``key`` hashes data and settings; in a named ledger, the names of the run too. ``code`` is the
     source that a result depends on besides: in the cache the library's; of a method of the user's
@@ -491,7 +492,7 @@ def unseen_of(ledger: Mapping, split: str) -> list[str]:
 
     Raises:
         LedgerError: an older ledger, which does not say its classes.
-        ValueError: a split that no such name stands for.
+        ValueError: the name is of no such split.
     """
     if "classes" not in ledger:
         raise LedgerError("the ledger does not say its classes: record it again with `ssgn study`")

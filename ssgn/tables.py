@@ -12,7 +12,7 @@ from .intervals import level, ratio, shared
 from .machine import needs
 from .studies import unseen_of
 
-# What pages call the data of the book's verdict, by dataset and number of photos.
+# The pages' names for the data of the book's verdict, by dataset and number of photos.
 DATA = {
     ("sketchy", 3125): "real Sketchy (first 25 of each class)",
     ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
@@ -85,7 +85,7 @@ def _unseen(entry: Mapping, split: str) -> dict[str, list[str]]:
 
 
 def of_classes(runs: Iterable[Mapping], names: Iterable[str]) -> list[dict]:
-    """Keep what runs say of some of their unseen classes, and the runs that say anything.
+    """Restrict runs to some of their unseen classes; drop those that have none of them.
 
     Args:
         runs: from :func:`columns`.
@@ -102,7 +102,7 @@ def of_classes(runs: Iterable[Mapping], names: Iterable[str]) -> list[dict]:
 
 
 def of_settings(runs: Iterable[Mapping], settings: Iterable[str]) -> list[dict]:
-    """Return what runs say in further settings, each under a variant of its own.
+    """Return the results of runs in further settings, each under a variant of its own.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
@@ -117,7 +117,7 @@ def of_settings(runs: Iterable[Mapping], settings: Iterable[str]) -> list[dict]:
     ]
 
 
-# What a reader of a table must know.
+# The definitions that a table needs.
 LEVELS = (
     "mAP@all on unseen classes: the mean over classes of average precision, over the whole ranking "
     "and divided by the number of relevant images; with its 95% interval over splits, classes and "

@@ -211,7 +211,7 @@ def weight_of(config: SSGNConfig, loss: str) -> float:
     """Return the weight of a loss: 1 for one that a subclass adds.
 
     Raises:
-        ValueError: a name that the history has for something else.
+        ValueError: the name of another entry of the history.
     """
     if loss in ("total", "validation", "seconds"):
         raise ValueError(
@@ -314,7 +314,7 @@ class Pairs:
         aligned and known, the one that it was drawn from [C].
 
         Args:
-            size: rows per batch, at most.
+            size: limit on the rows per batch.
             count: number of batches.
             generator: on the device of the rows.
         """
@@ -329,7 +329,7 @@ def steps_per_epoch(n: int, size: int, epochs: int, steps: int) -> int:
     """Return an epoch's share of the steps; with ``steps=0``, the batches of one pass over n rows.
 
     Args:
-        size: rows per batch, at most.
+        size: limit on the rows per batch.
     """
     return max(1, steps // epochs) if steps else -(-n // size)
 
@@ -337,11 +337,11 @@ def steps_per_epoch(n: int, size: int, epochs: int, steps: int) -> int:
 def shuffled(n: int, size: int, count: int, **random) -> Sequence[Tensor]:
     """Return batches of row numbers, int64 ``[B]``; no row comes again before all others have come.
 
-    They are as large as each other, because batch normalization cannot use a last one of one row.
+    All have the same size, because batch normalization cannot use a last one of one row.
 
     Args:
         n: number of rows.
-        size: rows per batch, at most.
+        size: limit on the rows per batch.
         count: number of batches.
         random: generator and device.
     """

@@ -50,6 +50,18 @@ def test_every_address_of_the_first_edition_leads_somewhere():
     assert not chapters & set(moved) and set(moved.values()) <= chapters
 
 
+def test_every_chapter_is_referred_to_by_its_title():
+    titles = {re.search(r"^# # (.+)$", path.read_text(), re.M)[1] for path in CHAPTERS}
+    named = set()
+    for path in (ROOT / "README.md", *ROOT.glob("ssgn/**/*.py"), *ROOT.glob("bench/*.py")):
+        text = re.sub(r"\s*\n[ #]*", " ", path.read_text())
+        for some in re.findall(r"(?i)\bchapters?((?:,? (?:and )?\*[^*]+\*)+)", text):
+            found = set(re.findall(r"\*([^*]+)\*", some))
+            assert found <= titles, f"{path.relative_to(ROOT)}: {sorted(found - titles)}"
+            named |= found
+    assert len(named) == len(titles)
+
+
 # Notation ---------------------------------------------------------------------------------
 
 # What is made in __init__ belongs to an instance: one with every part that there can be.

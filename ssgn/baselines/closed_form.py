@@ -134,7 +134,7 @@ def cca(
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         seed: of the pairs and of the PCA.
         device: by default a GPU if one is available.
-        components: numbers of canonical components, to choose from. There are at most as many as
+        components: numbers of canonical components, to choose from; none above the number of
             columns after the PCA.
         pca: columns per domain after the PCA; fewer if there are fewer rows or columns.
         pairs: how many times each sketch is paired with a random photo of its class.
@@ -189,7 +189,7 @@ def _canonical(x: Tensor, v: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
     Args:
         x, v: ``[N, p]`` and ``[N, q]``, one pair per row.
-        components: at most so many.
+        components: limit on their number, n.
     """
     p, both = x.shape[1], torch.cat([x, v], 1).double()
     # CCA depends on its rows only through their means and covariances. R of the QR decomposition
@@ -273,8 +273,7 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
     """Prepare :func:`eszsl` for any penalties, with two eigendecompositions.
 
     Both matrices that get a penalty are symmetric. In the bases of their eigenvectors the penalties
-    only shift eigenvalues, so each further pair costs one division and two products. The chapter
-    *What reproduces* explains it.
+    only shift eigenvalues, so each further pair costs one division and two products.
 
     Args:
         x: ``[N, d]`` features.
@@ -359,8 +358,7 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
     """Prepare :func:`sae` for any lambda, with two eigendecompositions.
 
     SS' and XX' are symmetric. In the bases of their eigenvectors the Sylvester equation reduces to
-    one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``. The chapter
-    *What reproduces* explains it.
+    one scalar equation per entry: ``f_i w_ij + lambda w_ij e_j = (1 + lambda) c_ij``.
 
     Args:
         x: ``[d, N]`` features, one example per column.

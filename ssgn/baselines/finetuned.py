@@ -1,6 +1,6 @@
 """A backbone that is fine-tuned on the seen classes, after SAKE.
 
-The chapter *What came after* prints this loop and compares the features that come of it.
+The chapter *What came after* prints this loop and compares the resulting features.
 """
 
 import copy
@@ -40,10 +40,11 @@ def finetune(
 ) -> tuple[Backbone, History]:
     """Fine-tune one network for sketches and photos, after SAKE (Liu et al., 2019) [O].
 
-    Its last layer learns to tell the seen classes apart, in both domains, and to give a photo what
-    the frozen network gave it. The epoch is kept whose last layer retrieves best among the
-    pseudo-unseen classes. SAKE distills the predicted ImageNet classes, and this function the
-    features, which every backbone has. The chapter *What came after* explains it.
+    Its last layer learns to tell the seen classes apart, in both domains, and to give a photo the
+    features that the frozen network gave it. The function keeps the epoch whose last layer
+    retrieves best among the pseudo-unseen classes. SAKE distills the predicted ImageNet classes;
+    this function distills the features, which every backbone has. The chapter *What came after*
+    explains it.
 
     Args:
         ds: the images of C classes; only those of seen classes are read.

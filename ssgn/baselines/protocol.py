@@ -113,7 +113,7 @@ class Inputs:
         """Yield one epoch of :class:`~ssgn.train.Pairs`: x and v ``[B, d]``, labels ``[B]``.
 
         Args:
-            size: pairs per batch, B, at most.
+            size: limit on the pairs per batch, B.
             generator: on the device of the features.
             count: number of batches, if not those of one pass over the sketches.
         """

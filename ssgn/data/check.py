@@ -33,7 +33,7 @@ class Report:
     Attributes:
         found: what is available.
         problems: what is wrong and, if known, what to do about it; empty if nothing is wrong.
-        advice: what to download and where to put it; empty for images of your own that are there.
+        advice: what to download and where to put it; empty for images of your own that were found.
     """
 
     found: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ def check_dataset(
 
 
 def _random_map(counts: list[int]) -> float:
-    """The expected mAP of random rankings of a gallery with so many images of each class."""
+    """Return the expected mAP of random rankings, given the number of gallery images per class."""
     n = sum(counts)
     harmonic = sum(1 / i for i in range(1, n + 1))
     each = [(r - 1 + (n - r) * harmonic / n) / (n - 1) for r in counts]
@@ -124,7 +124,7 @@ def _random_map(counts: list[int]) -> float:
 
 
 def what_a_split_tells(survey: Survey) -> list[str]:
-    """How many classes the default split holds out, and what a result on so many can tell."""
+    """Say how many classes the default split holds out, and how much a result on them means."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the line says how many are held out
         try:
@@ -136,7 +136,7 @@ def what_a_split_tells(survey: Survey) -> list[str]:
     counts = Counter(file.label for file in survey.photo)
     of_class = [counts[survey.classes.index(name)] for name in split.unseen]
     if n < 2:
-        lines.append("too few classes: retrieval among fewer than 2 unseen classes tells nothing")
+        lines.append("too few classes: retrieval among fewer than 2 unseen classes says nothing")
     elif all(of_class):
         lines.append(
             f"a random ranking has an mAP of about {_random_map(of_class):.2f}, and each unseen "

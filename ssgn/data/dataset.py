@@ -1,4 +1,4 @@
-"""What a dataset is: two lists of images, their classes, and which classes are unseen.
+"""Datasets: two lists of images, their classes, and a split into seen and unseen classes.
 
 The chapter *Data preparation* shows the datasets that the package knows.
 """
@@ -29,7 +29,7 @@ INK_MARGIN = 0.08  # of the side: keeps strokes off the border, where convolutio
 
 
 class DataError(RuntimeError):
-    """Raised when data cannot be fetched or read, or is not what it should be."""
+    """Raised when data cannot be fetched or read, or is not as expected."""
 
 
 class ImageList(Sequence):
@@ -274,7 +274,7 @@ def draw(ink: np.ndarray, size: int, margin: float = INK_MARGIN) -> np.ndarray:
 
 
 def cropped(ink: np.ndarray) -> np.ndarray:
-    """The smallest box of an image ``[h, w]`` that holds all its ink, of which there is some."""
+    """Return the smallest box of an image ``[h, w]`` that holds all its ink; it must have some."""
     rows, cols = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
@@ -284,7 +284,7 @@ def listed_classes(file: Path | str) -> list[str]:
 
     Raises:
         ValueError: the file cannot be read as text, or names no class.
-        OSError: there is no such file.
+        OSError: the file is missing.
     """
     try:
         lines = Path(file).read_text("utf-8-sig").splitlines()
@@ -329,7 +329,7 @@ class Split:
     ) -> "Split":
         """Draw a split at random.
 
-        One class alone tells nothing, because every ranking of its own images is perfect. So at
+        A single class measures nothing, because every ranking of its own images is perfect. So at
         least 2 classes are unseen if there are 4; and at least 2 are pseudo-unseen if that leaves
         half of the classes to train on, else none, with a warning.
 
@@ -421,10 +421,9 @@ class Split:
             classes: C class names, for a seed to draw from, or to cut a stored split to.
 
         Raises:
-            ValueError: a name that no stored split has, a file that is no such file, a split that
-                keeps fewer than 2 unseen or 2 pseudo-unseen classes when it is cut, or none of
-                these.
-            OSError: there is no such file.
+            ValueError: an unknown name, a file of another form, a split that keeps fewer than 2
+                unseen or 2 pseudo-unseen classes when it is cut, or none of these.
+            OSError: the file is missing.
         """
         if Path(split if isinstance(split, (str, Path)) else "").suffix in (".json", ".txt"):
             return cls._from_file(Path(split), classes)
@@ -459,7 +458,7 @@ class Split:
             unseen = listed_classes(path)
             rest = [name for name in classes if name not in set(unseen)]
             made = cls(unseen, cls.drawn(rest, 0, unseen=0).validation)
-        # The file may change, and its name not.
+        # The file may change while its name stays the same.
         return replace(made, name=f"{path.stem} {made.name.removeprefix('custom-')}")
 
     def masks(self, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -136,7 +136,7 @@ class Survey:
         self.problems.append(printable(text))
 
     def left_out(self) -> list[str]:
-        """What may have been meant to be in the dataset, and how to put it there."""
+        """Files that may have been meant for the dataset, and how to include them."""
         lines = []
         if self.loose:
             lines.append(
@@ -288,7 +288,7 @@ def data_root(name: str, root: Root = None) -> Path:
 
 
 def how_to_get(survey: Survey) -> str:
-    """What to download and where to put it."""
+    """Instructions: what to download and where to put it."""
     layout = survey.layout
     tree = "\n".join(f"  {survey.root / line}" for line in layout.tree)
     return (
@@ -423,13 +423,13 @@ def survey_folder(root: Root = None) -> Survey:
 
 
 def folded(name: str) -> str:
-    """A class name of the user's without what may differ by accident."""
+    """A user's class name without the parts that may differ by accident."""
     name = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"[\s_\-\u2010-\u2015]+", " ", name).strip()
 
 
 def _class_name(path: Path) -> str:
-    return unicodedata.normalize("NFC", path.name)  # macOS takes names apart: e and an accent
+    return unicodedata.normalize("NFC", path.name)  # macOS decomposes names: e and an accent
 
 
 def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
@@ -448,7 +448,7 @@ def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing if it cannot be opened."""
+    """The entries of a folder, by name; none if it cannot be opened."""
     try:
         return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
@@ -488,7 +488,7 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
 
 
 def scan(survey: Survey, half: str) -> list[File]:
-    """The images of all classes in a half. Whatever is wrong becomes a problem of the survey.
+    """The images of all classes in a half. Every fault becomes a problem of the survey.
 
     Args:
         half: ``"sketch"``, ``"photo"`` or ``"extension"``, in which classes may be missing.
@@ -573,7 +573,7 @@ def is_system(name: str) -> bool:
 
 
 def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
-    """The image files of a class in a folder, by file name; none if there is no such folder.
+    """The image files of a class in a folder, by file name; none if the folder is missing.
 
     Hidden files are passed over. The survey lists the folders that hold images, and, as ``others``,
     the files without an image's suffix (``Thumbs.db``). Everything else is listed, broken links
@@ -652,8 +652,8 @@ def require(survey: Survey) -> None:
 def fingerprint(files: Sequence[File]) -> str:
     """A hash of the class, file name and size in bytes of each image, the same for every copy.
 
-    The images are not read, which would take minutes. Published images are not changed: one that
-    was, and kept its size, goes unnoticed; delete the cached features then.
+    The images are not read, which would take minutes. Published images are assumed not to change. A
+    changed image of the same size goes unnoticed: delete the cached features then.
     """
     return digest(*(f"{file.name}\n{file.size}" for file in files))
 

