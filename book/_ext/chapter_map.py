@@ -1,4 +1,4 @@
-"""The way of a sketch through the method, with the chapters on it, as a list that CSS draws.
+"""The way from a sketch to the gallery, with the chapters on it, as a list that CSS draws.
 
 ``{chapter-map}`` shows it in full, on the index page. Each chapter has it small under its title,
 with "you are here".
@@ -53,7 +53,7 @@ def drawn(env, pathto, here: str, full: bool = False) -> str:
     )
     classes = "chapter-map full" if full else "chapter-map"
     return (
-        f'<nav class="{classes}" aria-label="The way of a sketch, and the chapters on it">'
+        f'<nav class="{classes}" aria-label="From a sketch to the gallery, and the chapters on it">'
         f"<ol>{''.join(steps)}</ol><div>all of it: {links('about', WHOLE)}</div></nav>"
     )
 

@@ -16,14 +16,14 @@
 # **What you will learn.** What zero-shot sketch-based image retrieval is, why it is hard, how a
 # result is measured, and how far the simplest possible method gets.
 #
-# **What it costs.** The first chapter also fetches the data and runs every image through a
-# network once: about three minutes on two CPU cores, and nothing when you come back.
+# **What it costs.** About three minutes on two CPU cores, because this first chapter also fetches the data
+# and runs every image through a network. The next time, all of this is in the cache.
 #
-# You draw an octopus. Somewhere there is a gallery of images, and you would like its octopuses
-# first. If somebody had trained a network on sketches and images of octopuses, this would be
-# ordinary retrieval. In **zero-shot sketch-based image retrieval** (ZS-SBIR) nobody has: the
-# classes that are searched at test time, the *unseen* classes, have nothing in common with the
-# *seen* classes that the network was trained on {cite}`shen2018zsih,yelamarthi2018cvae`.
+# You draw an octopus, and want a *gallery* of images ranked so that its octopuses come first. If somebody had
+# trained a network on sketches and images of octopuses, this would be ordinary retrieval. In **zero-shot
+# sketch-based image retrieval** (ZS-SBIR) nobody has: the classes that are searched at test time, the
+# *unseen* classes, are not among the *seen* classes that the network was trained on
+# {cite}`shen2018zsih,yelamarthi2018cvae`.
 #
 # $$
 # \mathcal{C} = \mathcal{C}_{\text{seen}} \cup \mathcal{C}_{\text{unseen}},
@@ -31,8 +31,8 @@
 # $$ (eq-split)
 #
 # This book rebuilds one answer to the problem, the *Stacked Semantic-Guided Network* (SSGN) of
-# {cite:t}`wang2019ssgn`, on data that any laptop can fetch, and asks of every claim in its
-# abstract whether it holds.
+# {cite:t}`wang2019ssgn`, on data that any laptop can fetch, and tests whether each claim of its abstract
+# holds.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import time
@@ -54,7 +54,7 @@ plots.use_style()
 sketches_per_class = 40
 
 # %% [markdown]
-# ## Two domains
+# ## Two domains: sketches and images
 #
 # The sketches are drawings from *Quick, Draw!* {cite}`ha2018quickdraw`, each made in under
 # twenty seconds by somebody on the internet. The images are emoji artwork by up to nine design
@@ -74,16 +74,15 @@ _ = plots.caption(
 )
 
 # %% [markdown]
-# One row at a time shows three difficulties. The abstract of {cite:t}`wang2019ssgn` names the
-# first two:
+# The rows show three difficulties. The abstract of {cite:t}`wang2019ssgn` names the first two:
 #
 # 1. **Sketches are sparse.** A few dark strokes on nothing: no color, no texture, no shading.
 # 2. **Sketches vary within a class.** People draw the same thing from different sides, in
 #    different detail, and not equally well.
-# 3. **The two domains look nothing alike.** A network that was trained on photos sees
-#    strokes in one half and colored areas in the other.
+# 3. **The two domains look nothing alike.** A network that was trained on photos sees strokes in one domain
+#    and colored areas in the other.
 #
-# The first can be measured at once, as the share of pixels that are not white:
+# The first can be measured at once, as the share of pixels that are dark or colored:
 
 
 # %%
@@ -109,13 +108,13 @@ display(
 )
 
 # %% [markdown]
-# ## A first answer: compare what a network sees
+# ## A first method: compare embeddings
 #
-# Take a network that was trained to classify photos (EfficientNet-Lite0
-# {cite}`tan2019efficientnet`, trained on ImageNet {cite}`russakovsky2015imagenet`). Cut off its
-# last layer, and every sketch and every image becomes a vector: its *embedding*. Rank the
-# gallery by the cosine of the angle between the sketch's vector $\mathbf{x}$ and each image's
-# vector $\mathbf{v}$:
+# Take a network that was trained to classify photos (EfficientNet-Lite0 {cite}`tan2019efficientnet`, trained
+# on ImageNet {cite}`russakovsky2015imagenet`), and cut off its last layer. Used like this, without further
+# training, it is called a *backbone*: it turns every sketch and every image into a vector, the *embedding*.
+# Rank the gallery by the cosine of the angle between the sketch's vector $\mathbf{x}$ and each image's vector
+# $\mathbf{v}$:
 #
 # $$
 # \operatorname{sim}(\mathbf{x}, \mathbf{v})
@@ -130,8 +129,9 @@ def cosine(x, v):
 
 
 # %% [markdown]
-# Nothing is learned about sketches. `ssgn.extract` computes the vectors once and keeps
-# them in the cache; the queries are the sketches of unseen classes, the gallery is their images.
+# This is *nearest-neighbor* retrieval with the *raw embedding*: nothing is learned about sketches.
+# `ssgn.extract` computes the vectors once and keeps them in the cache. The *queries* are the sketches of the
+# unseen classes; the gallery holds the images of these classes.
 
 # %%
 feats = ssgn.extract(ds)
@@ -149,11 +149,11 @@ metrics = ssgn.evaluate(x, v, x_labels, v_labels, ks=(5,))
 # %% [markdown]
 # ## How good is that?
 #
-# For one query, walk down the ranking. Wherever an image of the right class stands, note the
-# precision so far; the mean of those notes is the **average precision** (AP) of the query, and the
-# mean over all queries is **mAP@all**. With $\mathrm{rel}(i) = 1$ where rank $i$ is right, $P(i)$
-# the precision among the first $i$, $G$ the number of images in the gallery, and $R$ the number
-# of right ones:
+# For one query, go down the ranking. At each *relevant* image, that is, one of the sketch's class, note the
+# *precision* so far: the share of the images up to this rank that are relevant. The mean of these precisions
+# is the **average precision** (AP) of the query, and the mean of AP over all queries is **mAP@all**. With
+# $\mathrm{rel}(i) = 1$ where the image at rank $i$ is relevant, $P(i)$ the precision among the first $i$, $G$
+# the number of images in the gallery, and $R$ the number of relevant ones:
 #
 # $$
 # \mathrm{AP} = \frac{1}{R} \sum_{i=1}^{G} P(i)\,\mathrm{rel}(i) .
@@ -180,20 +180,20 @@ times, right = metrics["mAP@all"] / chance, metrics["P@5"]
 display(
     Markdown(
         f"On {int(ds.unseen.sum())} unseen classes a random ranking has an mAP@all of **{chance:.3f}**, "
-        f"the raw embedding {times:.1f} times as much. "
+        f"and the raw embedding {times:.1f} times as much. "
         + said(
             times > 1.5 and right < 0.5,
-            "So a network that was not trained on sketches beats chance, and is still wrong most of "
-            "the time: ",
+            "So a network that was not trained on sketches beats chance, but is wrong most of the "
+            "time: ",
             metrics,
         )
-        + f"of the five images that it ranks first, {right:.0%} are right."
+        + f"of the five images that it ranks first, {right:.0%} are relevant."
     )
 )
 
 # %% [markdown]
-# Here is what its mistakes look like. The queries are chosen by a rule and not by hand: all are
-# sorted by their average precision, and we take those at 10, 25, 50, 75 and 90% of the way down.
+# Its mistakes look like this. The queries are chosen by rule, not by hand: we sort all of them by average
+# precision, and take those at 10, 25, 50, 75 and 90% of the way down.
 
 # %%
 order = AP.argsort(descending=True)
@@ -230,8 +230,8 @@ display(
         "ranked among the first eight. "
         + said(
             found > 2 * expected,
-            "The embedding finds *style* before it finds things: sketches with black lines find images "
-            "with black lines, whatever they show.",
+            "The embedding matches *style* before it matches things: sketches with black lines find "
+            "images with black lines, whatever they show.",
             (found, expected),
         )
     )
@@ -241,32 +241,32 @@ display(
 # To do better, a method has to learn, from the seen classes, what a *sketch* of something predicts
 # about an *image* of it, in a way that carries over to the unseen ones.
 #
-# ## The paper's answer, in one paragraph
+# ## The paper's method in one paragraph
 #
-# Earlier methods are mostly generative: they synthesize image features for a sketch, and search with
-# these {cite}`yelamarthi2018cvae`. The abstract of {cite:t}`wang2019ssgn` adds three things.
-# **Multi-layer fusion** ([chapter 3](03_features)): use several layers of the network and not just one,
-# to make up for the sparsity of sketches. **A coarse-to-fine decoder** ([chapter 5](05_model)): first
-# synthesize what is common to the category, guided by the meaning of its name, then what is particular to
-# the instance, guided by the sketch. **Regression and classification losses**, so that what is
-# synthesized keeps its meaning and stays apart from other classes. [Chapter 8](08_ablations) takes each
-# away and measures what is lost.
+# Earlier methods are mostly generative. From a sketch they synthesize *image features*, a vector such as the
+# network might compute for an image of the same thing, and search with it; an example is the CVAE
+# {cite}`yelamarthi2018cvae`. The abstract of {cite:t}`wang2019ssgn` adds three things. **Multi-layer fusion**
+# ([chapter 3](03_features)): use several layers of the network and not just one, to make up for the sparsity
+# of sketches. **A coarse-to-fine decoder** ([chapter 5](05_model)): first synthesize what is common to the
+# category, guided by the meaning of its name, then what is particular to the instance (this one octopus),
+# guided by the sketch. **Regression and classification losses**: keep the meaning of the class in the
+# synthesized features, and keep them apart from other classes. [Chapter 8](08_ablations) removes each part
+# and measures the effect.
 #
 # ## What it means
 #
-# Two numbers of this chapter are the yardsticks of the book. *Chance* says what a number is worth:
-# mAP depends on how many classes and how many right images there are, so a value means nothing without
-# it. The *raw embedding* says what a pretrained network gives away for nothing; a method deserves credit
-# only for what it adds to that.
+# The book compares every method with two numbers of this chapter. The first is *chance*, the mAP of a random
+# ranking: mAP depends on how many classes and how many relevant images there are, so a value means nothing
+# without it. The second is the *raw embedding*, which a pretrained network gives for free: a method deserves
+# credit only for what it adds to that.
 #
-# And the mistakes say where there is something to gain. The network knows a good deal about things,
-# but a sketch does not reach that knowledge: it looks like a drawing before it looks like an
-# octopus. Zero-shot retrieval is learning, from some classes, to look past the medium.
+# The mistakes show what there is to gain: to this network, a sketch of an octopus looks like line art first
+# and like an octopus second.
 #
 # ## Exercises
 #
-# The solutions are programs that go on where the chapter ended: paste them into a new cell. A
-# *warm-up* takes minutes, *practice* takes a pencil and a cell or two, a *challenge* an evening.
+# The solutions are programs that continue where the chapter ends: paste them into a new cell. A *warm-up*
+# takes minutes, *practice* a pencil and a cell or two, a *challenge* an evening.
 #
 # ```{exercise} Chance (warm-up)
 # :label: ex-chance
@@ -277,21 +277,20 @@ display(
 #
 # ````{solution} ex-chance
 # :class: dropdown
-# A random ranking puts an image of the query's class at a given rank with probability $R / (RC) =
-# 1/C$, so that is the expected share of right ones among the first $i$ as well. Average precision
-# looks at the precision only *at ranks that are right*. Given that rank $i$ is right, $P(i)$
-# counts that hit for certain, and each of the other $i-1$ ranks with probability $a =
+# A random ranking puts an image of the query's class at a given rank with probability $R / (RC) = 1/C$, so
+# that is also the expected share of relevant ones among the first $i$. Average precision looks at the
+# precision only *at relevant ranks*. Given that rank $i$ is relevant, $P(i)$ counts that hit for certain, and
+# each of the other $i-1$ ranks with probability $a =
 # \tfrac{R-1}{RC-1}$, a little below $1/C$: its expectation is $\frac{1}{i}\bigl(1 +
-# (i-1)\,a\bigr)$, which is above $1/C$ at every rank but the last one, where it is equal. Every
-# rank is right equally often, so the expected average precision is the mean over all $G = RC$
-# ranks,
+# (i-1)\,a\bigr)$, which is above $1/C$ at every rank but the last one, where it is equal. Every rank is
+# relevant equally often, so the expected average precision is the mean over all $G = RC$ ranks,
 #
 # $$
 # \mathbb{E}[\mathrm{AP}] = a + (1-a)\,\frac{1}{G}\sum_{i=1}^{G}\frac{1}{i} .
 # $$
 #
-# The smaller the gallery, the more that certain hit weighs. The chapter's classes differ in $R$,
-# so here is the formula for each query, and its mean beside the number that was measured:
+# The smaller the gallery, the more this certain hit counts. The chapter's classes differ in $R$, so we apply
+# the formula to each query, and print its mean beside the measured number:
 # ```python
 # G = len(v)
 # R = torch.bincount(v_labels)[x_labels].double()
@@ -304,18 +303,18 @@ display(
 #
 # ```{exercise} A better similarity? (practice)
 # :label: ex-euclid
-# Rank by Euclidean distance instead of the cosine. For which vectors do both give the same
-# ranking? Must the queries and the gallery both be so? `ssgn.evaluate` ranks by cosine, so write
-# the lines that rank by distance, and check your answer.
+# Rank by Euclidean distance instead of the cosine. For which vectors do both give the same ranking? Must this
+# hold for the queries, for the gallery, or for both? `ssgn.evaluate` ranks by cosine, so write a few lines
+# that rank by distance, and check your answer.
 # ```
 #
 # ````{solution} ex-euclid
 # :class: dropdown
 # $\lVert \mathbf{x} - \mathbf{v}\rVert^2 = \lVert\mathbf{x}\rVert^2 + \lVert\mathbf{v}\rVert^2 -
-# 2\,\mathbf{x}^\top\mathbf{v}$. For one query the first term is the same for all images. If all
-# *images* have one length, so is the second, and what is left ranks as the cosine does. The
-# length of the query never matters. With images of different lengths it is different: by
-# distance, an image with a short vector is near everything.
+# 2\,\mathbf{x}^\top\mathbf{v}$. For one query the first term is the same for all images. If all *images* have
+# the same length, the second is the same too, and the last one ranks as the cosine does. The length of the
+# query never matters. If the images' lengths differ, so do the rankings: by distance, an image with a short
+# vector is near everything.
 # ```python
 # from ssgn.metrics import measure
 #
@@ -332,22 +331,22 @@ display(
 # print(f"distance, images of length 1:  {same_length:.4f}")
 # print(f"cosine:                        {metrics['mAP@all']:.4f}")
 # ```
-# The last two agree up to rounding. Which of the first two is larger says whether the length of
-# these vectors tells anything about what is shown.
+# The last two agree up to rounding. Compare the first two to see whether the length of these vectors says
+# anything about what is shown.
 # ````
 #
 # ```{exercise} One family at a time (practice)
 # :label: ex-onefamily
-# The chapter found that style is found before things. In a gallery of *one* family all images
-# have one style. Predict: in which family will the raw embedding do best? Then measure mAP@all
-# family by family. Why would it be wrong to compare these numbers with the chapter's?
+# In this chapter, style was matched before things. In a gallery of *one* family all images have the same
+# style. Predict in which family the raw embedding does best. Then measure mAP@all family by family. Why would
+# it be wrong to compare these numbers with the chapter's?
 # ```
 #
 # ````{solution} ex-onefamily
 # :class: dropdown
-# A family draws a class at most once, so each query has one right image, and a class that the
-# family lacks has none: such queries are left out. A smaller gallery is easier, too, so every family
-# gets a chance level of its own. It is {numref}`ex-chance` with $R = 1$.
+# A family draws a class at most once, so each query has one relevant image. Queries of a class that the
+# family lacks have none, and are left out. A smaller gallery is also easier, so every family gets its own
+# chance level: {numref}`ex-chance` with $R = 1$.
 # ```python
 # print(f"{'family':<20} images  mAP@all  by chance")
 # for name in sorted(set(family)):
@@ -359,10 +358,9 @@ display(
 #     by_chance = (1 / torch.arange(1, int(mine.sum()) + 1)).mean()
 #     print(f"{name:<20} {mine.sum():6}  {one:7.3f}  {by_chance:9.3f}")
 # ```
-# Within one family the black outlines of OpenMoji put no image before another, so that advantage
-# is gone; what is left is how much a family's image of a thing looks like a sketch of it. These numbers
-# cannot be compared with the chapter's, since the number of images and the number of right ones both
-# differ.
+# Within OpenMoji all images have black outlines, so these are no longer an advantage; what still counts is
+# how much a family's image of a thing looks like a sketch of it. These numbers cannot be compared with the
+# chapter's, since the number of images and the number of relevant ones both differ.
 # ````
 #
 # ```{exercise} Meet the sketches halfway (challenge)
@@ -404,11 +402,11 @@ display(
 # print(f"outlines: mAP@all {as_outlines['mAP@all']:.3f}")
 # print(f"ink: {ink(outlines).mean():.0%} of an outline")
 # ```
-# It takes away much of the third difficulty, the gap between the domains, by throwing color away.
-# It does nothing about the second. Compare the share of ink with that of sketches and images: an
-# edge filter draws every border of every highlight, which nobody with a pencil does. Smoothing the
-# image first, thinning the lines, or a learned edge detector are the next steps. Choose among
-# them on the *pseudo-unseen* classes of [the next chapter](02_data).
+# This removes much of the third difficulty, the gap between the domains, by discarding color. It does nothing
+# about the second. Compare the share of ink with that of sketches and images: an edge filter draws every
+# border of every highlight, which nobody with a pencil does. Smoothing the image first, thinning the lines,
+# or a learned edge detector are the next steps. Choose among them on the *pseudo-unseen* classes of [the next
+# chapter](02_data).
 # ````
 #
 # ## Further reading
@@ -416,10 +414,10 @@ display(
 # - {cite:t}`shen2018zsih` pose the zero-shot version of the problem, by hashing;
 #   {cite:t}`yelamarthi2018cvae` show that what is learned to tell seen classes apart does not
 #   carry over to unseen ones, and answer with the generative model that SSGN builds on.
-# - {cite:t}`lampert2009attributes` is where recognizing classes without examples began for many:
+# - {cite:t}`lampert2009attributes` is an influential early paper on recognizing classes without examples:
 #   read it for the idea that a class can be described instead of shown.
-# - {cite:t}`xian2019good` show how much published zero-shot numbers depended on the split and on
-#   the measure; every rule of the next chapter can be read as a consequence.
+# - {cite:t}`xian2019good` show how much published zero-shot numbers depended on the split and on the metric;
+#   every rule of the next chapter can be read as a consequence.
 # - {cite:t}`geirhos2019texture` explain why the embedding finds style first: networks trained on
 #   ImageNet go by texture more than by shape.
 

@@ -13,16 +13,16 @@
 # %% [markdown]
 # # Data preparation
 #
-# **What you will learn.** Where the sketches and images come from, how raw drawings become inputs
-# that a network can use, what a zero-shot split is, and why a third group of classes is needed to
-# choose anything honestly.
+# **What you will learn.** Where the sketches and images come from, how raw drawings become inputs that a
+# network can use, what a zero-shot split is, and why an honest choice of anything needs a third group of
+# classes.
 #
 # **What it costs.** Seconds, once the first chapter has prepared the data.
 #
-# The paper measures on Sketchy and TU-Berlin, whose archives are large and need a manual download.
-# A book that must build anywhere needs data that anybody can fetch without an account. Both halves
-# of **doodle-emoji** therefore come from a package registry, at exact versions, checked against
-# recorded hashes.
+# The paper measures on Sketchy and TU-Berlin, each extended with more photos. Their archives are large and
+# need a manual download. A book that must build anywhere needs data that anybody can fetch without an
+# account. Both halves of **doodle-emoji** therefore come from a package registry, at exact versions, checked
+# against recorded hashes.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import json
@@ -67,9 +67,9 @@ display(
 # %% [markdown]
 # ## The images: families of emoji
 #
-# An emoji is a Unicode character with a name ("octopus"); every family of designers draws its own.
-# Each family is published as a set of vector graphics by name. A class has as many images as
-# families draw it, and enters the dataset only with five or more.
+# An emoji is a Unicode character with a name ("octopus"), and every design family has its own image for it.
+# Each family is published as a set of named vector graphics. A class has one image from each family that
+# draws it, and is in the dataset only if there are at least five.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The families and the table of names"}
 families = Counter(name.split("/")[1] for name in ds.photo.names)
@@ -84,7 +84,7 @@ display(
         f"The {len(families)} families, with the number of classes that each draws: "
         + ", ".join(f"{name} {n}" for name, n in families.most_common())
         + ".\n\nQuickDraw and Unicode do not always agree on names: "
-        f"**{len(changed)} of {len(table['classes'])} classes go by another one**, for example "
+        f"**{len(changed)} of {len(table['classes'])} classes have another name as an emoji**, for example "
         + ", ".join(f"{a} → *{b}*" for a, b in list(changed.items())[::9])
         + ". And the same name may mean different things. Such classes were dropped:\n\n"
         + "| dropped | why |\n|---|---|\n"
@@ -96,9 +96,8 @@ display(
 )
 
 # %% [markdown]
-# The table that maps one name to the other was checked by eye, class by class. Here is every 24th class,
-# so that you can judge it yourself. (The whole contact sheet is one call away:
-# `ssgn.data.doodle_emoji.contact_sheet(ds.classes, ds)`.)
+# We checked the table that maps one name to the other by eye, class by class. Here is every 24th class, so
+# that you can judge for yourself. (`ssgn.data.doodle_emoji.contact_sheet(ds.classes, ds)` shows all of them.)
 
 # %%
 _ = plots.caption(
@@ -110,13 +109,13 @@ _ = plots.caption(
 )
 
 # %% [markdown]
-# ## The sketches: from 28 × 28 to something a network can see
+# ## The sketches: from 28 × 28 pixels to the network's input
 #
-# The package holds each drawing as 28 × 28 gray values, 0 for paper and 255 for ink, with wide
-# drawings pushed to the top edge. The backbone was trained on photos, and expects 128 × 128 pixels here.
-# Three small steps help: crop to the ink; enlarge until the longer side fills the canvas up to a margin;
-# and turn it dark on white, as a pencil would. None of them can leak anything, because each looks at one
-# sketch alone.
+# The package holds each drawing as 28 × 28 gray values, 0 for paper and 255 for ink, with wide drawings
+# pushed to the top edge. The backbone was trained on photos, and expects 128 × 128 pixels here. Three small
+# steps help: crop to the ink; enlarge until the longer side fills the canvas up to a margin; and invert to
+# dark on white, like a pencil sketch. None of them can leak information between classes, because each uses
+# one sketch alone.
 
 # %%
 bicycle = ds.classes.index("bicycle") * sketches_per_class + 1
@@ -136,15 +135,15 @@ _ = plots.caption(
 # %% [markdown]
 # ## The split: three groups of classes
 #
-# About one class in five is **unseen** {eq}`eq-split`. Which ones was drawn once with a fixed seed
-# and is stored as a text file in the package, so that all chapters are about the same classes.
+# About one class in five is **unseen** {eq}`eq-split`. They were drawn at random once, with a fixed seed, and
+# are listed in a text file in the package, so that all chapters use the same classes.
 #
-# There is a third group. Every method has choices in it: how many epochs, which layers, how strong
-# a loss. Somebody who makes them by looking at the unseen classes has, slowly, trained on them;
-# published code in this field does so (one implementation's validation classes *are* its test
-# classes, another keeps the iteration that does best on the test classes). Here a tenth of the
-# classes is held out from the seen ones and plays the part of the unseen ones whenever something is
-# chosen: the **pseudo-unseen** or validation classes.
+# Every method involves choices: how many epochs, which layers, what weight for a loss. Making them by looking
+# at the unseen classes amounts to training on these classes, slowly. Published code in this field does so
+# (one implementation's validation classes *are* its test classes, another keeps the iteration that does best
+# on the test classes). We therefore need a third group: a tenth of the classes is held out from the seen ones
+# and stands in for the unseen ones whenever something is chosen. These are the **pseudo-unseen** or
+# validation classes. The other seen ones are the *training classes*.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The classes of the split"}
 split = ds.split
@@ -156,16 +155,17 @@ display(
 )
 
 # %% [markdown]
-# ```{admonition} Unseen, but looked at
+# ```{admonition} The unseen classes have been looked at
 # :class: note
 # No choice in this book is made on unseen classes, but they are not evaluated only once: every build shows
-# results on them, from the first chapter on, and two defaults of our model were set when first results on them
-# were known. The verdicts on Sketchy and TU-Berlin in [chapter 11](11_results) are therefore on drawn splits,
-# on whose unseen classes nothing had been measured when their protocol was written.
+# results on them, from the first chapter on, and two defaults of our model were set when first results on
+# them were known. The verdicts on Sketchy and TU-Berlin in [chapter 11](11_results) therefore use other
+# splits, drawn at random. When their protocol was written, nothing had been measured on the unseen classes of
+# these splits.
 # ```
 #
-# A seed in place of the stored split draws another one, and so shows how much a result depends on the luck
-# of the draw:
+# A seed in place of the stored split draws another one. With several, one can see how much a result depends
+# on the luck of the draw:
 
 # %%
 other = ds.with_split(1).split
@@ -175,7 +175,7 @@ print(
 )
 
 # %% [markdown]
-# ```{admonition} Zero-shot, strictly?
+# ```{admonition} Is this strictly zero-shot?
 # :class: note
 # The *network that computes the features* was trained on ImageNet's photos, and ImageNet has
 # tigers and trumpets. "Unseen" here means what it means in the field: no sketch and no image of
@@ -193,20 +193,20 @@ print(
 #
 # ## What it means
 #
-# A number in this book is a statement about *these* classes, drawn by these people, painted by these
-# designers. The exact versions, the hashes and the stored split make it a statement that can be
-# checked. They do not make it a statement about photos, or about sketches by artists.
+# A number on doodle-emoji is a statement about *these* classes, sketched by these people and drawn by these
+# designers. Exact versions, hashes and a stored split make it possible to check the number. It says nothing
+# about photos, or about sketches by artists.
 #
-# Each of the three groups of classes has one purpose: the seen ones are for learning, the pseudo-unseen
-# ones for choosing, the unseen ones for measuring what was chosen. Most of what goes wrong in zero-shot
-# learning is a class that serves two purposes.
+# Each of the three groups of classes has one purpose: the training classes are for learning, the
+# pseudo-unseen ones for choosing, the unseen ones for measuring what was chosen. Many errors in zero-shot
+# learning come from classes that serve two purposes.
 #
 # ## Exercises
 #
 # ```{exercise} How many images? (warm-up)
 # :label: ex-families
-# How many classes have exactly five images, and how many all nine? What does an unequal number
-# of relevant images do to mAP@all, to P@5 and to P@10?
+# How many classes have exactly five images, and how many all nine? How does an unequal number of relevant
+# images affect mAP@all, P@5 (the precision among the first five) and P@10?
 # ```
 #
 # ````{solution} ex-families
@@ -223,9 +223,9 @@ print(
 #
 # ```{exercise} Does cropping matter? (practice)
 # :label: ex-crop
-# Take all sketches of *snake*, as published and as `draw` makes them. Measure two things for each:
-# how high the ink lies on the canvas, and how much of the canvas it covers. Which of the two can a
-# network notice whose last layer is averaged over the whole image?
+# Take all sketches of *snake*, as published and as `draw` makes them. Measure two things for each: how high
+# the ink lies on the canvas, and how much of the canvas it covers. Which of the two can a network notice if
+# its last layer is averaged over the whole image?
 # ```
 #
 # ````{solution} ex-crop
@@ -247,12 +247,11 @@ print(
 #         f"canvas, ± {covered.std():.1%}"
 #     )
 # ```
-# Cropping centers the *box* around the sketch, so the center of the ink comes to lie about halfway
-# down. Averaging over the image forgets where a feature was found, but not how much of the
-# canvas showed it: a small sketch has weaker averaged features. Cropping brings all sketches to
-# one length along their longer side. How thick their lines become depends on how much they were
-# enlarged. Position is not quite forgotten either: near a border a convolution sees its
-# padding, and the margin keeps the strokes away from it.
+# Cropping centers the *box* around the sketch, so the center of the ink ends up about halfway down. Averaging
+# over the image discards where a feature was found, but not how much of the canvas showed it: a small sketch
+# has weaker averaged features. Cropping makes the longer side of all sketches equally long. The thickness of
+# the lines then depends on how much a sketch was enlarged. Averaging does not discard position completely
+# either: near a border a convolution sees its padding, and the margin keeps the strokes away from it.
 # ````
 #
 # ```{exercise} A harder split (practice)
@@ -264,9 +263,9 @@ print(
 #
 # ````{solution} ex-split
 # :class: dropdown
-# The classes that the stored split validates on are kept, without the animals among them: an
-# animal that chooses the epoch has helped to train. (One could also hold some animals out of the
-# unseen ones to choose by; the split is then less hard and the choice better informed.)
+# We keep the validation classes of the stored split, except for the animals among them: an animal that helps
+# to choose the epoch has helped to train. (One could also take some animals from the unseen ones for
+# validation; the split is then less hard and the choice better informed.)
 # ```python
 # from ssgn import baselines
 #
@@ -295,27 +294,26 @@ print(
 #     score = ssgn.evaluate_unseen(raw_search, there, ())["mAP@all"]
 #     print(f"{name:>14}: {len(chosen.unseen)} classes, {score:.3f}")
 # ```
-# The fair comparison is with as many random classes, because with fewer classes everything is easier.
-# One expects animals to be harder, since they are easily confused with each other. The raw embedding is not
-# trained here, so it shows only that half. (And the warning says that ImageNet knows most animals,
-# so the backbone helps more than it will elsewhere: [chapter 10](10_leaks).) The other half
-# appears when a model is trained: no animal is left to learn from. {numref}`ex-animals` measures
-# it.
+# The fair comparison is with as many random classes, because with fewer classes everything is easier. One
+# expects animals to be harder, since they are easily confused with each other. The raw embedding is not
+# trained here, so it shows only that half. (And the warning says that ImageNet has most of these animals, so
+# the backbone helps more than it will elsewhere: [chapter 10](10_leaks).) The other half appears when a model
+# is trained: no animal is left to learn from. {numref}`ex-animals` measures it.
 # ````
 #
 # ```{exercise} Audit the labels (challenge)
 # :label: ex-audit
-# The table of names was checked by eye. Let the features look for what the eye missed: find the
-# seen classes whose sketches and images agree least, and judge each one. Is it a wrong name, one
-# name for two things, or just hard? Write down for each class whether *you* would drop it. Then
-# answer: what would be wrong with dropping the classes on which retrieval is worst?
+# The table of names was checked by eye. Use the features to look for what we missed: find the seen classes
+# whose sketches and images agree least, and judge each one. Is it a wrong name, one name for two things, or
+# just hard? Write down for each class whether *you* would drop it. Then answer: what would be wrong with
+# dropping the classes on which retrieval is worst?
 # ```
 #
 # ````{solution} ex-audit
 # :class: dropdown
-# Each class is summed up by the mean of its sketches and the mean of its images, each in units
-# of its own domain ([the next chapter](03_features) says why). The list holds seen classes only:
-# an audit is a choice, too.
+# We represent each class by the mean of its sketches and the mean of its images, each standardized in its own
+# domain ([the next chapter](03_features) says why). The list holds seen classes only: an audit is a choice,
+# too.
 # ```python
 # import torch
 # from torch.nn.functional import normalize
@@ -337,11 +335,11 @@ print(
 # doubtful = [ds.classes[i] for i in agreement.argsort()[:10]]
 # _ = plots.class_rows(ds, doubtful, sketches=6, photos=6, cell=0.7)
 # ```
-# A wrong pair of names shows at once: all sketches show one thing, all images another. That is a
-# reason to drop a class, and it could be seen by somebody who never heard of the method. A class
-# that is merely hard must stay. Dropping classes *because* a method fails on them raises the
-# number without making anything better, and the raised number is true of no data but these. So
-# decide by rules written down beforehand, before the unseen classes are looked at.
+# A wrong pair of names is obvious: all sketches show one thing, all images another. That is a reason to drop
+# a class, and somebody who has never heard of the method could see it too. A class that is merely hard must
+# stay. Dropping classes *because* a method fails on them raises the number without improving the method, and
+# the higher number would not hold on other data. So decide by rules that are written down before anybody
+# looks at the unseen classes.
 # ````
 #
 # ## Further reading
@@ -350,8 +348,8 @@ print(
 #   which the 28 × 28 pixels have thrown away.
 # - {cite:t}`sangkloy2016sketchy` and {cite:t}`eitz2012tuberlin` made the sketch databases of the
 #   field; read how people were asked to draw, because it decides what the sketches look like.
-# - {cite:t}`dey2019doodle` bring amateurs' sketches from *Quick, Draw!* and photos together in one
-#   benchmark, because the gap between the two is what a practical system meets.
+# - {cite:t}`dey2019doodle` combine amateurs' sketches from *Quick, Draw!* with photos in one benchmark,
+#   because a practical system has to bridge the gap between the two.
 # - {cite:t}`xian2019good` are the reference for splits: they point out that unseen classes must not
 #   be among those that the feature extractor was trained on, which is the subject of [chapter
 #   10](10_leaks).

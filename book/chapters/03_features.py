@@ -18,9 +18,9 @@
 #
 # **What it costs.** A minute: the features were extracted in chapter 1.
 #
-# A network for images is a stack of stages. Early ones respond to edges and strokes, later ones to
-# parts, the last to whole things. ZS-SBIR usually takes the last one only. The abstract's first claim is
-# that sketches are sparse, and that the representations of several intermediate layers make up for it.
+# A network for images is a stack of stages. Early ones respond to edges and strokes, later ones to parts, the
+# last to whole things. Methods for ZS-SBIR usually take the last one only. The abstract's first claim is that
+# sketches are sparse, and that the representations of several intermediate layers compensate for it.
 #
 # Let $\phi_\ell(I)$ be the output of layer $\ell$ for an image or a sketch $I$, with $C_\ell$ channels on an
 # $H_\ell \times W_\ell$ grid. A **tap** averages it over the grid, and **fusion** concatenates taps:
@@ -63,7 +63,7 @@ ds = ssgn.load_dataset(
 feats = ssgn.extract(ds, backbone="efficientnet-lite0")
 
 # %% [markdown]
-# {eq}`eq-fusion` in lines of code, for one sketch, against what was extracted for it in chapter 1:
+# {eq}`eq-fusion` as code, for one sketch, compared with the features that chapter 1 extracted for it:
 
 # %%
 net = load_backbone("efficientnet-lite0")
@@ -100,17 +100,17 @@ display(
     )
 )
 
-# %% [markdown]
-# EfficientNet-Lite0 has seven stages and a final embedding. Everything is extracted once; a single
-# layer and fusion are choices of columns and nothing else. Some choices have names: `"single"` is the
-# last layer, `"best"` the best single one, `"fusion"` the layers that we chose, and `"all"` every tap.
+# %% [markdown] EfficientNet-Lite0 has seven stages and a final embedding. All taps are extracted once; to use
+# a single layer, or to fuse several, is only a choice of columns. Some choices have names and are called
+# *presets*: `"single"` is the last layer, `"best"` the best single one, `"fusion"` the layers that we chose,
+# and `"all"` every tap.
 #
 # ## Are sketches sparse?
 #
-# This is the premise, so we test it first. Give the network an *empty page*, and every layer
-# answers with something. If a sketch gets the same answer, the layer has learned nothing about it. Call an
-# activation **dead** if it differs from the empty page's by less than a tenth of the channel's
-# standard deviation $\sigma_{\ell c}$, taken over images, and count:
+# The claim presupposes that they are, so we test this first. Give the network an *empty page*, and every
+# layer has some output. Where a sketch gives the same output, the layer says nothing about the sketch. Call
+# an activation **dead** if it differs from the empty page's by less than a tenth of the channel's standard
+# deviation $\sigma_{\ell c}$, taken over images. The share of dead activations is
 #
 # $$
 # \operatorname{dead}_\ell(I) = \frac{1}{C_\ell H_\ell W_\ell} \sum_{c,i,j}
@@ -158,14 +158,15 @@ display(
 )
 
 # %% [markdown]
-# The early layers look at small patches, and most patches of a sketch are paper. A layer's receptive
-# field grows with its depth, so further up most positions have some ink in view. The embedding
-# comes after a ReLU, which sets much to zero for *any* image.
+# The early layers look at small patches, and most patches of a sketch are paper. A layer's receptive field
+# grows with its depth, so in later layers most positions have some ink in view. The embedding comes after a
+# ReLU, which sets much to zero for *any* image.
 #
 # ## Standardize, then fuse
 #
-# Rank concatenated taps by cosine, and the loudest layer wins: the cosine is a sum over columns, and the
-# scale of the columns differs between layers, and between the two domains.
+# If concatenated taps are ranked by cosine, the *loudest* layer, the one with the largest spread of values,
+# dominates: the cosine is a sum over columns, and the scale of the columns differs between layers and between
+# the two domains.
 
 
 # %%
@@ -196,8 +197,8 @@ display(
 )
 
 # %% [markdown]
-# The remedy is one line, and it does more than it seems to: subtract each column's mean and divide
-# by its standard deviation, *over the training classes, and for each domain by itself*,
+# The solution is to **standardize**: subtract each column's mean and divide by its standard deviation, *both
+# taken over the training classes, and separately for each domain*,
 #
 # $$
 # \tilde{x}_j = \frac{x_j - \mu_j^{\text{sketch}}}{\sigma_j^{\text{sketch}}},
@@ -205,10 +206,10 @@ display(
 # \tilde{v}_j = \frac{v_j - \mu_j^{\text{image}}}{\sigma_j^{\text{image}}} .
 # $$ (eq-standardize)
 #
-# With a mean of its own for each domain, what all sketches have in common, namely that they are
-# sketches, is gone. The layer `ssgn.model.Standardize` keeps these statistics inside every model.
+# Because each domain has its own mean, this also removes what all sketches have in common, namely that they
+# are sketches. The layer `ssgn.model.Standardize` keeps these statistics inside every model.
 #
-# Does it help? Does fusion? We are choosing, so we measure the nearest neighbor on the
+# Does standardizing help? Does fusion? These are choices, so we measure nearest-neighbor retrieval on the
 # **pseudo-unseen** classes:
 
 
@@ -250,8 +251,8 @@ display(
 )
 
 # %% [markdown]
-# What does a layer see? Here are the images that four sketches retrieve, layer by layer, by the nearest
-# neighbor on standardized features.
+# What does a layer see? Here are the images that four sketches retrieve with each layer's standardized
+# features.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The switch through the layers"}
 held = feats.mask("validation")
@@ -285,9 +286,9 @@ plots.stops_widget(
     ds,
     held_rows,
     caption="Images retrieved by one layer, or by several. Switch from the first stage upward and "
-    "watch when images of the sketch's class (✓) come. Queries are chosen by rule: of each "
-    "pseudo-unseen class the one of median average precision (AP) over all choices of layers, and "
-    "of these four from the hardest to the easiest. Numbers are mAP@all over all sketches of these "
+    "watch when images of the sketch's class (✓) appear. Queries are chosen by rule: for each "
+    "pseudo-unseen class the one with the median average precision (AP) over all choices of layers; "
+    "of these, four from the hardest to the easiest. Numbers are mAP@all over all sketches of these "
     "classes. The presets were chosen on Sketchy; here another layer can be better.",
     legend="Rank by",
 )
@@ -298,9 +299,10 @@ plots.stops_widget(
 #
 # ## How the layers were chosen
 #
-# Not here, but on real Sketchy: SSGN was trained with several sets of layers on three folds of Sketchy's
-# *seen* classes, with two seeds, and the best set became the preset `"fusion"`. The same was done for
-# the five convolutional blocks of VGG-16 {cite}`simonyan2015vgg`.
+# We chose them not here but on real Sketchy. Three *folds*, parts of Sketchy's *seen* classes, were held out
+# in turn. SSGN was trained on the others with several sets of layers and two seeds, and the best set became
+# the preset `"fusion"`. The same was done for the five convolutional blocks of VGG-16
+# {cite}`simonyan2015vgg`.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The best sets of layers"}
 folds = {}
@@ -335,11 +337,14 @@ display(
 )
 
 # %% [markdown]
-# ## Does fusion hold?
+# ## Does fusion help?
 #
-# "Fusion helps" may mean three things: all layers beat the *last* one, all layers beat the *best* single
-# one, or *chosen* layers do. On unseen classes, the mAP@all of SSGN with the one over that with the other
-# ([chapter 11](11_results) has all claims, and [chapter 5](05_model) says what "read literally" means):
+# "Fusion helps" may mean three things: all layers beat the *last* one, all layers beat the *best* single one,
+# or *chosen* layers do. Each row of the table is one such claim, as a ratio of two values of SSGN's mAP@all
+# on unseen classes. A claim **holds** if the whole 95% confidence interval of the ratio is above 1, **does
+# not hold** if it is below, and is **open** otherwise. "Not extended" means without the photos that the
+# paper's version of Sketchy adds. ([Chapter 11](11_results) has all claims, and [chapter 5](05_model) says
+# what "read literally" means.)
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts on fusion"}
 claims = [
@@ -359,8 +364,8 @@ display(
         of_claims(
             recorded,
             claims,
-            caption="95% intervals over splits, classes and seeds. An empty cell is not recorded on five "
-            "splits yet. Real Sketchy: 6,250 images, not extended, photos re-encoded, no P@200.",
+            caption="95% intervals over splits, classes and seeds. Empty cells have not been recorded on "
+            "five splits yet. Real Sketchy: 6,250 images, not extended, photos re-encoded, no P@200.",
             fewest=5,
         )
     )
@@ -395,39 +400,38 @@ all_layers, _, chosen_ones = claims[:3]
 display(
     Markdown(
         f"On real Sketchy, fusing *all* layers in place of the last one {does(all_layers, LITE)} with {LITE}, and "
-        f"{does(all_layers, VGG)} with the convolutions of {VGG}. *Chosen* layers in place of the best single one: "
-        f"this {does(chosen_ones, LITE)} with the first and {does(chosen_ones, VGG)} with the second. "
+        f"{does(all_layers, VGG)} with the convolutions of {VGG}. Fusing *chosen* layers in place of the best single one "
+        f"{does(chosen_ones, LITE)} with the first network, and {does(chosen_ones, VGG)} with the second. "
         + said(
             does(all_layers, LITE) != does(all_layers, VGG),
-            "So fusion is not a law: which layers of which network are fused decides.",
+            "So fusion does not always help: it depends on which layers of which network are fused.",
             found,
         )
     )
 )
 
-# %% [markdown]
-# A likely reason: the last layer is trained to say *which of a thousand photographed things* this is, and has
-# thrown away what it does not need for that. The stages before it still hold shape and texture in
-# a form that transfers to sketches. The earliest ones, which see strokes as mere edges, also carry the
+# %% [markdown] A likely reason: the last layer is trained to say *which of a thousand photographed things*
+# this is, and discards what it does not need for that. The stages before it still hold shape and texture in a
+# form that transfers to sketches. The earliest ones, which respond to strokes as edges only, also carry the
 # difference between the two domains.
 #
 # ```{admonition} The paper's own fusion
 # :class: note
-# The abstract does not say which layers it fuses. BDT {cite}`li2019bdt`, which takes over SSGN's fusion, does: the
-# last ReLU of each of VGG-16's five convolutional blocks, averaged over the image, and the second fully
-# connected layer, 5568 columns in all. It is here by name, `ssgn.extract(ds, backbone="vgg16")`, but needs
-# torchvision's ImageNet weights, a download of 0.5 GB, and we have not tested it with real weights.
-# `backbone="vgg16-features"` is the five blocks alone, 1472 columns, with the weights of VGG-16's authors;
-# the verdicts above use it.
+# The abstract does not say which layers it fuses. BDT {cite}`li2019bdt`, a later method that adopts SSGN's
+# fusion, does: the last ReLU of each of VGG-16's five convolutional blocks, averaged over the image, and the
+# second fully connected layer, 5568 columns in all. The library offers it as `ssgn.extract(ds,
+# backbone="vgg16")`, but it needs torchvision's ImageNet weights, a download of 0.5 GB, and we have not
+# tested it with real weights. `backbone="vgg16-features"` is the five blocks alone, 1472 columns, with the
+# weights of VGG-16's authors; the verdicts above use it.
 # ```
 #
 # ## Exercises
 #
 # ```{exercise} How loud is the embedding? (warm-up)
 # :label: ex-loud
-# Which share of a fused vector's squared length is due to each tap? Guess from the
-# spreads, then compute it for the raw features of the training classes' sketches. After
-# standardizing you can say the shares without computing anything. What are they?
+# What share of a fused vector's squared length is due to each tap? Guess from the spreads, then compute it
+# for the raw features of the training classes' sketches. After standardizing, the shares can be given without
+# computing anything. What are they?
 # ```
 #
 # ````{solution} ex-loud
@@ -459,15 +463,14 @@ display(
 #     )
 #     assert abs(shares["standardized"][name] - columns) < 1e-3
 # ```
-# The *raw* share is not the spread's alone: a column's mean counts as well, though it says nothing
-# about which sketch this is. Standardizing makes columns equal, not taps: the widest tap is now
-# the loudest.
+# The *raw* share does not depend on the spread alone: a column's mean counts as well, though it says nothing
+# about which sketch this is. Standardizing makes columns equal, not taps: the widest tap is now the loudest.
 # ````
 #
 # ```{exercise} Only early layers (warm-up)
 # :label: ex-early
-# What does nearest-neighbor retrieval reach with stages 1 to 3 together? Compare with chance, and
-# explain why early layers still know something.
+# What does nearest-neighbor retrieval reach with stages 1 to 3 together? Compare with chance, and explain why
+# early layers still carry some information.
 # ```
 #
 # ````{solution} ex-early
@@ -523,11 +526,10 @@ display(
 #     print(f"{name:>30}: {result:.3f}")
 # assert abs(result - score("fusion")) < 1e-3
 # ```
-# The last is what the chapter measures. Now compare the two lines in which images have the
-# sketches' scale: with the sketches' mean all images keep one large offset. It adds the same to
-# each of a query's inner products, which alone would not change their order. But the cosine
-# divides by the images' lengths, and these now depend more on how an image lies to the offset
-# than on what it shows.
+# The last is what the chapter measures. Now compare the two lines in which images have the sketches' scale:
+# with the sketches' mean all images keep one large offset. It adds the same to each of a query's inner
+# products, which alone would not change their order. But the cosine divides by the images' lengths, and these
+# now depend more on the angle between an image and the offset than on what the image shows.
 # ````
 #
 # ```{exercise} With the embedding (practice)
@@ -565,11 +567,11 @@ display(
 #
 # ```{exercise} Maximum instead of mean (challenge)
 # :label: ex-max
-# A tap averages over the grid. A sketch's strokes cover a small part of it: would the *maximum* be
-# better? Pool with $\bigl(\tfrac{1}{HW}\sum_{i,j} \max(\phi_{ij}, 0)^p\bigr)^{1/p}$, which is the
-# mean of what is positive at $p = 1$ and nears the maximum as $p$ grows {cite}`radenovic2019gem`.
-# Write a backbone that pools so (start from `ssgn.backbones.load_backbone`), and compare the mean,
-# $p = 3$ and the maximum on the pseudo-unseen classes, stage by stage.
+# A tap averages over the grid. A sketch's strokes cover a small part of it: would the *maximum* be better?
+# Pool with $\bigl(\tfrac{1}{HW}\sum_{i,j} \max(\phi_{ij}, 0)^p\bigr)^{1/p}$, which is the mean of what is
+# positive at $p = 1$ and nears the maximum as $p$ grows {cite}`radenovic2019gem`. Write a backbone that pools
+# like this (start from `ssgn.backbones.load_backbone`), and compare the mean, $p = 3$ and the maximum on the
+# pseudo-unseen classes, stage by stage.
 # ```
 #
 # ````{solution} ex-max
@@ -639,25 +641,24 @@ display(
 #         row.append(ssgn.evaluate(q[:, r], g[:, r], q_of, g_of, ks=()))
 #     print(f"{stage:<8}" + "".join(f"{f['mAP@all']:9.3f}" for f in row))
 # ```
-# Read the table by rows: there is no reason why one pooling should suit all depths. The maximum
-# asks *whether* something is there, the mean *how much* of it. For a sparse sketch one may expect
-# more of the first question. Two things speak against it: a maximum rests on one place of the
-# grid, and so on one stroke that may be a slip; and the outputs of these stages have two signs, so
-# $p = 3$ and the maximum miss what is below zero. If a pooling wins here, extract
-# everything with it and put it into `dataclasses.replace(feats, sketch=..., photo=...)` to train
-# on it.
+# Read the table by rows: there is no reason why one pooling should suit all depths. The maximum asks
+# *whether* something is there, the mean *how much* of it. For a sparse sketch one may expect more of the
+# first question. Two things speak against it: a maximum rests on one place of the grid, and so on one stroke
+# that may be a slip; and the outputs of these stages can be negative, so $p = 3$ and the maximum miss what is
+# below zero. If a pooling wins here, extract everything with it and put it into `dataclasses.replace(feats,
+# sketch=..., photo=...)` to train on it.
 # ````
 #
 # ## Further reading
 #
 # - {cite:t}`hariharan2015hypercolumns` made the case for reading several layers of a network at
 #   once, for segmentation: the last layer knows what, the early ones know where.
-# - {cite:t}`yosinski2014transferable` measure layer by layer how features go from general to
-#   special, which the chart of this chapter shows from the other end.
+# - {cite:t}`yosinski2014transferable` measure layer by layer how features go from general to specific;
+#   compare their plots with the chart of this chapter.
 # - {cite:t}`zeiler2014visualizing` show what the layers respond to.
 # - {cite:t}`radenovic2019gem` on pooling between the mean and the maximum, learned for image
 #   retrieval.
-# - {cite:t}`simonyan2015vgg` describe the network whose layers SSGN fuses, as BDT says.
+# - {cite:t}`simonyan2015vgg` describe the network whose layers SSGN fuses, according to BDT.
 
 # %% tags=["remove-input"]
 plots.footer(started)

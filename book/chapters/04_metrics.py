@@ -77,10 +77,9 @@ _ = plots.caption(
 )
 
 # %% [markdown]
-# With rel$(i)$ = 1 where rank $i$ is relevant, precision $P(i)$ at rank $i$, and $R$ relevant images in
-# the gallery, **average precision** sums the precisions at the relevant ranks (the dots) and
-# divides by $R$. Averaged over the queries, $\frac{1}{R} \sum_i P(i)\,\mathrm{rel}(i)$ is mAP@all. It is
-# what scikit-learn computes, and what this book prints.
+# **Average precision** {eq}`eq-ap` sums the precisions $P(i)$ at the relevant ranks (the dots) and divides by
+# $R$, the number of relevant images in the gallery. Its mean over the queries is mAP@all, which scikit-learn
+# computes and this book prints.
 #
 # Galleries are large and people look at the top, so papers cut the sum at $k$. Then the divisor has to
 # change, and three formulas are in use:
@@ -91,9 +90,9 @@ _ = plots.caption(
 # \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k},
 # $$ (eq-mapk)
 #
-# here called `mAP@k` (divided by what was *found*), `mAP@k/min` and `mAP@k/k`. The second also replaces
-# each precision by the best one from there to rank $k$, the dashed line, as the Pascal VOC challenge did. All of
-# them in code:
+# here called `mAP@k` (divided by what was *found*), `mAP@k/min` and `mAP@k/k`. The second also
+# *interpolates*, as the Pascal VOC challenge did: it replaces each precision by the best one from there to
+# rank $k$, the dashed line. All of them in code:
 
 # %%
 plots.show_source(measure)
@@ -141,47 +140,48 @@ def times(found):
 R_mean = float(relevant.sum(1).double().mean())
 display(
     Markdown(
-        "The same rankings, and three numbers called mAP@200: the largest is "
+        "The same rankings have three numbers called mAP@200: the largest is "
         f"**{times(measure(relevant, (200,))):.0f} times** the smallest. The reason is that a query has few "
         f"relevant images, {R_mean:.0f} on average, and a cut-off of 200 is far beyond them."
     )
 )
 
 # %% [markdown]
-# Try it on a gallery of 24 images, six of them relevant. Move the item of rank 15 to rank 10: all
-# definitions rise but one.
+# Try it on a gallery of 24 images, six of them relevant. Move the item at rank 15 to rank 10: all numbers
+# rise but one.
 
 # %%
 ranks = (1, 3, 4, 9, 15, 20)
 plots.ranking_widget(
     [rank in ranks for rank in range(1, 25)],
     k=10,
-    caption="A ranking to change, and what each definition makes of it. An arrow beside a number "
+    caption="A ranking that you can change, and its value by each definition. An arrow beside a number "
     "says whether the last change raised or lowered it. Beyond the cut-off, frames are dashed.",
 )
 
 # %% [markdown]
-# Only `mAP@k` (÷ found) can fall when a relevant image comes into the first $k$: its divisor grows with
-# it. And only `mAP@all` changes when one moves beyond the cut-off.
+# Only `mAP@k` (÷ found) can fall when a relevant image comes into the first $k$: its divisor grows with it.
+# And only `mAP@all` changes when one moves between ranks beyond the cut-off.
 #
-# The first and the last formula have the same sum. So for every single query
+# The first and the last formula have the same sum, so for every single query
 #
 # $$
 # \mathrm{mAP@}k\mathrm{/k} \;=\; \mathrm{mAP@}k \times \mathrm{P@}k ,
 # $$ (eq-product)
 #
-# and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine relevant images and
-# $k = 200$ a *perfect* ranking scores less than a twentieth. The first one does not notice what
-# is missing: one relevant image at rank 1 and no other in the top $k$ is a perfect score.
+# and the last one can never exceed $\mathrm{P@}k$, nor $R/k$: with nine relevant images and $k = 200$ a
+# *perfect* ranking scores less than a twentieth. The first one ignores what is missing: one relevant image at
+# rank 1 and no other in the top $k$ give a perfect score.
 
 # %%
 found = measure(relevant, (20,))
 torch.allclose(found["mAP@20/k"], found["mAP@20"] * found["P@20"])
 
 # %% [markdown]
-# ## The cut-off, and the size of a class
+# ## The cut-off and the number of relevant images
 #
-# Now all of them as functions of $k$, at about forty cut-offs that are evenly spaced by ratio:
+# Now we compute all of them as functions of $k$, at about forty cut-offs, evenly spaced on a logarithmic
+# scale:
 
 
 # %%
@@ -206,20 +206,20 @@ _ = plots.caption(
         *by_cut(relevant), "cut-off k (logarithmic)", marks={"R": R_mean}
     ),
     f"doodle-emoji, {len(g)} images; the dotted line is the mean number of relevant ones per query. "
-    "Look at how far the four metrics part beyond that line.",
+    "Look at how far the four metrics diverge beyond that line.",
 )
 
 # %% [markdown]
-# At $k = 1$ the four agree, and then they part. Neither precision nor `mAP@k/k` can exceed $R/k$, so
-# both must fall once $k$ is well beyond $R$. There the divisor of `mAP@k/min` no longer grows, so it can
-# only climb, and ends at or above mAP@all, because it interpolates. `mAP@k` divides by what was
-# found so far, and reaches mAP@all only with the whole gallery.
+# At $k = 1$ the four agree, and then they diverge. Neither precision nor `mAP@k/k` can exceed $R/k$, so both
+# must fall once $k$ is well beyond $R$. There the divisor of `mAP@k/min` no longer grows, so it can only
+# climb, and ends at or above mAP@all, because it interpolates. `mAP@k` divides by what was found so far, and
+# reaches mAP@all only with the whole gallery.
 #
 # The benchmarks of the literature are different. They have thousands of images and *hundreds* of relevant
-# ones per query, so $k = 200$ lies below $R$. To see what that does, we simulate rankings of a gallery
-# with numbers like Sketchy's, 21 unseen classes of 680 photos. Each relevant image gets a
-# score from a normal distribution that lies a little higher than that of the others. How
-# much higher is itself drawn for each query: some sketches are easy.
+# ones per query, so $k = 200$ lies below $R$. To see what that does, we simulate rankings of a gallery with
+# numbers like Sketchy's, 21 unseen classes of 680 photos. Each relevant image gets a score from a normal
+# distribution with a somewhat higher mean than that of the others. How much higher is drawn at random for
+# each query: some sketches are easy.
 
 # %%
 classes, R, queries = 21, 680, 200
@@ -249,17 +249,17 @@ display(
 )
 
 # %% [markdown]
-# Below $R$, $\min(k, R)$ *is* $k$, so only the interpolation parts `mAP@k/min` from `mAP@k/k`. The
-# formula that stands apart is the first: by {eq}`eq-product` it exceeds the last by a factor of
-# $1/\mathrm{P@}k$, which is largest where a method is weak. A weak method whose table uses it can look
-# like a strong one whose table does not.
+# Below $R$, $\min(k, R)$ *is* $k$, so `mAP@k/min` differs from `mAP@k/k` by the interpolation alone. The
+# first formula is the exception: by {eq}`eq-product` it exceeds the last by a factor of $1/\mathrm{P@}k$,
+# which is largest where a method is weak. A weak method that is measured with it can look like a strong one
+# that is measured with another.
 #
 # ## Ties
 #
-# With real-valued features two images hardly ever have the same similarity. With binary codes,
-# which much of the literature uses for speed, they often do: 16 bits have only 17 different
-# distances. Then the number depends on which of the tied images comes first. Here are 16-bit codes, and mAP@all
-# with ties broken by any rule:
+# With real-valued features two images hardly ever have the same similarity. With binary codes, which much of
+# the literature uses for speed, they often do: 16 bits have only 17 different distances. Then the number
+# depends on which of the tied images comes first. The next cell makes 16-bit codes, and a function for
+# mAP@all with ties broken by any rule:
 
 # %%
 bits = torch.randperm(q.shape[1], generator=random)[:16]
@@ -280,8 +280,8 @@ def mean_ap(similarity, first):
 
 
 # %% [markdown]
-# `ssgn.evaluate` keeps the gallery's order. Beside it, a random order, and the best and the worst case:
-# each query's relevant images before all that tie with them, and behind them.
+# `ssgn.evaluate` keeps the gallery's order. We compare it with a random order, and with the best and the
+# worst case: each query's relevant images before all that tie with them, or after them.
 
 # %%
 similarities = {
@@ -324,23 +324,24 @@ display(
 )
 
 # %% [markdown]
-# A gallery that happens to be sorted by class can gain or lose, without anybody cheating on purpose.
-# Shuffle the gallery, or average over the orders;
-# scikit-learn avoids the question by taking all items of one score in a single step, and so gives yet
-# another number.
+# If a gallery happens to be sorted by class, its numbers can be too high or too low without anybody's
+# intention. Shuffle the gallery, or average over the orders. scikit-learn avoids the question by taking all
+# items of equal score in a single step, which gives yet another number.
 #
-# ## Who prints what
+# ## Which papers use which definition
 #
-# | key | divided by | who prints it |
+# The names in the last column are libraries and published methods for ZS-SBIR.
+#
+# | key | divided by | used by |
 # |---|---|---|
 # | `mAP@all` | $R$ | scikit-learn; SEM-PCYC {cite}`dutta2019sempcyc` |
 # | `mAP@k` | relevant ones found in the top $k$ | SEM-PCYC's mAP@200; torchmetrics' `top_k` |
 # | `mAP@k/min` | $\min(k, R)$, interpolated | the mAP@200 of SAKE {cite}`liu2019sake`, ACNet and ZSE-SBIR {cite}`lin2023zse` |
-# | `mAP@k/min` with $k$ the gallery's size | $R$, interpolated | what these three call mAP@all; at least our `mAP@all` |
+# | `mAP@k/min` with $k$ the gallery's size | $R$, interpolated | what these three call mAP@all; never below our `mAP@all` |
 # | `mAP@k/k` | $k$ | the CVAE {cite}`yelamarthi2018cvae`, so SSGN's table {cite}`wang2019ssgn`; BDT {cite}`li2019bdt` |
 #
-# Our tests compare each with the formula written out as a loop, and the first two with the
-# libraries. We also read the code of the others and compared it with ours on the same rankings.
+# Our tests compare each key with its formula written out as a loop, and the first two with the libraries. We
+# also read the code of the other methods and compared it with ours on the same rankings.
 #
 # Some published numbers have no key here and cannot be compared with ours:
 #
@@ -364,7 +365,7 @@ display(
 )
 
 # %% [markdown]
-# ## What a paper must print
+# ## What a paper should report
 #
 # 1. The formula, divisor and interpolation included, and the code that computes it.
 # 2. The cut-off, the size of the gallery, and how many relevant images the queries have.
@@ -374,15 +375,15 @@ display(
 # 5. Which unseen classes, and which of them [the backbone has seen](10_leaks).
 # 6. How many seeds, and their spread.
 #
-# With the rankings themselves, one row of yes and no per query, anybody could compute them all:
+# From the rankings themselves, one row of yes and no per query, anybody could compute all of these numbers:
 # `ssgn.metrics.measure` takes such rows.
 #
 # ## What it means
 #
-# A metric is a function of three things: the rankings, the formula and the gallery. Only the
-# first is the method's doing. With one gallery and one formula two methods can be compared, whichever
-# formula it is. Across formulas or galleries they cannot, and no factor repairs it. So this book computes
-# all its numbers itself, prints mAP@all throughout, and calls every other one by its divisor.
+# A metric is a function of three things: the rankings, the formula and the gallery. Only the rankings depend
+# on the method. On one gallery, two methods can be compared with any one formula. Across formulas or
+# galleries they cannot, and no factor converts one number into the other. So this book computes all its
+# numbers itself, prints mAP@all throughout, and names every other metric by its divisor.
 #
 # ## Exercises
 #
@@ -409,7 +410,7 @@ display(
 # ```
 # ````
 #
-# ```{exercise} The highest score there is (warm-up)
+# ```{exercise} The highest possible score (warm-up)
 # :label: ex-ceiling
 # What do `P@k` and the three definitions reach for a *perfect* ranking with $R = 9$, at $k = 5$, 9
 # and 200? Which of them would you print for a dataset with few images per class?
@@ -428,8 +429,8 @@ display(
 #
 # ```{exercise} Mean over queries or over classes (practice)
 # :label: ex-macro
-# On Sketchy some classes have more sketches than others. Average `average_precision` within each
-# class first, then over classes. Does it matter here? When would it? Make a case in which it does.
+# On Sketchy some classes have more sketches than others. Average `average_precision` within each class first,
+# then over classes. Does it matter here? When would it? Construct a case in which it does.
 # ```
 #
 # ````{solution} ex-macro
@@ -454,8 +455,8 @@ display(
 # kept |= torch.arange(len(q_labels)) % 3 == 0
 # two_means("hard ones thinned", average_precision[kept], q_labels[kept])
 # ```
-# Here every class has as many sketches as any other, so the two are equal. Where the large classes
-# are the easy ones, the mean over queries is the higher number. The mean over classes hardly moves.
+# Here all classes have the same number of sketches, so the two are equal. Where the large classes are the
+# easy ones, the mean over queries is the higher number. The mean over classes hardly moves.
 # ````
 #
 # ```{exercise} Interpolation (practice)
@@ -466,7 +467,7 @@ display(
 #
 # ````{solution} ex-voc
 # :class: dropdown
-# Both have the same sum, so only the divisor has to be exchanged.
+# Without the interpolation, both have the same sum, so only the divisor has to be exchanged.
 # ```python
 # for cut in (5, 20, 200):
 #     got = measure(relevant, (cut,))
@@ -479,8 +480,8 @@ display(
 #         f"{(gained < 1e-12).double().mean():.0%} of the queries"
 #     )
 # ```
-# It adds nothing where the precision at the relevant ranks never rises from one to the next: where
-# nothing relevant is found, or one only, or where the relevant ones come first.
+# It adds nothing where the precision at the relevant ranks never rises from one to the next: where nothing
+# relevant is found, or only one image, or where the relevant ones come first.
 # ````
 #
 # ```{exercise} Ties, without luck (challenge)
@@ -492,10 +493,9 @@ display(
 #
 # ````{solution} ex-ties
 # :class: dropdown
-# Take one group of $n$ tied images, $r$ of them relevant. Before it in the ranking stand $N$
-# images, $H$ of them relevant. The $i$-th place of the group is relevant with probability $r/n$; if it
-# is, the $i - 1$ places before it hold $(i-1)\frac{r-1}{n-1}$ further hits on average. So the
-# group adds
+# Take one group of $n$ tied images, $r$ of them relevant. $N$ images come before it in the ranking, $H$ of
+# them relevant. The $i$-th place of the group is relevant with probability $r/n$; if it is, the $i - 1$
+# places before it hold $(i-1)\frac{r-1}{n-1}$ further hits on average. So the group adds
 #
 # $$
 # \frac{r}{n} \sum_{i=1}^{n} \frac{H + 1 + (i-1)\frac{r-1}{n-1}}{N + i}
@@ -556,8 +556,8 @@ display(
 #   precision from the beginning.
 # - {cite:t}`mcsherry2008ties` derive the expectation of {numref}`ex-ties` for average precision
 #   and other measures; {cite:t}`he2018tieaware` train binary codes on it.
-# - {cite:t}`musgrave2020reality` measure again, under one protocol, what a field had measured
-#   under many: read it as a warning of how much of a table can be protocol.
+# - {cite:t}`musgrave2020reality` evaluate again, under one protocol, methods that a field had evaluated under
+#   many: a warning of how much of a table can be due to the protocol.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)

@@ -18,20 +18,19 @@
 # what each part contributes to a trained model; and how far our default is from the most literal
 # reading of the paper.
 #
-# **What it costs.** Less than a minute: two models are trained, and the next chapters use one of them again.
+# **What it costs.** Less than a minute: two models are trained, and later chapters reuse one of them.
 #
-# A sketch $\mathbf{x}$ leaves much open: color, filling, style, pose. A *generative* model treats
-# that openness as a random variable $\mathbf{z}$ and learns to produce image features
-# $\mathbf{f}(\mathbf{z}, \mathbf{x})$ that could belong to the sketch. It is a conditional
-# variational auto-encoder {cite}`kingma2014vae,sohn2015cvae`, first used for ZS-SBIR by
-# {cite:t}`yelamarthi2018cvae`. SSGN replaces its decoder by two stages and adds two losses.
+# A sketch $\mathbf{x}$ leaves much open: color, filling, style, pose. A *generative* model treats that
+# openness as a random variable $\mathbf{z}$ and learns to produce image features $\mathbf{f}(\mathbf{z},
+# \mathbf{x})$ that could belong to the sketch. SSGN builds on a conditional variational auto-encoder (CVAE)
+# {cite}`kingma2014vae,sohn2015cvae`, first used for ZS-SBIR by {cite:t}`yelamarthi2018cvae`. It replaces the
+# decoder by one with two stages, and adds two losses.
 #
 # ```{admonition} Where each decision comes from
 # :class: important
-# We hold the paper's abstract and the code of related work, not the full text. A badge on each part says
-# whether the abstract states it ({bdg-primary}`A`), the CVAE that it builds on has it
-# ({bdg-secondary}`C`), later work that reuses it tells of it ({bdg-info}`B`), or it is our own choice
-# ({bdg-warning}`O`).
+# We have the paper's abstract and the code of related work, not the full text. A badge on each part says
+# whether the abstract states it ({bdg-primary}`A`), the CVAE that it builds on has it ({bdg-secondary}`C`),
+# later work that reuses it describes it ({bdg-info}`B`), or it is our own choice ({bdg-warning}`O`).
 # ```
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
@@ -61,8 +60,8 @@ sketches_per_class = 40
 seed = 0
 
 # %% [markdown]
-# The network, before training, is built for the *training* classes, from their features and their
-# word vectors:
+# This is the network before training. It is built for the *training classes*, from their features and their
+# *word vectors*, which stand for the meaning of the class names:
 
 # %%
 ds = ssgn.load_dataset(
@@ -78,17 +77,17 @@ model = untrained(feats, train, sem, config, seed).eval()
 _ = plots.caption(
     plots.architecture(model),
     "The network, with its real widths. Solid arrows are used at test time, dashed ones only in "
-    "training. Follow the solid ones: nothing comes in but the sketch and noise.",
+    "training. Follow the solid ones: the only inputs are the sketch and noise.",
 )
 
 # %% [markdown]
-# ## What goes in
+# ## The inputs
 #
-# $\mathbf{x}$ and $\mathbf{v}$ are the features of a sketch and of an image of its class, from several
-# layers {eq}`eq-fusion` {bdg-primary}`A`. Which layers the paper fuses, later work tells
-# {bdg-info}`B`: all five blocks of VGG-16 and a fully connected layer {cite}`li2019bdt`. We chose fewer, and
-# standardize them {eq}`eq-standardize` ({bdg-warning}`O`, [chapter 3](03_features)). $\mathbf{s}$ is the word
-# vector of the class: GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone.
+# $\mathbf{x}$ and $\mathbf{v}$ are the features of a sketch and of an image of its class, from several layers
+# {eq}`eq-fusion` {bdg-primary}`A`. According to later work {bdg-info}`B`, the paper fuses all five blocks of
+# VGG-16 and a fully connected layer {cite}`li2019bdt`. We chose fewer layers, and standardize them
+# {eq}`eq-standardize` ({bdg-warning}`O`, [chapter 3](03_features)). $\mathbf{s}$ is the word vector of the
+# class: GloVe {cite}`pennington2014glove`, 50 numbers learned from text alone.
 
 # %%
 y = torch.tensor(
@@ -107,7 +106,7 @@ s = model.standardize_semantics(words[y])
 print("x", tuple(x.shape), " v", tuple(v.shape), " s", tuple(s.shape))
 
 # %% [markdown]
-# Word vectors know what is alike. For three classes, the nearest others:
+# Similar things tend to have similar word vectors. These are the nearest neighbors of three classes:
 
 # %%
 unit = torch.nn.functional.normalize(sem, dim=1)
@@ -118,8 +117,8 @@ for name in ("trumpet", "lobster", "bus"):
 # %% [markdown]
 # ## The encoder
 #
-# {bdg-secondary}`C` During training, the encoder sees the answer, and encodes in a few numbers what the sketch does
-# not show:
+# {bdg-secondary}`C` In training, the encoder sees the answer, an image of the class. It encodes what the
+# sketch does not show in a few numbers, the *latent* $\mathbf{z}$:
 #
 # $$
 # q(\mathbf{z} \mid \mathbf{v}, \mathbf{x})
@@ -137,16 +136,17 @@ z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
 print("z", tuple(z.shape))
 
 # %% [markdown]
-# ## The semantic head, and the leak that it avoids
+# ## The semantic head, and the leak it avoids
 #
-# The coarse stage works, says the abstract, "taking auxiliary semantic information as conditional input"
-# {bdg-primary}`A`. Which? In training one knows the class and can look its word vector up. **At test time
-# the class of the query is what we are looking for.** Feeding in its true word vector hands over the
-# answer, and retrieval becomes look-up in a table of names. The abstract does not say what the authors
-# did.
+# According to the abstract, the coarse stage works "taking auxiliary semantic information as conditional
+# input" {bdg-primary}`A`. Which information? In training the class is known, and its word vector can be
+# looked up. **At test time the class of the query is what we are looking for.** Feeding in its true word
+# vector hands over the answer, and retrieval becomes a look-up by class name. The abstract does not say what
+# the authors did.
 #
-# We read it off the sketch, in training and at test time alike {bdg-warning}`O`. A head $h$ says how much the sketch
-# looks like each *training* class, and their word vectors are averaged with these shares:
+# We predict the information from the sketch, in training and at test time alike {bdg-warning}`O`. A *semantic
+# head* $h$ estimates how much the sketch looks like each *training* class, and averages the word vectors of
+# these classes with the resulting weights $\mathbf{p}$:
 #
 # $$
 # \hat{\mathbf{s}} = \sum_{c} p_c\, \mathbf{s}_c, \qquad
@@ -159,10 +159,10 @@ plots.show_source(SSGN.condition)
 s_hat = model.condition(x)
 
 # %% [markdown]
-# An unseen class is thus described by the seen ones that it resembles. The head could as well
-# regress to the word vector, $\hat{\mathbf{s}} = h(\mathbf{x})$, or be trained contrastively against
-# it: `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares them. The true word vector exists as
-# `SSGNConfig(condition="oracle")`, marked wherever it is shown as an upper bound that leaks the label.
+# An unseen class is thus described by the training classes that it resembles. The head could also predict the
+# word vector directly, $\hat{\mathbf{s}} = h(\mathbf{x})$, or be trained contrastively against it:
+# `SSGNConfig.condition`. [Chapter 9](09_coarse_to_fine) compares them. The true word vector is available as
+# `SSGNConfig(condition="oracle")`. Wherever it is shown, it is marked as an upper bound that leaks the label.
 #
 # ## The coarse-to-fine decoder
 #
@@ -180,14 +180,15 @@ f, c = model.decode(z, x, s_hat)
 print("c", tuple(c.shape), " f", tuple(f.shape))
 
 # %% [markdown]
-# That $\mathbf{z}$ enters the coarse stage is our choice {bdg-warning}`O`; it could enter the fine one,
-# or both (`latent_at`). The ablation's single-stage decoder is the CVAE's,
-# $\mathbf{f} = G(\mathbf{z}, \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$, with the same last term.
+# We feed $\mathbf{z}$ to the coarse stage {bdg-warning}`O`; it could enter the fine one, or both
+# (`latent_at`). The alternative, a *single-stage* decoder, is the CVAE's, $\mathbf{f} = G(\mathbf{z},
+# \mathbf{x}) + \mathbf{g} \odot \mathbf{x}$, with the same last term.
 #
-# That term, the **skip connection**, is ours {bdg-warning}`O`. A decoder with one narrow hidden layer must squeeze all
-# that a sketch says through it. Yet a column of $\mathbf{x}$ and the same column of $\mathbf{v}$ come
-# from the same filter of the same backbone: the one is a first guess at the other. A learned gain
-# $\mathbf{g}$ per column lets that guess through. It was kept because of the folds of seen classes:
+# That term, the **skip connection**, is ours {bdg-warning}`O`. A decoder with one narrow hidden layer must
+# squeeze everything that a sketch says through it. Yet a column of $\mathbf{x}$ and the same column of
+# $\mathbf{v}$ come from the same filter of the same backbone: the one is a first guess at the other. A
+# learned gain $\mathbf{g}$ per column lets that guess through. We kept this term because of results on folds
+# of seen classes:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The recorded runs with and without it"}
 runs = read_ledger("../results/choices/sketchy-efficientnet-lite0.json")[
@@ -211,9 +212,10 @@ display(
 # %% [markdown]
 # ## The losses
 #
-# The synthesized features should be those of a real image {bdg-secondary}`C`; the coarse ones
-# those of the class on average {bdg-warning}`O`; and the latent should stay close to the
-# distribution that it is drawn from at test time {bdg-secondary}`C`:
+# The synthesized features should be those of a real image {bdg-secondary}`C`; the coarse ones those of the
+# class on average {bdg-warning}`O`; and the latent's distribution should stay close to the *prior*
+# $\mathcal{N}(0, I)$, from which the latent is drawn at test time. The Kullback–Leibler (KL) divergence
+# measures this {bdg-secondary}`C`:
 #
 # $$
 # \begin{gathered}
@@ -230,13 +232,14 @@ display(
 plots.show_source(losses.kl)
 
 # %% [markdown]
-# Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be
-# able to read the word vector off them, so that they keep their meaning, and a *classifier* $C$
-# the class, so that they stay apart from other classes. The abstract does not say what the classifier
-# is. A linear one, $-\log \operatorname{softmax}(C(\mathbf{f}))_y$, separates the *training* classes,
-# each with weights of its own. Retrieval needs something else: among images, those of the class
-# should be nearest. So here the class is read off the cosines to the photos $\mathbf{v}_j$ of the
-# batch {bdg-warning}`O`, of which those in $P_y$ have the sketch's class {cite}`khosla2020supcon`:
+# Two more act on the synthesized features themselves {bdg-primary}`A`. A *regressor* $R$ must be able to
+# predict the word vector from them, so that they keep the meaning of the class, and a *classifier* $C$ must
+# be able to predict the class, so that they stay apart from other classes. The abstract does not say what the
+# classifier is. A linear one, $-\log \operatorname{softmax}(C(\mathbf{f}))_y$, separates the *training*
+# classes, each with weights of its own. Retrieval needs something else: among images, those of the class
+# should be nearest. So we predict the class from the cosines to the images $\mathbf{v}_j$ of the batch, the
+# examples of one training step {bdg-warning}`O`. Those in $P_y$ have the sketch's class, and the smaller the
+# *temperature* $\tau$, the more the largest cosines count {cite}`khosla2020supcon`:
 #
 # $$
 # \mathcal{L}_{\text{reg}} = \tfrac{1}{S}\lVert R(\mathbf{f}) - \mathbf{s}\rVert^2,
@@ -249,9 +252,9 @@ plots.show_source(losses.kl)
 # difference. The CVAE has a further loss, which we dropped {bdg-warning}`O`: a *back decoder* predicts
 # the sketch's features from $\mathbf{f}$ {bdg-secondary}`C`.
 #
-# Training minimizes the weighted sum,
-# $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as fields of `SSGNConfig`. A
-# weight of 0 switches a term off, which is all that an ablation is. The terms of the three examples:
+# Training minimizes the weighted sum, $\mathcal{L} = \sum_t \lambda_t \mathcal{L}_t$, with the weights as
+# fields of `SSGNConfig`. A weight of 0 switches a term off; to remove one part like this and measure the
+# effect is called an *ablation*. The terms for the three examples:
 
 # %%
 with torch.no_grad():
@@ -272,8 +275,8 @@ display(
 # %% [markdown]
 # ## At test time
 #
-# No image is there to encode, so $\mathbf{z}$ comes from the prior. The synthesized features are
-# averaged over $K$ draws, and the gallery is ranked by the cosine {eq}`eq-cosine` {bdg-secondary}`C`:
+# There is now no image to encode, so $\mathbf{z}$ comes from the prior. The synthesized features are averaged
+# over $K$ draws, and the gallery is ranked by the cosine {eq}`eq-cosine` {bdg-secondary}`C`:
 #
 # $$
 # \bar{\mathbf{f}}(\mathbf{x}) = \frac{1}{K}\sum_{k=1}^{K} \mathbf{f}(\mathbf{z}_k, \mathbf{x}),
@@ -284,14 +287,14 @@ display(
 plots.show_source(ssgn.synthesize)
 
 # %% [markdown]
-# All queries share the $K$ latents. Few of them add a common offset to every query; the default,
+# All queries share the $K$ latents. With few of them, every query gets a common offset; the default,
 # `draws=64`, averages it out {bdg-warning}`O`.
 #
 # ## What each part contributes
 #
-# The synthesized features are a sum of the decoder's own term and the skip connection. Take a trained model
-# of each kind, and retrieve the pseudo-unseen classes with the sum, with either term alone, and with
-# $\mathbf{x}$ itself.
+# The synthesized features are a sum of the decoder's own term and the skip connection. We take a trained
+# model with each kind of decoder, and retrieve the pseudo-unseen classes with the sum, with either term
+# alone, and with $\mathbf{x}$ itself.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Two trained models, from the cache"}
 trained = {
@@ -327,9 +330,7 @@ for decoder, (net, _) in trained.items():
     }
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of terms"}
-small = (
-    sketches_per_class < 40
-)  # next to no data, whose numbers mean nothing
+small = sketches_per_class < 40  # too few data for meaningful numbers
 nats = {
     decoder: history.column("kl")[-1]
     for decoder, (_, history) in trained.items()
@@ -354,8 +355,8 @@ display(
                 < row["sum"]
                 for row in found.values()
             ),
-            "The decoder's term alone is a poor retriever, and the skip connection alone a fair one. It is "
-            "the sum that is good: the decoder learned a *correction* of the sketch's features, and a "
+            "The decoder's term alone is a poor retriever, and the skip connection alone a fair one. Only "
+            "the sum is good: the decoder has learned a *correction* of the sketch's features, and a "
             "correction is not a query. ",
             found,
         )
@@ -372,16 +373,16 @@ display(
         + said(
             small or max(nats.values()) < 0.1,
             "And $\\mathbf{z}$ has nearly *collapsed*: the encoder's distribution hardly differs from the "
-            "prior, so that the latent says next to nothing about the photo ({numref}`ex-collapse`).",
+            "prior, so the latent says next to nothing about the image ({numref}`ex-collapse`).",
             nats,
         )
     )
 )
 
 # %% [markdown]
-# What do the coarse features contribute? Give the fine stage those of another sketch, nearly always
-# of another class; or for all sketches their average. (For speed, coarse features are here averaged over
-# $\mathbf{z}$ before they go into the fine stage.)
+# What do the coarse features contribute? To find out, we give the fine stage those of another sketch, nearly
+# always of another class, or the average over all sketches. (For speed, coarse features are here averaged
+# over $\mathbf{z}$ before they go into the fine stage.)
 
 # %%
 net, _ = trained["coarse-to-fine"]
@@ -411,12 +412,12 @@ display(
         + "\n".join(
             f"| {name} | {value:.3f} |" for name, value in changed.items()
         )
-        + f"\n\nBy themselves, without the fine stage, the coarse features have {score(net, c):.3f}. Of the "
-        f"exchanged ones, {moved.double().mean():.0%} are those of another class. "
+        + f"\n\nBy themselves, without the fine stage, the coarse features reach {score(net, c):.3f}. Of the "
+        f"exchanged ones, {moved.double().mean():.0%} come from another class. "
         + said(
             small or max(kept) < 1.02 * min(kept),
             "Nevertheless the result is the same: this fine stage does not use what the coarse one says "
-            "of the category; the sketch's own features are enough for it. [Chapter 9](09_coarse_to_fine) "
+            "about the category; the sketch's own features are enough for it. [Chapter 9](09_coarse_to_fine) "
             "asks what would change that.",
             changed,
         )
@@ -427,9 +428,8 @@ display(
 # ## The literal reading
 #
 # `SSGNConfig.paper()` is the most literal reading of the paper that the sources support;
-# `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 11](11_results)
-# judges what the abstract claims in this reading too. Its values, each with its source, beside the
-# default's:
+# `SSGNConfig.paper_small()` is the same at sizes for two CPU cores, and [chapter 11](11_results) judges the
+# abstract's claims in this reading too. The table lists its values, each with its source, and our defaults:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the two readings"}
 literal, default = SSGNConfig.paper(), SSGNConfig()
@@ -457,13 +457,13 @@ display(
         + said(
             {"skip", "standardize", "draws", "back", "classifier"}
             <= differ,
-            "What is bold is our own choice: among it the skip connection, the standardization, the form of the "
+            "Values in bold are our own choices, among them the skip connection, the standardization, the form of the "
             "classification loss, the dropped back decoder and the number of draws. ",
             sorted(differ),
         )
         + said(
             "[O]" in sources["latent_at"],
-            "The place of $\\mathbf{z}$ is our choice in both columns, because no source tells it.",
+            "The place of $\\mathbf{z}$ is our choice in both columns, because no source states it.",
             sources,
         )
     )
@@ -472,15 +472,14 @@ display(
 # %% [markdown]
 # ## What it means
 #
-# Of all these parts, four are used at test time: the semantic head, the coarse decoder, the fine
-# one and the gain. The encoder and the regressor exist to shape them and are not used again. What is
-# left is a map from the features of a sketch to those of an image, and every equation above is a
-# statement about that map: it should come near real images of the class, by way of what is common to
-# the class, and keep what tells classes apart. What carries the result is less than the equations
-# suggest: the sketch's own features, and a correction of them.
+# Only four of these parts are used at test time: the semantic head, the coarse decoder, the fine decoder and
+# the gain. The encoder and the regressor help to train them and are not used again. The result is a map from
+# the features of a sketch to those of an image. The equations say what this map should do: come near real
+# images of the class, by way of what is common to the class, and keep classes apart. In the two models above,
+# the result rests on less than that: on the sketch's own features, and a correction of them.
 #
-# None of these statements mentions an unseen class. Whether they carry over is an empirical question,
-# and the rest of the book asks it term by term.
+# None of the equations mentions an unseen class. Whether the map carries over to unseen classes is an
+# empirical question, which the rest of the book studies term by term.
 #
 # ## Exercises
 #
@@ -501,8 +500,8 @@ display(
 #
 # and their difference is $\tfrac12(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$. Since $\sigma^2 - 1 \ge
 # \log\sigma^2$ with equality at $\sigma^2 = 1$ only, it is zero for $\mu = 0$, $\sigma = 1$ and
-# positive otherwise. {eq}`eq-losses` takes the mean over the $Z$ dimensions where the divergence
-# of all of them would be the sum: with this, $\lambda$ need not change when $Z$ does.
+# positive otherwise. {eq}`eq-losses` takes the mean over the $Z$ dimensions where the divergence of all of
+# them would be the sum, so that $\lambda$ need not change when $Z$ does.
 # ```python
 # from torch.distributions import Normal, kl_divergence
 #
@@ -544,15 +543,14 @@ display(
 #
 # ```{solution} ex-collapse
 # :class: dropdown
-# The latent is then noise that knows nothing of $\mathbf{v}$, and the best that $\mathbf{f}$ can
-# do is to ignore it and to give the conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the
-# squared error's minimizer. For *generating* images that is bad, since a mean of images is
-# blurred. For *retrieval* we average over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the
-# mean. {numref}`ex-draws` of chapter 7 measures how much the trained decoder listens to
-# $\mathbf{z}$.
+# The latent is then noise that is independent of $\mathbf{v}$, and the best that $\mathbf{f}$ can do is to
+# ignore it and to return the conditional mean $\mathbb{E}[\mathbf{v} \mid \mathbf{x}]$: the squared error's
+# minimizer. For *generating* images that is bad, since a mean of images is blurred. For *retrieval* we
+# average over $\mathbf{z}$ anyway {eq}`eq-synthesize`, and want the mean. {numref}`ex-draws` of chapter 7
+# measures how much the trained decoder depends on $\mathbf{z}$.
 # ```
 #
-# ```{exercise} Who learns from what? (practice)
+# ```{exercise} Which loss trains which part? (practice)
 # :label: ex-learns
 # Make a table: a row for each of the six losses, a column for each part of the network (encoder,
 # semantic head, coarse decoder, fine decoder, gain, regressor). Tick where the loss has a gradient
@@ -596,10 +594,10 @@ display(
 # assert hang_on_one == ["regressor"]
 # assert ticks["reconstruction", "semantic_head"]
 # ```
-# Only the regressor hangs on one loss, its own; it is not used at test time, so nothing is lost
-# with it. The semantic head is trained through the decoder even with its own loss switched off.
-# What it then says need not be a class: it says whatever helps to reconstruct. This is worth
-# remembering when [chapter 8](08_ablations) switches terms off one by one.
+# Only the regressor depends on a single loss, its own; it is not used at test time, so nothing is lost with
+# it. The semantic head is trained through the decoder even with its own loss switched off. Its output then
+# need not name a class: it is whatever helps to reconstruct. Remember this when [chapter 8](08_ablations)
+# switches terms off one by one.
 # ````
 #
 # ```{exercise} A prior that looks at the sketch (challenge)
@@ -702,10 +700,10 @@ display(
 # - {cite:t}`norouzi2014conse` describe an unseen class as a convex combination of the seen ones'
 #   word vectors, as {eq}`eq-semantic` does, with a classifier of images and no training of its
 #   own.
-# - {cite:t}`bowman2016generating` met the latent that says nothing ({numref}`ex-collapse`) in
-#   models of text, and describe what they did about it.
-# - {cite:t}`khosla2020supcon` on the contrastive loss of {eq}`eq-guides`, and on why its sum over
-#   the positives stands outside the logarithm.
+# - {cite:t}`bowman2016generating` encountered the collapsed latent ({numref}`ex-collapse`) in models of text,
+#   and describe what they did about it.
+# - {cite:t}`khosla2020supcon` on the contrastive loss of {eq}`eq-guides`, and on why its sum over the
+#   positives is outside the logarithm.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)

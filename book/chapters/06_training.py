@@ -46,7 +46,7 @@ epochs = 4
 steps = 100
 
 # %% [markdown]
-# A training is given features, word vectors and a configuration:
+# Training needs features, word vectors and a configuration:
 
 # %%
 ds = ssgn.load_dataset(
@@ -59,21 +59,21 @@ config = ssgn.SSGNConfig(epochs=epochs, steps=steps)
 # %% [markdown]
 # ## Batches
 #
-# A training example is a *pair*: a sketch, and an image of the same class. The sketch was not made from
-# that image, so any image of the class will do, and each time another one is chosen.
-# (Sketchy names the photo behind each sketch; `SSGNConfig(aligned=True)` pairs the two.) With
-# features of a few hundred numbers instead of images, everything fits on the device, and an epoch is
-# a few lines of indexing. `Pairs` yields rows of sketches, rows of images and labels:
+# A training example is a *pair*: a sketch, and an image of the same class. The sketch was not made from that
+# image, so any image of the class will do, and a new one is chosen at random each time. (Sketchy names the
+# photo behind each sketch; `SSGNConfig(aligned=True)` pairs the two.) With features of a few hundred numbers
+# instead of images, everything fits on the device, and an epoch is a few lines of indexing. `Pairs` yields
+# rows of sketches, rows of images and labels:
 
 # %%
 plots.show_source(train.Pairs.epoch)
 plots.show_source(train.Batches.__iter__)
 
 # %% [markdown]
-# The length of a training is a number of *steps*, `config.steps`, whatever the number of sketches:
-# more sketches per class must not mean a longer training by the way. The `config.epochs` share the steps
-# equally, and after each one the model is evaluated. So here an epoch is an interval
-# between two evaluations, and not a pass over the data. (With `steps=0` it is one.)
+# The length of training is a number of *steps*, `config.steps`, whatever the number of sketches, so that more
+# sketches per class do not also mean longer training. `config.epochs` divides the steps into equal parts, and
+# the model is evaluated after each. So here an *epoch* is the interval between two evaluations, not a pass
+# over the data. (With `steps=0` it is one.)
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Epochs, steps and passes"}
 rows, size = len(feats.part("train").sketch), config.batch_size
@@ -94,21 +94,20 @@ display(
 plots.show_source(train.train_epoch)
 
 # %% [markdown]
-# After every epoch, the model retrieves the images of the pseudo-unseen classes, and the weights of the
-# best epoch are kept. This is all of it:
+# After every epoch, the model retrieves the images of the pseudo-unseen classes, and the weights of the best
+# epoch are kept. The whole function:
 
 # %%
 plots.show_source(ssgn.fit)
 
 # %% [markdown]
-# The line that begins with `train, held_out` makes it zero-shot. Training gets
-# `feats.part("train")` and selection gets `feats.part("validation")`, each with the word vectors of
-# its own classes. No row and no word vector of an unseen class is in reach of the loop, so it needs
-# no check.
+# The line that begins with `train, held_out` makes training zero-shot. The loop gets `feats.part("train")`
+# and selection gets `feats.part("validation")`, each with the word vectors of its own classes. Neither
+# features nor word vectors of unseen classes reach the loop, so it needs no check.
 #
-# The optimizer is AdamW {cite}`loshchilov2019adamw` with a learning rate that falls to zero along a cosine;
-# for the literal reading of the paper, `SSGNConfig.paper()`, Adam with a constant rate, as in the
-# CVAE's code:
+# The optimizer is AdamW {cite}`loshchilov2019adamw` with a learning rate that falls to zero along a cosine.
+# The literal reading of the paper, `SSGNConfig.paper()`, uses Adam with a constant rate, as the CVAE's code
+# does:
 
 # %%
 plots.show_source(train.optimization)
@@ -116,10 +115,10 @@ plots.show_source(train.optimization)
 # %% [markdown]
 # ## When to stop
 #
-# `ssgn.fit_cached` calls `fit` once and keeps the result, so that later chapters need not train
-# again. We train twice: as configured, and eight times as long, with twelve epochs. We picked eight after
-# looking: with three times as many steps, this one seed hardly falls. The recorded runs below decide, not
-# this curve.
+# `ssgn.fit_cached` calls `fit` once and keeps the result, so that later chapters need not train again. We
+# train twice: as configured, and for eight times as many steps, in twelve epochs. We chose the factor of
+# eight after looking: with a factor of three, the curve of this seed hardly falls. So trust the recorded runs
+# below, not this curve.
 
 # %%
 model, history = ssgn.fit_cached(feats, sem, config, seed=seed)
@@ -129,25 +128,25 @@ _ = plots.caption(
     plots.training_curves(
         long_run, ("total", "reconstruction", "coarse")
     ),
-    "The longer training. Left, what it minimizes; right, what we want. Look at where the right curve "
-    "has its peak, and at what the losses do after it.",
+    "The longer training. Left: losses that it minimizes; right: retrieval of held-out classes. Look at "
+    "where the right curve has its peak, and at what the losses do after it.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The two trainings in words"}
 loss, scores = long_run.column("total"), long_run.column("validation")
 top, last = long_run.best_epoch, len(scores)
 words = (
-    f"Retrieval of classes that it was not trained on peaks in epoch **{top}**, with mAP@all "
+    f"Retrieval of the pseudo-unseen classes peaks in epoch **{top}**, with mAP@all "
     f"{scores[top - 1]:.3f}"
 )
 if top < last:
     words += (
         f", and is down to {scores[-1]:.3f} in epoch {last}. In the same epochs the loss changes by "
         f"{loss[-1] / loss[top - 1] - 1:+.0%}: the network goes on fitting the training classes, and with "
-        "this seed and split the others gain nothing from it."
+        "this seed and split the pseudo-unseen ones gain nothing from it."
     )
 else:
-    words += ", the last: so far, fitting the training classes helps the others."
+    words += ", the last: so far, fitting the training classes helps these, too."
 numbers = ssgn.evaluate_unseen(model, feats, ks=(5, 10))
 best, short = history.best_epoch, history.column("validation")
 display(
@@ -164,9 +163,9 @@ display(
 # %% [markdown]
 # ## What it means
 #
-# The gap between *fitting the seen* and *transferring to the unseen* is what sets zero-shot
-# learning apart, and the reason why something must be held out to see it. How many steps are enough was
-# chosen on folds of Sketchy's seen classes:
+# The special problem of zero-shot learning is the gap between *fitting the seen* classes and *transferring to
+# the unseen* ones. It shows only on classes that are held out. We chose the number of steps on folds of
+# Sketchy's seen classes:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of steps, from recorded runs"}
 runs = read_ledger("../results/choices/sketchy-efficientnet-lite0.json")[
@@ -198,10 +197,10 @@ display(
 )
 
 # %% [markdown]
-# ## Saved without pickles
+# ## Saving a model without pickle
 #
-# A checkpoint is a folder: weights as safetensors, everything else as JSON. Nothing in it can run
-# code when it is loaded, and a damaged file is refused with the reason.
+# A checkpoint is a folder: weights as safetensors, everything else as JSON. Nothing in it can run code when
+# it is loaded, and a damaged file causes an error that says what is wrong.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -236,18 +235,18 @@ print("the loaded model synthesizes the same features:", same)
 # for _, run in runs:
 #     print(f"seed {run.seed}: {max(run.column('validation')):.4f}")
 # ```
-# Between machines, sums are added up in different orders (threads, vector widths, GPU kernels), so
-# the last bits differ, and training amplifies them. Means over seeds agree; bits do not. The last
-# two lines say how far apart two runs are that differ in nothing but the seed: no smaller difference
-# between two *methods* should be believed from one run each.
+# Between machines, sums are added up in different orders (threads, vector widths, GPU kernels), so the last
+# bits differ, and training amplifies them. Means over seeds agree; bits do not. The last two lines show how
+# far apart two runs are that differ only in the seed: do not believe a smaller difference between two
+# *methods* from one run each.
 # ````
 #
 # ```{exercise} Select on the wrong thing (practice)
 # :label: ex-select
-# In the longer training, what is the unseen classes' mAP@all if you keep the epoch that is
-# best on the pseudo-unseen classes, if you keep the last one, and if you keep the one that is best
-# on the unseen classes, which you must not? A hint: training looks at neither group, so if they
-# swap roles in the split, the same run is recorded from the other side.
+# In the longer training, what is the unseen classes' mAP@all if you keep the epoch that is best on the
+# pseudo-unseen classes, if you keep the last one, and if you keep the one that is best on the unseen classes,
+# which you must not? Hint: training uses neither group, so if the two swap roles in the split, the same run
+# is recorded with the other group's scores.
 # ```
 #
 # ````{solution} ex-select
@@ -269,10 +268,10 @@ print("the loaded model synthesizes the same features:", same)
 # print(f"last:                  {true[-1]:.4f}")
 # print(f"best on unseen:        {max(true):.4f}, which is cheating")
 # ```
-# The last line can never be the smallest, and this is what is wrong with it: it is high by
-# construction. Where it is above the first, the difference is not skill but luck, the maximum of
-# several noisy numbers, and the next set of unseen classes will not repeat it. The more there is
-# to choose from (epochs, weights of losses, seeds), the more luck can be collected.
+# The last line can never be the smallest, and that is its flaw: it is high by construction. Where it is above
+# the first, the difference is not skill but luck, the maximum of several noisy numbers, and the next set of
+# unseen classes will not repeat it. The more there is to choose from (epochs, weights of losses, seeds), the
+# more luck can be collected.
 # ````
 #
 # ```{exercise} Your split (practice)
@@ -320,9 +319,9 @@ print("the loaded model synthesizes the same features:", same)
 #         f"SSGN {after:.3f}: {after / before:.2f} ×"
 #     )
 # ```
-# The first column says how easily the classes are confused before anything is learned. The factor
-# says what was learned from the others, and for the animals there was no animal to learn from. Is
-# it smaller? Draw more random splits before you call the difference an effect.
+# The first column says how easily the classes are confused before anything is learned. The factor says what
+# was learned from the others, and for the animals there was no other animal to learn from. Is it smaller?
+# Draw more random splits before you call the difference an effect.
 # ````
 #
 # ```{exercise} More classes or more sketches? (challenge)
@@ -378,8 +377,8 @@ print("the loaded model synthesizes the same features:", same)
 #
 # ## Further reading
 #
-# - {cite:t}`prechelt1998early` asks when to stop training and answers with measurements. Here
-#   training runs to its end and the best epoch is kept; his criteria stop before.
+# - {cite:t}`prechelt1998early` asks when to stop training and answers with measurements. Here training runs
+#   to its end and the best epoch is kept; his criteria stop it earlier.
 # - {cite:t}`cawley2010selection` show how choosing by a noisy metric overfits that metric, which
 #   is the statistics behind {numref}`ex-select`.
 # - {cite:t}`loshchilov2019adamw` on AdamW, and on why weight decay is not the same as a squared
