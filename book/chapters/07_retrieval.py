@@ -76,7 +76,7 @@ each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5,), per_query=True)
 average_precision = each["mAP@all"]  # one per query, [Q]
 
 # %% [markdown]
-# ## Look at it
+# ## Look at the results
 #
 # The queries below are chosen by rule: sort all of them by average precision; take the one at the top,
 # those at the 90th, 75th, 50th, 25th and 10th percentile, and the one at the bottom.
@@ -115,7 +115,7 @@ _ = plots.caption(
 # %% [markdown]
 # ## Which classes are easy?
 #
-# To see what makes a class easy, compare its mAP@all with how alike its sketches are: the mean cosine between
+# To see what makes a class easy, compare its mAP@all with the similarity of its sketches: the mean cosine between
 # their features, before any model.
 
 # %%
@@ -143,7 +143,7 @@ display(
     Markdown(
         f"The mAP@all of a class is between {by_class[ordered[-1]]:.2f} and {by_class[ordered[0]]:.2f}. "
         f"The class explains **{between:.0%}** of the variance of average precision over queries. The rank "
-        f"correlation between a class's mAP@all and the likeness of its sketches is **{together:+.2f}** "
+        f"correlation between a class's mAP@all and the similarity of its sketches is **{together:+.2f}** "
         f"over {len(classes)} classes: a class that everybody draws in the same way is "
         f"{'easier' if together > 0.3 else 'not clearly easier'}."
     )
@@ -603,8 +603,9 @@ for data, runs in recorded.items():
 # ```{exercise} Names or looks? (challenge)
 # :label: ex-names
 # What makes two classes alike for the model, the *meaning* of their names or the *look* of their images? For each
-# class, correlate the similarity of its synthesized features to the images of every other class with that
-# of the names, and with that of the images' mean features. Do the same for the nearest neighbor: why is this
+# class, take the similarity of its synthesized features to the images of every other class, and correlate it with
+# the similarity of the names, and with that of the images' mean features. Do the same for the nearest neighbor:
+# why is this
 # control needed?
 # ```
 #

@@ -14,7 +14,7 @@
 # # Ablations
 #
 # **What you will learn.** What each idea of the paper is worth here: fusion, the coarse-to-fine
-# decoder, every loss. How to tell an effect from the luck of a seed, and from that of a split.
+# decoder, every loss. How to tell an effect from the luck of a seed or of a split.
 #
 # **What it costs.** Four variants are trained several times: about a minute on two CPU cores. Each run is
 # kept, so an interrupted study continues where it stopped. All other numbers are recorded.

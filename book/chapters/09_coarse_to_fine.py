@@ -492,10 +492,10 @@ display(
 #     )
 # ```
 # A floor of this kind costs two lines and belongs beside every number. Compare both numbers with it: a head can
-# move its own word far forward and still hardly ever to the first place.
+# move a class's own word far forward, and yet rarely to the first place.
 # ````
 #
-# ```{exercise} Pull the plug (practice)
+# ```{exercise} The wrong condition (practice)
 # :label: ex-plug
 # Give the decoder the condition of *another* sketch, picked at random. Before you run it: should retrieval fall to
 # chance, to the level of a single stage, or hardly at all? What does the answer say about how much the fine stage
@@ -592,8 +592,8 @@ display(
 # ```{exercise} Your own condition (challenge)
 # :label: ex-condition
 # Subclass `SSGN`, override `condition`, and compare on the folds. (Train with `fit` and not with
-# `ssgn.studies.select`: that one keeps runs by configuration, and would take your class for the one it
-# knows.) Before you look: how large a difference could three folds show?
+# `ssgn.studies.select`, which caches runs by configuration and would mistake your class for the built-in one.)
+# Before you look: how large a difference could three folds show?
 # ```
 #
 # ````{solution} ex-condition

@@ -446,8 +446,8 @@ display(
 #
 # ```{exercise} Disagree (practice)
 # :label: ex-disagree
-# Find a judgment in the table that you would make differently. (The field `near` lists what was considered
-# and not counted.) How far could the published splits' audit move, if every one of these were counted?
+# Find a judgment in the table that you would make differently. (The field `near` lists classes that were
+# considered and not counted.) How far could the audit of the published splits move if all of these were counted?
 # ```
 #
 # ````{solution} ex-disagree
@@ -510,8 +510,8 @@ display(
 #
 # ## Further reading
 #
-# - {cite:t}`xian2019good` found the same leak in zero-shot classification, and propose splits whose unseen classes
-#   ImageNet-1k does not have; many published numbers changed.
+# - {cite:t}`xian2019good` found the same leak in zero-shot classification, and proposed splits whose unseen
+#   classes ImageNet-1k does not have; many published numbers changed.
 # - {cite:t}`kapoor2023leakage` collect leaks from many sciences and sort them into kinds: this chapter's is
 #   one of a large family.
 # - {cite:t}`miller1995wordnet` describes the dictionary that ImageNet's classes were taken from, and what

@@ -332,9 +332,9 @@ display(Markdown("\n".join(lines)))
 # ## The other methods
 #
 # All get the same features, training classes and word vectors, and choose their options by mAP@all on the
-# pseudo-unseen classes. Each is a function in `ssgn.baselines`, called like `ssgn.fit`. By a log of
-# {cite:t}`li2019bdt`'s authors, the paper's
-# table lists direct regression, ESZSL, SAE and the CVAE; the others are our additions {bdg-warning}`O`.
+# pseudo-unseen classes. Each is a function in `ssgn.baselines`, called like `ssgn.fit`. According to a log by the
+# authors of {cite:t}`li2019bdt`, the SSGN paper's table lists direct regression, ESZSL, SAE and the CVAE; the
+# others are our additions {bdg-warning}`O`.
 #
 # - **Nearest neighbor**: rank by the cosine of the features themselves, *raw* or *standardized* per column.
 # - **Ridge regression** from a sketch to the mean image features $\bar{\mathbf{V}}$ of its class, with the sketches
@@ -345,9 +345,8 @@ display(Markdown("\n".join(lines)))
 #   \mathbf{X}^\top \bar{\mathbf{V}} .
 # $$ (eq-ridge)
 #
-# - **Ridge towards the identity** penalizes $\lVert \mathbf{W} - \mathbf{I} \rVert^2$ instead of $\lVert
-#   \mathbf{W} \rVert^2$: a
-#   strong penalty leaves the sketch's features as they are, as the skip connection of SSGN does.
+# - **Ridge towards the identity** penalizes $\lVert \mathbf{W} - \mathbf{I} \rVert^2$ instead of
+#   $\lVert \mathbf{W} \rVert^2$: a strong penalty leaves the sketch's features as they are, as the skip connection of SSGN does.
 # - **Direct regression**: a network with a hidden layer that predicts the features of an image of the class, on Sketchy of the photo
 #   that the sketch was drawn from.
 # - **CCA** {cite}`hotelling1936cca,rasiwasia2010cca`: project both domains so that a sketch and an image of its class correlate
@@ -366,8 +365,7 @@ display(Markdown("\n".join(lines)))
 # $$ (eq-cvae)
 #
 # - Its *published form* takes raw features, its *standardized* form the features that every other method gets. On
-#   the drawn splits both have
-#   sizes for a CPU and, on Sketchy, aligned pairs, as in the CVAE's code.
+#   the drawn splits both use sizes for a CPU and, on Sketchy, aligned pairs, as in the CVAE's code.
 # - **Two towers**: two networks map sketches and images into one space, where a sketch must find the images of its
 #   class in the batch, and an image its sketches: the loss of CLIP {cite}`radford2021clip` with all pairs of a
 #   class as right answers
@@ -443,8 +441,9 @@ scores
 #
 # The table of {cite:t}`li2019bdt` lists methods on the Sketchy and TU-Berlin extensions
 # {cite}`sangkloy2016sketchy,eitz2012tuberlin,liu2017dsh`, with VGG-16, trained on aligned pairs. These numbers are **theirs**, in percent,
-# P@200 / mAP@200 as printed there: other images, classes, layers and metrics than ours. Their *order* can be compared, with care. A
-# draft of that paper says that the word vectors of the baselines were taken out or replaced by the classes' mean image features.
+# P@200 / mAP@200 as printed there: other images, classes, layers and metrics than ours. Their *order* can be
+# compared, with care. A draft of that paper says that the baselines' word vectors were removed or replaced by the
+# classes' mean image features.
 #
 # | method | Sketchy, 104/21 classes | TU-Berlin, 186/64 classes |
 # |---|---|---|
@@ -469,7 +468,7 @@ published = {tables.short(h): runs for h, runs in published.items()}
 display(Markdown(tables.of_claims(published)))
 
 # %% [markdown]
-# ## The premise: are sketches sparse, do they vary?
+# ## The premise: are sketches sparse and varied?
 #
 # The abstract's motivation can be measured on the last layer's features of doodle-emoji: the share of activations
 # near zero (below a
@@ -510,7 +509,7 @@ display(
 # | Sparse sketches make the conditional decoder *hard to learn* | the abstract gives no measure for it | none we can defend |
 # | The second stage helps *with the authors' condition* | the abstract does not say what the condition is at test time | their code, or their full text |
 #
-# ## What is ours
+# ## Our own choices
 #
 # We have the paper's abstract. A verdict above is about *this implementation of the idea on these data*, and these choices are our own
 # {bdg-warning}`O`, made on seen classes. The protocol has the numbers that decided.

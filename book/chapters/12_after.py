@@ -25,7 +25,7 @@
 #
 # ## Six methods, one idea each
 #
-# The third column gives the metrics that correspond to the method's published numbers, in the notation of [chapter
+# The third column gives the metrics that correspond to the method's published numbers, named as in [chapter
 # 4](04_metrics), as far as its public code shows. The last column says what the pre-trained network may already
 # have seen of the *unseen* classes.
 #
@@ -67,7 +67,7 @@ seed = 0
 # %% [markdown]
 # ## SAKE's idea, measured
 #
-# SAKE's idea fits in one equation. Let $\boldsymbol\phi_0$ be the frozen network $\boldsymbol\phi$ its trainable
+# SAKE's idea fits in one equation. Let $\boldsymbol\phi_0$ be the frozen network, $\boldsymbol\phi$ its trainable
 # copy, $\mathbf{w}_c$ a learned vector per training class, and $y$ the class of an image $I$. Sketches and photos
 # pass through the same network, and cosines are divided by a temperature $\tau$:
 #
@@ -115,7 +115,7 @@ for name, features in {"frozen": feats, "fine-tuned": tuned}.items():
 # images, not extended, re-encoded photos, no P@200), on the published split 104/21 and on three of the ten drawn
 # splits of [chapter 11](11_results), with up to three seeds each. The learning rate is the better of two on the
 # held-out seen classes of 104/21, tried once with one seed. Four methods are measured on the same images, with
-# features of the frozen network and of the fine-tuned one.
+# features of the frozen network and of the fine-tuned (*tuned*) one.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Levels and ratios from the record"}
 record = json.loads(Path("../results/after.json").read_text())

@@ -182,7 +182,8 @@ provenance()
 # %% [markdown]
 # ## The recorded benchmarks
 #
-# "It takes three seconds" says nothing. A time needs two others beside it: that of a *reference*, the usual way to
+# "It takes three seconds" says nothing. A time needs two others for comparison: that of a *reference*, the usual
+# way to
 # do it or the bare work without our code around it, and a *floor*, the time that the arithmetic, or the memory
 # traffic, takes at the rates that the same machine reaches in a plain matrix product and a plain copy. `make
 # bench` times the library against references **in turn, in one process**, so that other load on the machine
@@ -334,7 +335,8 @@ def plainly(q, g, q_labels, g_labels):
 
 
 # %% [markdown]
-# Sorting numbers *with* their indices is slow: every swap moves two things, which suits vector instructions badly.
+# Sorting numbers *with* their indices is slow: every swap moves two things, and vector instructions help little
+# with that.
 # But a rank is a count. With $s_j$ the similarity of item $j$,
 #
 # $$
@@ -527,7 +529,7 @@ display(
 # work is done, because a kernel launch returns at once.
 # ```
 #
-# ```{exercise} What to buy with a night (challenge)
+# ```{exercise} Planning a night (challenge)
 # :label: ex-night
 # You have eight hours of this machine to measure one ratio as precisely as you can. Splits scatter with
 # standard deviation $\sigma_a$, seeds within a split with $\sigma_e$. A training costs $c$, and each new split, if
