@@ -115,7 +115,9 @@ for name, features in {"frozen": feats, "fine-tuned": tuned}.items():
 # images, not extended, re-encoded photos, no P@200), on the published split 104/21 and on three of the ten drawn
 # splits of [chapter 11](11_results), with up to three seeds each. The learning rate is the better of two on the
 # held-out seen classes of 104/21, tried once with one seed. Four methods are measured on the same images, with
-# features of the frozen network and of the fine-tuned (*tuned*) one.
+# features of the frozen network and of the fine-tuned (*tuned*) one: the nearest neighbor in the last layer, raw,
+# and in the layers chosen for SSGN, standardized; and SSGN on these chosen layers, with two stages
+# (*coarse-to-fine*) and with one.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Levels and ratios from the record"}
 record = json.loads(Path("../results/after.json").read_text())
@@ -189,23 +191,23 @@ BETTER = (
 )
 
 
-def says(a, b, words, runs=drawn, **options):
-    """One of three words for a ratio, and the ratio."""
+def says(a, b, words, what, runs=drawn, **options):
+    """One of three words for a ratio, its object, and the ratio."""
     mid, low, high = intervals.ratio(runs, a, b, **options)
     word = words[1 + (low > 1) - (high < 1)]
-    return f"{word} (× {mid:.2f} [{low:.2f}, {high:.2f}])"
+    return f"{word} {what} (× {mid:.2f} [{low:.2f}, {high:.2f}])"
 
 
 minutes = [run["seconds"] / 60 for run in record["fine_tuning"]]
 display(
     Markdown(
         f"On the drawn splits:\n\n"
-        f"- The nearest neighbor in the last layer of the tuned network **{says(TUNED_NEAREST, SSGN, BETTER)}** SSGN on the frozen one.\n"
-        f"- Fine-tuning {says(TUNED_NEAREST, NEAREST, CHANGES)} the mAP@all of the nearest neighbor in the last layer, "
-        f"and {says(TUNED_SSGN, SSGN, CHANGES)} that of SSGN.\n"
-        f"- On tuned features, SSGN {says(TUNED_SSGN, TUNED_NEAREST, BETTER)} the nearest neighbor in the last layer.\n\n"
+        f"- The nearest neighbor in the last layer of the tuned network **{says(TUNED_NEAREST, SSGN, BETTER, 'SSGN on the frozen one')}**.\n"
+        f"- Fine-tuning {says(TUNED_NEAREST, NEAREST, CHANGES, 'the mAP@all of the nearest neighbor in the last layer')}, "
+        f"and {says(TUNED_SSGN, SSGN, CHANGES, 'that of SSGN')}.\n"
+        f"- On tuned features, SSGN {says(TUNED_SSGN, TUNED_NEAREST, BETTER, 'the nearest neighbor in the last layer')}.\n\n"
         f"On the published split 104/21, without the classes that ImageNet has, the tuned nearest neighbor "
-        f"{says(TUNED_NEAREST, SSGN, BETTER, published, setting=WITHOUT_LEAKS)} SSGN on the frozen one.\n\n"
+        f"{says(TUNED_NEAREST, SSGN, BETTER, 'SSGN on the frozen one', published, setting=WITHOUT_LEAKS)}.\n\n"
         f"Fine-tuning once took {min(minutes):.0f} to {max(minutes):.0f} minutes of one core, on a machine that did other "
         f"work too; training SSGN on extracted features takes seconds. {len(minutes)} pairs of a split and a seed are recorded so far, with "
         f"`{record['command'].rpartition(' --root')[0]} --root DIR`."
