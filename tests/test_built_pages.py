@@ -170,9 +170,9 @@ def test_a_chapter_shows_where_it_is_in_the_story(page):
 def test_the_index_says_the_verdict_and_shows_the_way_of_a_sketch():
     found = soup("index.html")
     lines = [line.get_text() for line in found.select(".verdict li")]
-    assert len(lines) == 5 and all(re.match(r"[✓✗?] (Holds|Does not hold|Open):", x) for x in lines)
+    assert len(lines) == 6 and all(re.match(r"[✓✗?] (Holds|Does not hold|Open):", x) for x in lines)
     assert all(re.search(r"\d \[\d.*, \d.*\]", x) for x in lines)
-    assert len(found.select(".verdict li a")) == 5 and found.select("figure.fig")
+    assert len(found.select(".verdict li a")) == 6 and found.select("figure.fig")
     assert len(found.select(".chapter-map.full .step")) == 6
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict, judged, verdicts
 from ssgn.intervals import level, over_seeds
 from ssgn.machine import read_json
-from ssgn.studies import read_ledger
+from ssgn.studies import WITHOUT_LEAKS, read_ledger
 from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
 
 BOOK = Path(__file__).parents[1]
@@ -224,11 +224,16 @@ def verdict(found: Mapping) -> str:
 
 def _since() -> str:
     """What fine-tuning the backbone does, as later methods do."""
-    runs = [run for run in read_json(AFTER)["runs"] if run["split"].startswith("seed-")]
+    drawn, published = [], []
+    for run in read_json(AFTER)["runs"]:
+        (drawn if run["split"].startswith("seed-") else published).append(run)
     claim = Claim("", OURS, "fine-tuned: nearest neighbor, last layer")
-    v = judged(runs, claim)
-    words = f"SSGN {PLAIN[WORDS.index(v.word)]} the nearest neighbor in a fine-tuned backbone"
-    return _row(v.word, "still ahead of what came after", f"{words}: {v.number}.", 12)
+    v, unleaked = judged(drawn, claim), judged(published, claim, setting=WITHOUT_LEAKS)
+    words = (
+        f"SSGN {PLAIN[WORDS.index(v.word)]} the nearest neighbor in a fine-tuned backbone: "
+        f"{v.number}. On the unseen classes of 104/21 that ImageNet does not show: {unleaked.word}."
+    )
+    return _row(v.word, "still ahead of what came after", words, 12)
 
 
 def _row(word: str, topic: str, words: str, chapter: int) -> str:

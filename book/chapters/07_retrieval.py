@@ -76,7 +76,7 @@ each = ssgn.evaluate(q, g, q_labels, g_labels, ks=(5,), per_query=True)
 average_precision = each["mAP@all"]  # one per query, [Q]
 
 # %% [markdown]
-# ## Look at it
+# ## Look at the results
 #
 # The queries below are chosen by rule: sort all of them by average precision; take the one at the top,
 # those at the 90th, 75th, 50th, 25th and 10th percentile, and the one at the bottom.
@@ -115,7 +115,7 @@ _ = plots.caption(
 # %% [markdown]
 # ## Which classes are easy?
 #
-# To see what makes a class easy, compare its mAP@all with how alike its sketches are: the mean cosine between
+# To see what makes a class easy, compare its mAP@all with the similarity of its sketches: the mean cosine between
 # their features, before any model.
 
 # %%
@@ -143,14 +143,15 @@ display(
     Markdown(
         f"The mAP@all of a class is between {by_class[ordered[-1]]:.2f} and {by_class[ordered[0]]:.2f}. "
         f"The class explains **{between:.0%}** of the variance of average precision over queries. The rank "
-        f"correlation between a class's mAP@all and the likeness of its sketches is **{together:+.2f}** "
+        f"correlation between a class's mAP@all and the similarity of its sketches is **{together:+.2f}** "
         f"over {len(classes)} classes: a class that everybody draws in the same way is "
         f"{'easier' if together > 0.3 else 'not clearly easier'}."
     )
 )
 
 # %% [markdown]
-# As far as the class explains it, queries succeed or fail together. A dataset's mAP@all is then an average over
+# To the extent that the class explains it, queries succeed or fail together. A dataset's mAP@all is then an
+# average over
 # a few dozen classes rather than over thousands of sketches: another draw of classes can move it more than another
 # draw of sketches. This is why the book's intervals resample classes.
 #
@@ -206,9 +207,9 @@ _ = plots.caption(
 #
 # ## Where the synthesized features lie
 #
-# A ranking hides what the model has made. To see it, compare four kinds of features in one space: the images
-# of unseen classes; the standardized features of the sketches, before the model; what the coarse stage makes
-# of them; and what the fine stage makes, with which the gallery was ranked above.
+# A ranking does not show the features behind it. To see them, compare four kinds of features in one space: the
+# images of unseen classes; the standardized features of the sketches, before the model; the output of the coarse
+# stage; and the output of the fine stage, which ranked the gallery above.
 
 # %%
 kinds = {
@@ -222,8 +223,8 @@ kinds = {
 
 # %% [markdown]
 # UMAP {cite}`mcinnes2018umap` lays points out in the plane so that *neighbors* stay neighbors; distances
-# between far groups, and the sizes of groups, mean little. All four kinds are laid out **together**, by
-# cosine, which is what retrieval uses. The map has seven classes, because a reader can tell about seven colors
+# between far groups, and the sizes of groups, mean little. All four kinds are laid out **together**, by cosine, as
+# in retrieval. The map has seven classes, because a reader can tell about seven colors
 # apart. They are evenly spaced from the easiest to the hardest, with all their images and at most fifteen sketches
 # each.
 
@@ -264,12 +265,12 @@ _ = plots.caption(
 )
 
 # %% [markdown]
-# ### The island
+# ### Are the coarse features an island?
 #
-# What the map suggests is measured in the original space, for all unseen classes. *Neighbors of its kind* are the
-# share of a point's 15 nearest points that are of the same kind, beside the share if kinds were mixed. *Directions*
-# is the number of equally strong directions that would give the spread of the variances. The last column is
-# the mean cosine with the features of the same sketch.
+# The table measures in the original space, for all unseen classes, what the map suggests. *Neighbors of its kind*
+# is the share of a point's 15 nearest points that are of the same kind; *if mixed* is the share to expect if the
+# kinds were mixed at random. *Directions* is how many equally strong directions would give the same spread of
+# variances. The last column is the mean cosine with the features of the same sketch.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the four kinds"}
 everything = F.normalize(torch.cat(list(kinds.values())), dim=1)
@@ -308,7 +309,7 @@ with torch.no_grad():
 island = crowd[coarse] > 0.95 and crowd[coarse] == max(crowd.values())
 display(
     Markdown(
-        f"The coarse features {'are an island' if island else 'are no island in this run'}: "
+        f"The coarse features {'are an island' if island else 'are not an island in this run'}: "
         f"{crowd[coarse]:.0%} of their neighbors are coarse features too, and they spread over about "
         f"{spread[coarse]:.1f} directions. The word vectors that the model predicts from the sketches have "
         f"**{told.var(0).sum() / true.var(0).sum():.0%}** of the variance of the true ones, over "
@@ -317,16 +318,17 @@ display(
 )
 
 # %% [markdown]
-# This points to the reason. The coarse stage sees $\mathbf{z}$, over which synthesis averages, and a word vector *predicted*
-# from the sketch; never the sketch's own features ([chapter 5](05_model)). Where the predictions hardly differ, what
-# is made of them cannot differ either. The fine stage gets the sketch's features back, beside the coarse ones and
-# through the skip connection. [Chapter 9](09_coarse_to_fine) asks what the coarse stage is then good for.
+# This suggests a reason. The coarse stage sees $\mathbf{z}$, over which synthesis averages, and a word vector
+# *predicted* from the sketch, but never the sketch's own features ([chapter 5](05_model)). Where the predictions
+# hardly differ, the coarse features can hardly differ either. The fine stage gets the sketch's features again,
+# next to the coarse ones and through the skip connection. [Chapter 9](09_coarse_to_fine) asks what the coarse
+# stage is then good for.
 #
 # ### What to believe
 #
-# UMAP can suggest clusters that do not exist and pull apart what belongs together. What counts is measured in
-# the original space over *all* unseen classes: P@5, the share of the five nearest images that have the sketch's
-# class. With it, the map can be tested too.
+# UMAP can suggest clusters that do not exist and pull apart points that belong together. The measure to trust is
+# taken in the original space over *all* unseen classes: P@5, the share of the five nearest images that have the
+# sketch's class. It can also test the map.
 
 
 # %%
@@ -382,7 +384,7 @@ display(
 )
 
 # %% [markdown]
-# Whether such a step is more than luck takes other splits and seeds; [chapter 11](11_results) has them.
+# Telling such a step from luck takes other splits and seeds; [chapter 11](11_results) has them.
 #
 # ## Other settings
 #
@@ -390,8 +392,9 @@ display(
 # gallery has unseen classes only. `ssgn.evaluate_unseen` can measure three others, which answer other
 # questions. Two of them keep the task and use more:
 #
-# - `bank=`: some images are near to *every* query; they are *hubs* {cite}`radovanovic2010hubs`. How near an image
-#   is to a bank of *seen* sketches is subtracted {cite}`conneau2018word`. This uses nothing of the test set.
+# - `bank=`: some images are near to *every* query; they are *hubs* {cite}`radovanovic2010hubs`. The option
+#   subtracts from each similarity how near the image is to a bank of *seen* sketches {cite}`conneau2018word`. It
+#   uses nothing of the test set.
 # - `neighbors=`: every image is averaged with its nearest images, and every query with its first results. This
 #   *uses the gallery*, which a system with a fixed gallery may do.
 
@@ -454,8 +457,8 @@ for data, runs in recorded.items():
     )
 
 # %% [markdown]
-# The third setting is another and harder task. In practice, nobody sorts the images of seen classes out of a
-# gallery: with `generalized=True` they stay in it, and they attract the queries.
+# The third setting is a different, harder task. A gallery in practice also has images of seen classes: with
+# `generalized=True` they stay in it, and they can attract the queries.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the generalized setting"}
 for data, runs in recorded.items():
@@ -464,29 +467,29 @@ for data, runs in recorded.items():
     lowered = [v.word == "does not hold" for v in found.values()]
     display(
         Markdown(
-            f"{sum(lowered)} of {len(lowered)} methods lose; SSGN keeps {found[ours].ratio:.0%} "
+            f"{sum(lowered)} of {len(lowered)} methods have a lower mAP@all; SSGN keeps {found[ours].ratio:.0%} "
             "of its mAP@all in the plain setting."
         )
     )
 
 # %% [markdown]
-# SSGN is the row *chosen layers, coarse-to-fine*; the ledger has the rows of the last layer too. Real Sketchy (first
-# 25 of each class) is 6,250 images, not extended, with re-encoded photos.
+# SSGN is the row *chosen layers, coarse-to-fine*; the ledger has the rows of the last layer too. Real Sketchy
+# (first 25 of each class) has 6,250 images, is not extended, and its photos are re-encoded.
 #
 # ## What it means
 #
-# Nobody has shown the model these classes. What it retrieves rests on what the outlines of *other* classes have
-# taught it, and on what the frozen network brings along; the bars say how much is the latter. The mean over
-# all queries hides how much classes differ, and holds for a gallery of unseen classes only.
+# The model was not trained on these classes. Its results come from what it learned on *other* classes and from
+# what the frozen network already knows; the bars of P@5 show how much is the latter. The mean over all queries
+# hides how much classes differ, and holds only for a gallery of unseen classes.
 #
-# What other papers print as "mAP@200" is something else again: [chapter 4](04_metrics) takes rankings apart.
+# Other papers' "mAP@200" is yet another number: [chapter 4](04_metrics) explains which.
 #
 # ## Exercises
 #
 # ```{exercise} What a user sees (warm-up)
 # :label: ex-user
-# Somebody who searches looks at the first five images. For which share of the sketches is at
-# least one of them right? Guess from the mAP@all first. Why is this number so much friendlier, and
+# Somebody who searches looks at the first five images. For what share of the sketches is at least one of them
+# right? Guess from the mAP@all first. Why is this number so much friendlier, and
 # what does it hide?
 # ```
 #
@@ -500,7 +503,7 @@ for data, runs in recorded.items():
 # print(f"the first is right   {right[:, 0].double().mean():.1%}")
 # print(f"one of five is right {right.any(1).double().mean():.1%}")
 # ```
-# One hit is enough for it, and it does not ask where the other right images are. mAP@all wants
+# One hit in the first five is enough, wherever the other right images are. mAP@all wants
 # *all* of them, the least typical one included, before any wrong one. Which of the two is the
 # better number depends on whether the user wants an image or the images.
 # ````
@@ -528,9 +531,8 @@ for data, runs in recorded.items():
 # due = f.var(0).mean() / f.flatten(0, 1).var(0).mean()
 # print(f"{due:.1%} of the variance of f is due to z")
 # ```
-# If the share is small, the decoder hardly listens to $\mathbf{z}$ and few draws are enough:
-# there is little variance to average away. That is the case of {numref}`ex-collapse`, and
-# it does retrieval no harm.
+# If the share is small, the decoder hardly uses $\mathbf{z}$ and few draws are enough: there is little variance to
+# average away. That is the case of {numref}`ex-collapse`, and it does not harm retrieval.
 # ````
 #
 # ```{exercise} Which sketches lie elsewhere? (practice)
@@ -560,19 +562,19 @@ for data, runs in recorded.items():
 # print(f"the 5 nearest points: {kept.float().mean():.0%} the same")
 # ```
 # Turned and mirrored maps are the same map, so positions mean nothing by themselves. Say of a map only
-# what many seeds show. Which of two far groups is the nearer is the first thing that changes.
+# what many seeds show. Distances between far groups are the first thing that changes.
 # ````
 #
 # ```{exercise} UMAP misleads (practice)
 # :label: ex-umap
-# Lay out *random* features: 600 points from a Gaussian in 500 dimensions. There is nothing to be found.
-# Change `neighbors` from 5 to 50. What seems to be there?
+# Lay out *random* features: 600 points from a Gaussian in 500 dimensions. They have no clusters. Change
+# `neighbors` from 5 to 50. What seems to be there?
 # ```
 #
 # ````{solution} ex-umap
 # :class: dropdown
-# Beside the look, a number: the Clark-Evans ratio, the mean distance to the nearest point over what it
-# would be if as many points lay at random in the same area. It is 1 for an even scatter and small for
+# Do not judge by eye alone. The Clark-Evans ratio is the mean distance to the nearest point, divided by its
+# expected value for as many random points in the same area. It is 1 for an even scatter and small for
 # clumps.
 # ```python
 # from scipy.spatial import ConvexHull, cKDTree
@@ -593,7 +595,7 @@ for data, runs in recorded.items():
 #     print(f"{neighbors} neighbors: {clark_evans(found):.2f}")
 #     plots.embedding(found, ["noise"] * 600, [f"{neighbors} neighbors"] * 600)
 # ```
-# UMAP draws the graph of nearest neighbors, and every set of points has one, noise as well. With few
+# UMAP shows the graph of nearest neighbors, and every set of points has one, even noise. With few
 # neighbors the graph is thin and falls into strands and clumps. A cluster in such a map is a reason
 # to go and look in the original space.
 # ````
@@ -601,15 +603,16 @@ for data, runs in recorded.items():
 # ```{exercise} Names or looks? (challenge)
 # :label: ex-names
 # What makes two classes alike for the model, the *meaning* of their names or the *look* of their images? For each
-# class, correlate the similarity of its synthesized features to the images of every other class with that
-# of the names, and with that of the images' mean features. Do the same for the nearest neighbor: why is
-# it needed?
+# class, take the similarity of its synthesized features to the images of every other class, and correlate it with
+# the similarity of the names, and with that of the images' mean features. Do the same for the nearest neighbor:
+# why is this
+# control needed?
 # ```
 #
 # ````{solution} ex-names
 # :class: dropdown
-# The nearest neighbor has never seen a word vector. Whatever *it* has in common with the names comes from
-# looks alone: things of a kind often look alike.
+# The nearest neighbor has never seen a word vector. So its agreement with the names comes from looks alone:
+# related things often look alike.
 # ```python
 # from ssgn.metrics import interval
 #
@@ -652,12 +655,12 @@ for data, runs in recorded.items():
 #
 # - {cite:t}`yelamarthi2018cvae` first retrieved in this way, by synthesizing image features for a
 #   sketch; their figures of retrieved images are worth a look beside the one above.
-# - {cite:t}`eitz2012tuberlin` also measured how well people recognize sketches of this kind: no
-#   model is to blame for a sketch that people cannot read.
+# - {cite:t}`eitz2012tuberlin` also measured how well people recognize sketches of this kind: a model cannot be
+#   blamed for a sketch that people cannot read.
 # - {cite:t}`lin2023zse` match patches of the sketch with patches of the image, so that one can
 #   see *why* an image was found.
-# - {cite:t}`chari2023specious` measure how badly two-dimensional maps keep the distances of
-#   high-dimensional data, and {cite:t}`wattenberg2016tsne` let the reader play with such maps.
+# - {cite:t}`chari2023specious` measure how badly two-dimensional maps preserve the distances of high-dimensional
+#   data, and {cite:t}`wattenberg2016tsne` let the reader play with such maps.
 
 # %% tags=["picture:hero", "remove-cell"]
 # For the index page: three of the queries that were chosen by rule.

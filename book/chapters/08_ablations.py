@@ -14,7 +14,7 @@
 # # Ablations
 #
 # **What you will learn.** What each idea of the paper is worth here: fusion, the coarse-to-fine
-# decoder, every loss. How to tell an effect from the luck of a seed, and from that of a split.
+# decoder, every loss. How to tell an effect from the luck of a seed or of a split.
 #
 # **What it costs.** Four variants are trained several times: about a minute on two CPU cores. Each run is
 # kept, so an interrupted study continues where it stopped. All other numbers are recorded.
@@ -63,13 +63,14 @@ sem = ssgn.class_vectors(ds.classes)
 #
 # SSGN has many parts, and the paper's abstract gives one overall gain, for all of them together. Which
 # part brings it? An *ablation* changes one thing and keeps all others: data, split, seeds, number of
-# steps. Each variant is a value of one dataclass, and never a second piece of code:
+# steps. Each variant is a configuration of the same code:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of ablations"}
 plots.show_source(ablations)
 
 # %% [markdown]
-# The first four take the paper's two ideas away, one at a time and both. They are trained here.
+# The first four are the full model, and the model without either or both of the paper's two ideas. They are
+# trained here.
 
 # %%
 variants = ablations(ssgn.SSGNConfig(steps=steps))
@@ -96,7 +97,7 @@ rows = ssgn.study(feats, sem, main, seeds)
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of interval"}
 plots.show_source(interval)
 
-# %% tags=["hide-input", "picture:ablations"] mystnb={"code_prompt_show": "The four variants and the nearest neighbor, drawn"}
+# %% tags=["hide-input", "picture:ablations"] mystnb={"code_prompt_show": "The figure of the four variants and the nearest neighbor"}
 nearest, _ = baselines.nearest_neighbor(
     feats, taps="single", standardized=False
 )
@@ -109,13 +110,13 @@ _ = plots.caption(
         reference=floor,
         reference_label="raw nearest neighbor",
     ),
-    "The two ideas on doodle-emoji, each on and off: a dot per seed, the mean and its 95% interval. "
+    "The two ideas on doodle-emoji, each on and off: one dot per seed, the mean and its 95% interval. "
     "Compare rows that differ in the layers with rows that differ in the decoder.",
 )
 
 # %% [markdown]
 # The question is about *ratios*: how many times better is fusion, with the same decoder and the
-# same seed? Runs with one seed share their batches, so ratios are taken seed by seed.
+# same seed? Runs with the same seed share their batches, so ratios are taken seed by seed.
 
 # %%
 compared = {
@@ -186,12 +187,12 @@ if wider:
     words = said(
         more > 1,
         f"A level's interval over splits, classes and seeds is at least {more} times as wide as the one "
-        "over seeds alone: the seeds tell how well *this* result repeats, and hardly anything about "
+        "over seeds alone: the seeds show how well *this* result repeats, and hardly anything about "
         "other classes. ",
         wider,
     ) + said(
         max(relative["chosen / last layer"]) < min(relative["mAP@all"]),
-        "As a share of its number, a ratio is known more precisely than a level, because a class that is hard "
+        "Relative to its size, a ratio is known more precisely than a level, because a class that is hard "
         "is hard for both variants.",
         relative,
     )
@@ -211,17 +212,17 @@ plots.interval_widget(
     [CLAIMS[text] for text in texts],
     caption="Ratios with 95% intervals, if only the first splits and seeds had been run. Compare "
     "what a further split and a further seed do to the interval, and see whether 1 is in it. With a "
-    "single split, it knows nothing of other splits.",
+    "single split, the interval ignores how splits differ.",
 )
 
 # %% [markdown]
-# A further seed repeats the same classes; a further split brings others. Only the second can show that a
-# verdict was the luck of the first classes.
+# A further seed repeats the same classes; a further split brings others. Only a further split can show that a
+# verdict depended on the first classes.
 #
 # ## The verdict over ten splits
 #
-# Fusion is three questions: are *all* layers better than the *last* one, are the layers that we *chose* on
-# seen classes, and are those better than the *best single* layer?
+# Fusion is three questions: are *all* layers better than the *last* one, are the layers that we *chose* on seen
+# classes better than the last one, and are they better than the *best single* layer?
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts"}
 fusion = [
@@ -295,9 +296,9 @@ if without:
             reference=1.0,
             reference_label="full model",
         ),
-        f"One part less at a time, on {min(v.splits for v in without.values())} splits with "
-        f"{min(v.seeds for v in without.values())} seeds. To the left of the line, the part is needed; to the right "
-        "of it, the model is better without. The oracle leaks the label.",
+        f"One part removed at a time, on {min(v.splits for v in without.values())} splits with "
+        f"{min(v.seeds for v in without.values())} seeds. Left of the line, the model is worse without the "
+        "part; right of it, the model is better without. The oracle leaks the label.",
     )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "What follows from it"}
@@ -326,21 +327,21 @@ if without:
         said(
             all(v.word == "does not hold" for v in ours),
             "\n**Two choices of ours carry much of the result**: the contrastive form of the classification "
-            "loss, and the skip connection. Whatever else this page says holds for a decoder that has both.",
+            "loss, and the skip connection. All other results on this page are for a decoder that has both.",
             ours,
         )
     )
     if better:
         lines.append(
-            f"\n**Leaving out the reconstruction loss helps** on {', '.join(better)}. It asks for the features "
-            "of one photo of the class, picked at random; ranking needs only the right *direction*, which the "
-            "contrastive loss asks for. This explanation has not been tested."
+            f"\n**Leaving out the reconstruction loss helps** on {', '.join(better)}. One explanation, which "
+            "we have not tested: it asks for the features of one photo of the class, picked at random, while ranking needs "
+            "only the right *direction*, which the contrastive loss asks for."
         )
     lines.append(
         said(
             all(v.low > 0.95 and v.high < 1.05 for v in semantic),
-            "\n**Leaving out the semantic loss changes the result by less than five percent**, and that loss "
-            "ties the condition to the words. [The next chapter](09_coarse_to_fine) asks why.",
+            "\n**Leaving out the semantic loss changes the result by less than five percent**, although that "
+            "loss ties the condition to the words. [The next chapter](09_coarse_to_fine) asks why.",
             semantic,
         )
     )
@@ -352,13 +353,13 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 #
 # ## What it means
 #
-# **Fusion.** Where it helps, one explanation is that earlier layers have something that a sketch and an image share
-# and that the last layer has lost. We have not tested it.
+# **Fusion.** Where it helps, one explanation is that earlier layers keep something that a sketch and an image
+# share and that the last layer has lost. We have not tested it.
 #
 # **Coarse-to-fine.** The stage that makes the coarse features gets the sketch only through the
-# predicted word vector, and for an *unseen* class that prediction is an extrapolation. The fine stage
-# can take from the sketch whatever the coarse one missed, which is just what the single-stage decoder
-# does in one step. [The next chapter](09_coarse_to_fine) looks for a better condition.
+# predicted word vector, and for an *unseen* class that prediction is an extrapolation. The fine stage can take
+# from the sketch what the coarse one missed, and the single-stage decoder does the same in one step. [The next
+# chapter](09_coarse_to_fine) looks for a better condition.
 #
 # ## Exercises
 #
@@ -390,20 +391,20 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 # assert half_width(1.0, 5) < half_width(1.0, 3) / 2
 # ```
 # The factor $1/\sqrt{n}$ alone suggests twelve. Five are enough, because with few seeds $t$ falls fast
-# too: the third, fourth and fifth seed bring the most. Later it does take four times as many.
+# too: the third, fourth and fifth seed bring the most. With many seeds it does take four times as many.
 # ````
 #
 # ```{exercise} Paired or not (practice)
 # :label: ex-paired
 # Why are ratios taken seed by seed and not between the two means? Compute the half-width of the interval
 # of the *difference* of two variants both ways: from the differences seed by seed, and from the two
-# variances as if the runs had nothing in common (Welch's interval). Must the first be the narrower one?
+# variances as if the runs had nothing in common (Welch's interval). Is the first always narrower?
 # ```
 #
 # ````{solution} ex-paired
 # :class: dropdown
 # Two runs with one seed share batches and pairs. With $c$ the covariance over seeds,
-# $\operatorname{Var}(a - b) = s_a^2 + s_b^2 - 2c$, so whatever scatter they have in common cancels.
+# $\operatorname{Var}(a - b) = s_a^2 + s_b^2 - 2c$, so the scatter that they have in common cancels.
 # ```python
 # import statistics
 #
@@ -541,9 +542,8 @@ display(Markdown("\n".join(lines) or "*Not recorded in this checkout.*"))
 # - {cite:t}`demsar2006statistical` explains how to compare methods over several data sets, where runs on
 #   one of them are not independent evidence.
 # - {cite:t}`melis2018evaluation` tune older models with the same care as new ones, and the order of the
-#   published table changes: the reason to undo one thing at a time and to keep all else.
-# - {cite:t}`lipton2019troubling` name the habit that ablations are the remedy for: not to say where a
-#   gain comes from.
+#   published table changes: a reason to change one thing at a time and keep everything else.
+# - {cite:t}`lipton2019troubling` name the habit that ablations cure: not saying where a gain comes from.
 
 # %% tags=["remove-input"]
 plots.footer(started, seeds)

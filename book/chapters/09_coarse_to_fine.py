@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Coarse-to-fine, understood
 #
-# **What you will learn.** Why the two-stage decoder could gain from the true word vector and hardly
-# from a predicted one; whether any form of the condition makes a difference; what changes if the names of
+# **What you will learn.** Why the two-stage decoder could gain from the true word vector but hardly gains from a
+# predicted one; whether any form of the condition makes a difference; what changes if the names of
 # the unseen classes are known; and how well a choice on seen classes predicts the result on unseen ones.
 #
 # **What it costs.** Under a minute: one model is trained, the studies of all variants are recorded.
@@ -68,7 +68,7 @@ recorded = columns(ledgers)
 # %% [markdown]
 # ## The verdict
 #
-# Is the paper's second idea worth anything? mAP@all of SSGN with two stages over that of SSGN with
+# Is the paper's second idea worth anything? Here is the mAP@all of SSGN with two stages over that of SSGN with
 # one, on the layers that we chose, with an interval over splits, classes and seeds
 # ([chapter 8](08_ablations) has the other layers):
 
@@ -91,12 +91,11 @@ display(
 #
 # ## The condition brings nothing new
 #
-# One cannot get more out of $\hat{\mathbf{s}} = h(\mathbf{x})$ than is in $\mathbf{x}$: whatever the
-# coarse stage makes of it, $G_c(h(\mathbf{x}))$ is one more function of the sketch, and a
-# single-stage decoder could have learned it too. What words *can* bring is a better **inductive
-# bias**: they say which classes are alike, and that may carry from seen classes to unseen ones. How
-# far does it carry? We hold out seen classes, and ask the head for their word vectors. The model is trained
-# on true and predicted vectors alike, for what follows.
+# The prediction $\hat{\mathbf{s}} = h(\mathbf{x})$ contains no information that is not in $\mathbf{x}$: the coarse
+# features $G_c(h(\mathbf{x}))$ are one more function of the sketch, and a single-stage decoder could have learned
+# it too. Words *can* bring a better **inductive bias**: they say which classes are alike, and that may carry over
+# from seen classes to unseen ones. How far does it carry? We hold out seen classes, and let the head $h$ predict
+# their word vectors. This model is trained on both true and predicted vectors, because the next section uses both.
 
 # %%
 config = ssgn.SSGNConfig(
@@ -145,7 +144,7 @@ display(
 #
 # How good would the prediction have to be? Let $\hat{\mathbf{s}}$ move towards the
 # truth, $(1-a)\,\hat{\mathbf{s}} + a\,\mathbf{s}$, for the sketches of the held-out classes. Anything with
-# $a > 0$ **leaks the label**; it is a yardstick and no result.
+# $a > 0$ **leaks the label**; it is a yardstick, not a result.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Queries, gallery and true word vectors of the held-out classes"}
 fold = held_out.part("validation")
@@ -176,7 +175,7 @@ def stages(a):
 
 by_share = {a: stages(a) for a in (0, 0.25, 0.5, 0.75, 1)}
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The sweep, drawn"}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of the sweep"}
 what = {0: ", predicted", 1: ", true"}
 _ = plots.caption(
     plots.pairs(
@@ -200,8 +199,8 @@ sentences = (
 if fine[-1] > fine[0] and coarse[-1] < 0.6 * fine[0]:
     sentences += (
         " So the gain does not come from coarse features that retrieve well: fifty numbers learned from text say "
-        "little about how a class looks. It comes from *news*: the true vector says something that the sketch did "
-        "not. The predicted vector is no news."
+        "little about how a class looks. It comes from *new information*: the true vector says something that the "
+        "sketch did not. The predicted vector cannot."
     )
 display(Markdown(sentences))
 
@@ -235,18 +234,18 @@ plots.stops_widget(
 )
 
 # %% [markdown]
-# What is still wrong (✗) at the last stop cannot be blamed on the condition.
+# Errors (✗) that remain at the last stop are not due to the condition.
 #
 # ## Every form of the condition
 #
-# {bdg-warning}`O` All conditions are read off the sketch, in training and at test time:
+# {bdg-warning}`O` All conditions are computed from the sketch, in training and at test time:
 #
 # - **Regression** to the word vector, $\hat{\mathbf{s}} = h(\mathbf{x})$.
 # - A **convex combination** of the training classes' word vectors, weighted by the probabilities of
-#   a classifier: $\hat{\mathbf{s}} = \sum_c \operatorname{softmax}(h(\mathbf{x}))_c\,\mathbf{s}_c$. It
-#   cannot leave their convex hull, which is a limit and a protection.
-# - A **contrastive embedding**: $h(\mathbf{x})$ and a linear map of the word vectors meet in a space
-#   of their own, where a sketch must be nearest to its class's word {eq}`eq-contrastive-condition`.
+#   a classifier: $\hat{\mathbf{s}} = \sum_c \operatorname{softmax}(h(\mathbf{x}))_c\,\mathbf{s}_c$. It cannot
+#   leave their convex hull, which limits it and also keeps it among real words.
+# - A **contrastive embedding**: $h(\mathbf{x})$ and a linear map of the word vectors are compared in a learned
+#   space, where a sketch must be nearest to its class's word {eq}`eq-contrastive-condition`.
 #
 # $$
 # \mathcal{L}_{\text{sem}} = -\log
@@ -258,12 +257,12 @@ plots.show_source(SSGN.condition)
 plots.show_source(SSGN.true_condition)
 
 # %% [markdown]
-# Each with seven kinds of word vectors for Sketchy's classes: GloVe
+# Each form was run with seven kinds of word vectors for Sketchy's classes: GloVe
 # {cite}`pennington2014glove` with 50 numbers, sentence embeddings of the class name
 # {cite}`reimers2019sbert,wang2020minilm`, word2vec, GloVe and fastText with 300 numbers, and similarities
-# in WordNet (path, Lin). Then, with the convex condition, another weight of the coarse loss, or the sketch's photo in
-# place of the class mean as its target. All on drawn splits of real Sketchy, over the single stage with the same
-# word vectors:
+# in WordNet (path, Lin). With the convex condition, we also varied the weight of the coarse loss, and used the
+# sketch's photo in place of the class mean as its target. All runs are on drawn splits of real Sketchy; ratios are
+# over the single stage with the same word vectors:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "All forms over the single stage"}
 by_vectors = {}  # runs by word vectors, of variants named by their form
@@ -315,8 +314,8 @@ if fair:
 # %% [markdown]
 # ## If the names of the unseen classes are known
 #
-# {bdg-warning}`O` A *class-transductive* method may know which classes a query can be of, but not of
-# which one it is. It is another problem, so its results stand by themselves. Here the
+# {bdg-warning}`O` A *class-transductive* method may know the classes that a query can belong to, but not which of
+# them it belongs to. That is a different problem, so its results are kept apart. Here the
 # predicted word vector is compared with those of the unseen classes, and their average, weighted by
 # the similarities, becomes the condition. As a control, every query gets the plain mean of the unseen
 # classes' vectors, which says nothing about the query.
@@ -369,11 +368,11 @@ if runs:
 # %% [markdown]
 # ## A forecast, and its outcome
 #
-# Dozens of variants on the unseen classes, and the best one reported: that would be selection on the test
-# set. So the conditions above were not selected from, and what *was* selected, the default of this book,
-# was chosen on the *seen* classes of Sketchy: they are shared out among three folds, each fold in turn is
-# held out as pseudo-unseen, every configuration is trained on the others, and the number is mAP@all on
-# the fold after the last epoch, so that no choice of an epoch flatters it. Configurations are compared
+# Running dozens of variants on the unseen classes and reporting the best one would be selection on the test set.
+# So we selected nothing from the conditions above. The default of this book was chosen on the *seen* classes of
+# Sketchy: they are divided into three folds, each fold in turn is held out as pseudo-unseen, and every
+# configuration is trained on the others. The number is mAP@all on the fold after the last epoch, so that no choice
+# of an epoch flatters it. Configurations are compared
 # *within* a fold, because folds differ more from each other than configurations do:
 
 # %%
@@ -390,8 +389,8 @@ differences = {
 }
 
 # %% [markdown]
-# A choice is a forecast. Three changes of what became the default were measured later on unseen classes too:
-# that is the outcome.
+# A choice on seen classes is a forecast for unseen ones. Three changes of the configuration that became the
+# default were measured later on unseen classes too: that is the outcome.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Forecast and outcome"}
 OURS = second_stage.a
@@ -418,7 +417,7 @@ if outcome:
             reference=1.0,
             reference_label="no change",
         ),
-        "Did the folds tell the truth? Compare the two intervals of each change.",
+        "Did the folds predict the outcome? Compare the two intervals of each change.",
     )
 
 
@@ -438,7 +437,7 @@ overlap = sum(
 display(
     Markdown(
         f"The two intervals overlap for {overlap} of {len(rows)} changes. "
-        f"Of all {len(means)} configurations beside the first, *{best}* gains most on the folds: "
+        f"Of all {len(means)} configurations other than the first, *{best}* gains most on the folds: "
         f"{pm(differences[best])} in mAP@all."
     )
 )
@@ -446,7 +445,8 @@ display(
 # %% [markdown]
 # The forecast's interval is over folds and seeds, the outcome's over splits, classes and seeds. Many of the
 # classes that are unseen in the outcome took part in the folds: [chapter 11](11_results) repeats the
-# verdicts on those that did not. {download}`The protocol <../results/protocol.md>` lists all that was chosen, and why.
+# verdicts on those that did not. {download}`The protocol <../results/protocol.md>` lists every choice and its
+# reason.
 #
 # ## What it means
 #
@@ -463,8 +463,8 @@ display(
 #
 # ```{exercise} What a guess would have (warm-up)
 # :label: ex-guess-rank
-# For a head that knows nothing about the sketch, how many word vectors lie before the class's own in the
-# median, and how often is the own one the nearest? Take two such heads, one that puts all words in a random
+# For a head that knows nothing about the sketch, what is the median number of word vectors before the class's own,
+# and how often is its own the nearest? Take two such heads, one that puts all words in a random
 # order, and one that predicts the *same* vector for every sketch. How far above that are the numbers of
 # this page?
 # ```
@@ -473,8 +473,8 @@ display(
 # :class: dropdown
 # With $C$ classes, a random order puts the own word at each place $0, \dots, C - 1$ with the same chance:
 # the median is $(C - 1)/2$, and the own word is the nearest in $1/C$ of the cases. A constant prediction
-# ranks the $C$ words once for all, and each class's own word has one of those places; over all classes,
-# equally often asked for, that is the same distribution.
+# ranks the $C$ words once for all, and each class's own word has one of those places; if all classes have equally
+# many queries, that is the same distribution.
 # ```python
 # import torch.nn.functional as F
 #
@@ -491,15 +491,15 @@ display(
 #         f"nearest {n * hits:.1f} times as often as by a guess"
 #     )
 # ```
-# A floor of this kind costs two lines and belongs beside every number. Take both numbers against it: a head
-# can bring the own word far forward and still hardly ever to the first place.
+# A floor of this kind costs two lines and belongs beside every number. Compare both numbers with it: a head can
+# move a class's own word far forward, and yet rarely to the first place.
 # ````
 #
-# ```{exercise} Pull the plug (practice)
+# ```{exercise} The wrong condition (practice)
 # :label: ex-plug
-# Give the decoder the condition of *another* sketch, picked at random. Before you run it: should retrieval
-# fall to chance, to that of a single stage, or hardly at all? What does the answer say about how much the
-# fine stage listens?
+# Give the decoder the condition of *another* sketch, picked at random. Before you run it: should retrieval fall to
+# chance, to the level of a single stage, or hardly at all? What does the answer say about how much the fine stage
+# uses the condition?
 # ```
 #
 # ````{solution} ex-plug
@@ -522,9 +522,9 @@ display(
 # blind = torch.randn(q.shape, generator=shuffle)
 # print("chance", ssgn.evaluate(blind, g, labels, g_labels, ())["mAP@all"])
 # ```
-# Compare what is left with chance: that much the sketch itself carries into the fine stage, whatever the
-# coarse one says. And compare the last two conditions: the mean is empty, another sketch's is wrong. A
-# stage that listens is hurt more by a wrong word than by none.
+# Compare the result with chance: the difference is what the sketch itself contributes to the fine stage, with no
+# help from the coarse one. Then compare the last two conditions: the mean is empty, another sketch's is wrong. A
+# wrong word hurts a stage that uses its condition more than an empty one does.
 # ````
 #
 # ```{exercise} Inside the hull (practice)
@@ -558,13 +558,13 @@ display(
 # ```
 # The number is the exponential of the entropy: 1 if all weight is on one class, and the number of classes
 # if it is spread evenly. The head sees shapes. Where classes that *look* alike mean different things, the
-# combination points to a place in the space of words where nothing of that look is.
+# combination points to a place among the words where no class looks like that.
 # ````
 #
 # ```{exercise} The best of forty (practice)
 # :label: ex-best-of-many
 # Suppose that no configuration differs from the first one, and that differences on a fold scatter as these do.
-# How large would the best mean difference of all look? Simulate it, and hold the winner against it.
+# How large would the best of all mean differences look? Simulate it, and compare the winner with it.
 # ```
 #
 # ````{solution} ex-best-of-many
@@ -592,14 +592,15 @@ display(
 # ```{exercise} Your own condition (challenge)
 # :label: ex-condition
 # Subclass `SSGN`, override `condition`, and compare on the folds. (Train with `fit` and not with
-# `ssgn.studies.select`: that one keeps runs by configuration, and would take your class for the one it
-# knows.) Before you look: how large a difference could three folds show?
+# `ssgn.studies.select`, which caches runs by configuration and would mistake your class for the built-in one.)
+# Before you look: how large a difference could three folds show?
 # ```
 #
 # ````{solution} ex-condition
 # :class: dropdown
-# The half-width of the interval above is the answer to the last question: a smaller gain than that would drown.
-# As an example, a sharper convex combination, in which the likeliest classes count for more.
+# The half-width of the interval above is the answer to the last question: a smaller gain than that would not be
+# detected.
+# The example is a sharper convex combination, in which the likeliest classes count for more.
 # ```python
 # class Sharper(SSGN):
 #     def condition(self, x):
@@ -636,10 +637,10 @@ display(
 # - {cite:t}`sohn2015cvae` introduced the conditional variational autoencoder, and discuss the
 #   gap between training, where the latent has seen the answer, and test time, where it has not.
 # - {cite:t}`xian2018generating` generate features of unseen classes from their *true* class vectors,
-#   which at test time is legitimate there: a class's description is given, and no query's label is asked
-#   for. Worth comparing with the oracle here.
-# - {cite:t}`cawley2010selection` show how choosing among variants on a validation set biases the number
-#   that they were chosen by, and why it has to be repeated on other data.
+#   which at test time is legitimate there: a class's description is given, and no query's label is needed. Worth
+#   comparing with the oracle here.
+# - {cite:t}`cawley2010selection` show how choosing among variants on a validation set biases the number that
+#   decided, and why the winner has to be evaluated again on other data.
 # - {cite:t}`gulrajani2021lost` compare methods for new domains with honest model selection, and find the
 #   plain baseline hard to beat.
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # What the backbone has already seen
 #
-# **What you will learn.** Which "unseen" classes the backbone was trained on before we ever met it,
+# **What you will learn.** Which "unseen" classes the backbone was trained on before we used it,
 # in this book's data and in the published splits; how such an audit is made; and why leaving those
 # classes out makes the numbers *rise*.
 #
@@ -76,16 +76,16 @@ display(
 # %% [markdown]
 # ## How to tell
 #
-# Names cannot tell: ImageNet's "mouse" belongs to a computer, its "ear" is of corn, its "cup"
-# is a punch by definition, and it has no "cat", only five kinds of them. But ImageNet's classes
-# are entries of WordNet, a dictionary in which every *sense* has a number and its place under broader
-# ones. So the audit has three steps, all recorded in `ssgn/data/tables/imagenet-1k.json`:
+# Names cannot tell: ImageNet's "mouse" belongs to a computer, its "ear" is of corn, its "cup" is a drink, a kind
+# of punch, and it has no "cat", only five kinds of cats. But ImageNet's classes
+# are entries of WordNet, a dictionary in which every *sense* has a number and a place under broader senses. So the
+# audit has three steps, all recorded in `ssgn/data/tables/imagenet-1k.json`:
 #
-# 1. For each class, the sense that people draw is chosen by hand. (The "bat" has wings.)
+# 1. For each class, we choose by hand the sense that people draw. (The "bat" has wings.)
 # 2. WordNet then says which of the 1,000 classes are the **same** sense, which are **kinds** of it
 #    (tabby, a cat), and which are **broader** (racket, for the tennis racket). All three count:
 #    the network was told to give a tennis racket the name "racket".
-# 3. WordNet files by meaning, not by looks. Where the two differ, a class is **added** or **removed**
+# 3. WordNet sorts by meaning, not by looks. Where the two differ, a class is **added** or **removed**
 #    by hand, and the reason is written beside it.
 
 # %%
@@ -154,12 +154,12 @@ display(Markdown(tables.written(rows, "markdown")))
 
 # %% [markdown]
 # The split of Sketchy that the CVAE {cite}`yelamarthi2018cvae` introduced, 104/21, was made to avoid this: 21 classes
-# that are *not* in ImageNet. It nearly succeeds. What slips through are classes that ImageNet has under a
-# narrower name: no "songbird", but robins and jays; no "cow", but oxen; no "dolphin", but the killer whale, which
-# is one; no "door", but sliding doors. SSGN's abstract names no split; the tables of {cite:t}`li2019bdt` are on this one.
+# that are *not* in ImageNet. It nearly succeeds. The exceptions are classes that ImageNet has under a narrower
+# name: robins and jays but no "songbird"; oxen but no "cow"; the killer whale, which is a dolphin; sliding doors
+# but no "door". SSGN's abstract names no split; the tables of {cite:t}`li2019bdt` are on this one.
 #
-# And photos can leak more than classes. Tiny-ImageNet is cut from ImageNet-1k, so where the gallery's
-# photos come from there, every class is leaked, and the photos themselves may have been trained on.
+# Photos can leak as well as classes. Tiny-ImageNet is a part of ImageNet-1k, so if a gallery takes its photos from
+# there, every class is leaked, and the backbone may have been trained on the very photos.
 #
 # ## What it does to the numbers
 #
@@ -229,8 +229,8 @@ _ = plots.caption(
         "mAP@all",
         highlight=[name for name in numbers if "not leaked" in name],
     ),
-    "Fewer classes are easier, so compare the classes that are not leaked (open dots) with as many classes at random. The bar of these is the "
-    "interval of their mean; the dots are the draws.",
+    "Fewer classes are easier, so compare the classes that are not leaked (open dots) with as many classes at random. The bar of the random ones is the "
+    "interval of their mean; their dots are the draws.",
 )
 average = {name: sum(v) / len(v) for name, v in numbers.items()}
 ratio = {
@@ -242,17 +242,17 @@ inside, at = numbers[f"SSGN, {drawn_at_random}"], average[f"SSGN, {fair}"]
 below = sum(value < at for value in inside)
 display(
     Markdown(
-        f"SSGN has **{at:.3f}** on the classes that are not leaked; of {len(inside)} draws of as many classes {below} lie below that, "
+        f"SSGN reaches **{at:.3f}** on the classes that are not leaked; {below} of {len(inside)} draws of as many classes lie below that, "
         f"from {min(inside):.3f} to {max(inside):.3f}.\n\nDoes the comparison of *methods* survive? SSGN with the chosen layers over "
-        f"SSGN with the last one, one seed: **× {ratio[fair]:.2f}** on {fair}. Like with like, that is to be compared with "
-        f"**× {ratio[drawn_at_random]:.2f}** on {drawn_at_random}, and not with × {ratio[every]:.2f} on {every}."
+        f"SSGN with the last one, one seed: **× {ratio[fair]:.2f}** on {fair}. Compare that with "
+        f"**× {ratio[drawn_at_random]:.2f}** on {drawn_at_random}, not with × {ratio[every]:.2f} on {every}."
     )
 )
 
 # %% [markdown]
 # On real Sketchy (first 25 of each class), the recorded runs have both numbers for each claim of
-# [chapter 11](11_results). Here are those on published splits that keep at least ten classes, with intervals over classes
-# and seeds:
+# [chapter 11](11_results). Here are the verdicts on published splits that keep at least ten classes, with
+# intervals over classes and seeds:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of claims with and without leaked classes"}
 ledgers = [
@@ -295,8 +295,8 @@ display(
 # %% [markdown]
 # ## Class by class
 #
-# Real Sketchy's ten drawn splits have each class in two galleries. Every class a dot: the mean average precision of
-# its sketches.
+# In real Sketchy's ten drawn splits, each class is in two galleries. Each dot is a class: the mean average
+# precision of its sketches.
 
 # %%
 drawn = tables.columns(ledgers)
@@ -331,7 +331,7 @@ half = 1.96 * float((a.var() / len(a) + b.var() / len(b)).sqrt())
 sign = (
     "the interval does not contain zero"
     if abs(difference) > half
-    else "the interval contains zero, so these classes cannot tell"
+    else "the interval contains zero, so these classes do not decide it"
 )
 display(
     Markdown(
@@ -343,13 +343,13 @@ display(
 # %% [markdown]
 # ## What it means
 #
-# Most classes that this book calls unseen have been seen by the backbone, as photos; so read "zero-shot" as *no
-# sketch, and no pair of sketch and image*. And the difference above is not what the leak is worth. The two groups
-# differ in other ways: things that ImageNet has are things with a typical shape, and a class may be hard or easy to draw
-# for reasons of its own. To know the price, one would train the backbone again without those classes.
+# The backbone has seen photos of most classes that this book calls unseen; so read "zero-shot" as *no sketch, and
+# no pair of sketch and image*. The difference above does not measure the leak. The two groups differ in other
+# ways: ImageNet may prefer things with a typical shape, and a class may be hard or easy to draw for other reasons.
+# To measure the leak, one would have to train the backbone again without those classes.
 #
-# For a reader of tables: numbers on a random split and on a split that avoids ImageNet are not comparable, and a method
-# may gain on one what it does not gain on the other. For a writer: name the backbone, what it was trained on, and the
+# For a reader of tables: numbers on a random split and on a split that avoids ImageNet are not comparable, and a
+# method may gain on one and not on the other. For a writer: name the backbone, what it was trained on, and the
 # unseen classes it has seen.
 #
 # ## Exercises
@@ -379,9 +379,9 @@ display(
 #
 # ````{solution} ex-never-harder
 # :class: dropdown
-# The $i$-th relevant item has rank $r_i$, one more than the number of items before it. The items that go
-# are all irrelevant to the query; each of them was before some relevant items or before none. So no $r_i$
-# grows, and $\mathrm{AP} = \frac{1}{R}\sum_i i / r_i$ cannot fall, for $R$ stays as it is.
+# The $i$-th relevant item has rank $r_i$, one more than the number of items before it. The removed items are all
+# irrelevant to the query; each of them was before some relevant items or before none. So no $r_i$
+# grows, and $\mathrm{AP} = \frac{1}{R}\sum_i i / r_i$ cannot fall, because $R$ does not change.
 # ```python
 # from ssgn.metrics import measure
 #
@@ -410,8 +410,8 @@ display(
 # print(f"{before.mean():.3f} before, {after.mean():.3f} after")
 # print(f"{(after > before).double().mean():.0%} of the queries rise")
 # ```
-# So a number that rises when classes are left out shows nothing: it had to rise. That is why the
-# chapter draws as many classes at random before it says a word about leaks.
+# So a number that rises when classes are left out shows nothing: it had to rise. That is why the chapter draws as
+# many classes at random before it says anything about leaks.
 # ````
 #
 # ```{exercise} Without a normal distribution (practice)
@@ -446,8 +446,8 @@ display(
 #
 # ```{exercise} Disagree (practice)
 # :label: ex-disagree
-# Find a judgment in the table that you would make differently. (The field `near` lists what was considered
-# and not counted.) How far could the published splits' audit move, if every one of these were counted?
+# Find a judgment in the table that you would make differently. (The field `near` lists classes that were
+# considered and not counted.) How far could the audit of the published splits move if all of these were counted?
 # ```
 #
 # ````{solution} ex-disagree
@@ -468,15 +468,15 @@ display(
 #     print(f"{split}: {len(counted)} to {strictest} of {len(why)}")
 #     assert strictest <= len(why)
 # ```
-# ImageNet's window screen shows a window: count it, and Sketchy's 21 have one leaked class more. A range
-# is a better report than a number wherever a judgment stands behind it. Then ask whether any conclusion
+# ImageNet's window screen shows a window: count it, and Sketchy's 21 have one leaked class more. Where a number
+# rests on judgment, it is better to report a range. Then ask whether any conclusion
 # of yours differs between its two ends.
 # ````
 #
 # ```{exercise} A split without leaks (challenge)
 # :label: ex-cleansplit
-# Build a split of this data whose unseen classes are all clean, by drawing among the classes that
-# `ssgn.leaked` finds nothing for. How many are there? Train both models of this page on it. Does the
+# Build a split of this data whose unseen classes are all clean, by drawing among the classes for which
+# `ssgn.leaked` finds nothing. How many are there? Train both models of this page on it. Does the
 # comparison survive? Then draw other such splits, and leaky ones of the same size.
 # ```
 #
@@ -510,13 +510,13 @@ display(
 #
 # ## Further reading
 #
-# - {cite:t}`xian2019good` found the same leak in zero-shot classification, and propose splits whose unseen
-#   classes ImageNet-1k does not have; much of what was published before moved.
+# - {cite:t}`xian2019good` found the same leak in zero-shot classification, and proposed splits whose unseen
+#   classes ImageNet-1k does not have; many published numbers changed.
 # - {cite:t}`kapoor2023leakage` collect leaks from many sciences and sort them into kinds: this chapter's is
 #   one of a large family.
 # - {cite:t}`miller1995wordnet` describes the dictionary that ImageNet's classes were taken from, and what
 #   "kind of" means in it.
-# - {cite:t}`russakovsky2015imagenet` tell how the 1,000 classes were chosen and labeled.
+# - {cite:t}`russakovsky2015imagenet` describe how the 1,000 classes were chosen and labeled.
 # - {cite:t}`kornblith2019transfer` measure how far accuracy on ImageNet predicts accuracy on other data, with
 #   features as they are and fine-tuned.
 

@@ -14,8 +14,8 @@
 # # What reproduces
 #
 # **What you will learn.** Which sentences of the paper's abstract hold, on which data and with which
-# backbone; how SSGN compares with ten other methods on the same features; what carries the result; and
-# what cannot be tested here.
+# backbone; how SSGN compares with ten other methods on the same features; which parts matter; and what cannot be
+# tested here.
 #
 # **What it costs.** Half a minute: nearly all numbers are computed from the recorded runs in
 # `book/results/verdict/`.
@@ -57,8 +57,8 @@ seed = 0
 # - **TU-Berlin sketches, 116 classes, our own gallery**: nobody else has this gallery.
 #
 # Each dataset's classes are divided into five parts, twice. Each part is the unseen classes of one split, so there are
-# ten *drawn splits*, and each class is unseen in two of them. Each method is trained with three seeds per split; a closed
-# form needs one.
+# ten *drawn splits*, and each class is unseen in two of them. Each method is trained with three seeds per split;
+# one with a closed-form solution needs only one.
 
 # %%
 paths = sorted(Path("../results/verdict").glob("*.json"))
@@ -105,11 +105,13 @@ display(Markdown(tables.of_levels(shown)))
 display(Markdown("\n".join(notes)))
 
 # %% [markdown]
-# mAP@all on unseen classes with its 95% interval over splits, classes and seeds; in bold, the best of a column and what
-# cannot be told from it; an empty cell is not recorded. A random ranking reaches about one twentieth. *Chosen* layers were
+# mAP@all on unseen classes with its 95% interval over splits, classes and seeds; bold marks the best of a column
+# and all that cannot be told from it; an empty cell is not recorded. A random ranking reaches about one twentieth.
+# *Chosen* layers were
 # best on folds of Sketchy's seen classes: stages 5 to 7 of EfficientNet-Lite0, and blocks 4 and 5 of VGG-16's convolutions,
-# whose *last* layer, block 5, is its best single one too: we do not have the fully connected layers of VGG-16. *Read
-# literally* means every value that a source gives, at sizes for a CPU ([chapter 5](05_model)). Some classes are hard for all
+# whose *last* layer, block 5, is its best single one too: we do not have the fully connected layers of VGG-16.
+# *Read literally* means SSGN with every value that a source gives, at sizes for a CPU ([chapter 5](05_model)).
+# Some classes are hard for all
 # methods, so the intervals of two levels may overlap where their ratio is clear: compare by the ratios below.
 #
 # ## The verdict in words
@@ -117,7 +119,7 @@ display(Markdown("\n".join(notes)))
 # {download}`The protocol <../results/protocol.md>` was written before the runs, and a test checks that. A claim is a ratio
 # of mAP@all; "by more than 20%", which the abstract does not explain, is read as a ratio above 1.2. A claim **holds** if the
 # whole 95% interval of its ratio is above the threshold, **does not hold** if the whole interval is below, and is
-# *open* otherwise. SSGN, where nothing else is said, means *chosen layers, coarse-to-fine*.
+# *open* otherwise. Unless stated otherwise, SSGN means *chosen layers, coarse-to-fine*.
 
 # %%
 # FURTHER: what a review of the first results asked for
@@ -176,7 +178,8 @@ lines = f"""
 display(Markdown(lines))
 
 # %% [markdown]
-# The claims whose threshold is 1, for SSGN as we chose it. An interval that touches the dashed line is open.
+# The figure has the claims whose threshold is 1, for SSGN as we chose it. A claim is open if its interval touches
+# the dashed line.
 
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of ratios"}
@@ -207,7 +210,7 @@ _ = plots.caption(
         reference=1,
         reference_label="equal",
     ),
-    "What each choice, and SSGN over each other method on the same features, is worth. Compare the rows of the second stage with those of the layers.",
+    "What each choice is worth, and SSGN over each other method on the same features. Compare the rows of the second stage with those of the layers.",
 )
 
 # %% [markdown]
@@ -284,9 +287,9 @@ display(
 )
 
 # %% [markdown]
-# ## What carries the result
+# ## Which parts matter
 #
-# Each part of SSGN taken away or, for the classifier, replaced by a linear one:
+# Each part of SSGN is removed or, for the classifier, replaced by a linear one:
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of the parts"}
 parts = ratios(text for text in claims if text.endswith("helps"))
@@ -328,9 +331,10 @@ display(Markdown("\n".join(lines)))
 #
 # ## The other methods
 #
-# All see the same features, training classes and word vectors, choose their options by mAP@all on the pseudo-unseen classes,
-# and are called as `ssgn.fit` is: `ssgn.baselines` has each as a function. By a log of {cite:t}`li2019bdt`'s authors, the paper's
-# table lists direct regression, ESZSL, SAE and the CVAE; the others are our additions {bdg-warning}`O`.
+# All get the same features, training classes and word vectors, and choose their options by mAP@all on the
+# pseudo-unseen classes. Each is a function in `ssgn.baselines`, called like `ssgn.fit`. According to a log by the
+# authors of {cite:t}`li2019bdt`, the SSGN paper's table lists direct regression, ESZSL, SAE and the CVAE; the
+# others are our additions {bdg-warning}`O`.
 #
 # - **Nearest neighbor**: rank by the cosine of the features themselves, *raw* or *standardized* per column.
 # - **Ridge regression** from a sketch to the mean image features $\bar{\mathbf{V}}$ of its class, with the sketches
@@ -341,14 +345,15 @@ display(Markdown("\n".join(lines)))
 #   \mathbf{X}^\top \bar{\mathbf{V}} .
 # $$ (eq-ridge)
 #
-# - **Ridge towards the identity** penalizes $\lVert \mathbf{W} - \mathbf{I} \rVert^2$ and not $\lVert \mathbf{W} \rVert^2$: a
-#   strong penalty leaves the sketch's features as they are, as the skip connection of SSGN does.
+# - **Ridge towards the identity** penalizes $\lVert \mathbf{W} - \mathbf{I} \rVert^2$ instead of
+#   $\lVert \mathbf{W} \rVert^2$: a strong penalty leaves the sketch's features as they are, as the skip connection of SSGN does.
 # - **Direct regression**: a network with a hidden layer that predicts the features of an image of the class, on Sketchy of the photo
 #   that the sketch was drawn from.
 # - **CCA** {cite}`hotelling1936cca,rasiwasia2010cca`: project both domains so that a sketch and an image of its class correlate
 #   as strongly as possible.
-# - **ESZSL** {cite}`romera2015eszsl` and **SAE** {cite}`kodirov2017sae`: a linear map between features and word vectors. How
-#   the published tables made them retrieve is not known to us; we compare the word vectors that both sides predict.
+# - **ESZSL** {cite}`romera2015eszsl` and **SAE** {cite}`kodirov2017sae`: a linear map between features and word
+#   vectors. We do not know how the published tables used them for retrieval; we compare the word vectors predicted
+#   from both sides.
 # - **CVAE** {cite}`yelamarthi2018cvae`, SSGN's ancestor: an encoder turns an image and a sketch into a latent $\mathbf{z}$, a decoder
 #   turns $\mathbf{z}$ and the sketch into image features $\mathbf{f}$, and a second decoder $b$ predicts the sketch from these:
 #
@@ -359,10 +364,11 @@ display(Markdown("\n".join(lines)))
 #   + 10 \cdot \tfrac{1}{D} \lVert b(\mathbf{f}) - \mathbf{x} \rVert^2 .
 # $$ (eq-cvae)
 #
-# - Its *published form* takes raw features, its *standardized* form what every other method gets. On the drawn splits both have
-#   sizes for a CPU and, on Sketchy, aligned pairs, as in the CVAE's code.
-# - **Two towers**: two networks map sketches and images into one space, where a sketch must find the images of its class in the
-#   batch and the reverse: the loss of CLIP {cite}`radford2021clip` with all pairs of a class as right answers
+# - Its *published form* takes raw features, its *standardized* form the features that every other method gets. On
+#   the drawn splits both use sizes for a CPU and, on Sketchy, aligned pairs, as in the CVAE's code.
+# - **Two towers**: two networks map sketches and images into one space, where a sketch must find the images of its
+#   class in the batch, and an image its sketches: the loss of CLIP {cite}`radford2021clip` with all pairs of a
+#   class as right answers
 #   {cite}`khosla2020supcon`. With cosines $c_{ij}$, a temperature $\tau$, and $P_i$ the images of sketch $i$'s class,
 #
 # $$
@@ -389,13 +395,14 @@ gains = (
 display(
     Markdown(
         f"The highest level has {'; '.join(best)}. Standardizing the columns, which learns nothing about retrieval, is worth to the "
-        f"nearest neighbor {', '.join(gains)}: a table that standardizes its own method and no other measures that."
+        f"nearest neighbor {', '.join(gains)}: a table that standardizes only its own method measures that."
     )
 )
 
 # %% [markdown]
-# A method of your own is a `fit` that returns an object with `synthesize` and `embed`. This one moves sketches to where the images
-# are, by the difference of the two means. {doc}`../own` runs one in a study beside all others.
+# A method of your own is a `fit` that returns an object with `synthesize` and `embed`. This one moves sketches
+# towards the images by the difference of the two means. {doc}`../own` runs such a method in a study with all
+# others.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Loading doodle-emoji"}
 ds = ssgn.load_dataset(
@@ -414,7 +421,7 @@ class Shift:
 
 
 # %% [markdown]
-# Beside it two closed forms, on the unseen classes of doodle-emoji's stored split:
+# Compare it with two closed-form methods, on the unseen classes of doodle-emoji's stored split:
 
 # %%
 near, _ = baselines.nearest_neighbor(feats, sem)
@@ -434,8 +441,9 @@ scores
 #
 # The table of {cite:t}`li2019bdt` lists methods on the Sketchy and TU-Berlin extensions
 # {cite}`sangkloy2016sketchy,eitz2012tuberlin,liu2017dsh`, with VGG-16, trained on aligned pairs. These numbers are **theirs**, in percent,
-# P@200 / mAP@200 as printed there: other images, classes, layers and metrics than ours. Their *order* can be compared, with care. A
-# draft of that paper says that the word vectors of the baselines were taken out or replaced by the classes' mean image features.
+# P@200 / mAP@200 as printed there: other images, classes, layers and metrics than ours. Their *order* can be
+# compared, with care. A draft of that paper says that the baselines' word vectors were removed or replaced by the
+# classes' mean image features.
 #
 # | method | Sketchy, 104/21 classes | TU-Berlin, 186/64 classes |
 # |---|---|---|
@@ -460,9 +468,10 @@ published = {tables.short(h): runs for h, runs in published.items()}
 display(Markdown(tables.of_claims(published)))
 
 # %% [markdown]
-# ## The premise: are sketches sparse, do they vary?
+# ## The premise: are sketches sparse and varied?
 #
-# The abstract's motive can be measured on the last layer's features of doodle-emoji: the share of activations near zero (below a
+# The abstract's motivation can be measured on the last layer's features of doodle-emoji: the share of activations
+# near zero (below a
 # hundredth of the channel's mean over the images), and the share of a standardized channel's variance that lies *within* classes.
 
 # %%
@@ -486,7 +495,7 @@ display(
         f"**{own:.0%}** of the sketches' variance and **{image_own:.0%}** of the images'. So sketches are "
         + ("sparser" if zero > image_zero else "not sparser")
         + f" and vary {'more' if own > image_own else 'no more'} within a class. (Part of the second difference is counting: the variance "
-        "within small groups comes out too small, and a class has not as many images as sketches.)"
+        "within small groups comes out too small, and a class has fewer images than sketches.)"
     )
 )
 
@@ -495,12 +504,12 @@ display(
 #
 # | claim | why not | how to test it |
 # |---|---|---|
-# | More than 20% better in P@200 and mAP@200, *on the extended datasets* | we do not have the extension's photos | [put them in place](../paper_data), then [Sketchy on a GPU](../sketchy); this page shows whatever is in `book/results/verdict/` |
+# | More than 20% better in P@200 and mAP@200, *on the extended datasets* | we do not have the extension's photos | [put them in place](../paper_data), then [Sketchy on a GPU](../sketchy); this page shows all that is in `book/results/verdict/` |
 # | Fusion with VGG-16's *fully connected* layer, the single layer of the CVAE's code | we have the weights of the convolutions only | the same |
 # | Sparse sketches make the conditional decoder *hard to learn* | the abstract gives no measure for it | none we can defend |
 # | The second stage helps *with the authors' condition* | the abstract does not say what the condition is at test time | their code, or their full text |
 #
-# ## What is ours
+# ## Our own choices
 #
 # We have the paper's abstract. A verdict above is about *this implementation of the idea on these data*, and these choices are our own
 # {bdg-warning}`O`, made on seen classes. The protocol has the numbers that decided.
@@ -519,15 +528,16 @@ display(
 # | no second decoder, which the CVAE has | the literal reading, which has it |
 # | widths, weights of the losses, dropout, 100 steps, AdamW | for some of them, the protocol |
 #
-# After the first runs had been seen, the literal reading, the CVAE, the two-tower network and direct regression got trainings of
-# another length, and their runs were recorded again; of SSGN, nothing was changed. The protocol's end names every deviation.
+# After we had seen the first runs, we changed the length of training of the literal reading, the CVAE, the
+# two-tower network and direct regression, and recorded their runs again; nothing about SSGN changed. The end of
+# the protocol lists every deviation.
 #
 # ## What it means
 #
 # Read the intervals before the words. **Holds** and **does not hold** say on which side of its threshold a ratio lies, and nothing about
 # how large the gain is. **Open** does not mean "no": these runs cannot tell. Where the threshold is 1 and an interval around it is narrow,
-# the two variants are equal for every practical purpose. And a baseline is as strong as one lets it be: give it the same features, the
-# same standardization and the same prior first.
+# the two variants are equal for every practical purpose. And a baseline is only as strong as you make it: give it
+# the same features, the same standardization and the same prior first.
 #
 # ## Exercises
 #
@@ -552,14 +562,14 @@ display(
 #     assert verdict(ratio, 1.2) == word
 # ```
 # The first two have the same mean: the verdict is about what was *shown*. A single run has no interval at
-# all, which is not an interval of width zero. Which method is the best cannot be said: for that they would
-# have to be compared with each other. And these intervals are over seeds: none of them says "on other classes".
+# all, which is not an interval of width zero. Nothing says which method is the best: for that they would have to
+# be compared with each other. And these intervals are over seeds: none of them says "on other classes".
 # ````
 #
 # ```{exercise} A stricter verdict (practice)
 # :label: ex-strict
-# Every claim is judged at 95%. What is the chance that at least one of 34 intervals misses its true
-# ratio, if they were independent? Change the confidence so that the chance is at most 5% for all
+# Every claim is judged at 95%. What would be the chance that at least one of 34 intervals misses its true ratio,
+# if they were independent? Change the confidence so that the chance is at most 5% for all
 # of them together, independent or not. Which verdicts of a dataset change?
 # ```
 #
@@ -632,7 +642,7 @@ display(
 # ```{exercise} Your own method (challenge)
 # :label: ex-ownmethod
 # A baseline is two maps. Write one that mixes ridge regression with the standardized sketch features
-# themselves, choose the mixture where it may be chosen, and rank it among the methods of this page. Which
+# themselves, choose the mixture on the right classes, and rank it among the methods of this page. Which
 # part of SSGN does the same? Then make something better of your own.
 # ```
 #

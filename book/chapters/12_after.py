@@ -13,32 +13,34 @@
 # %% [markdown]
 # # What came after
 #
-# **What you will learn.** What later methods do that SSGN does not, in one sentence each; what one of
-# them gains here, measured on equal terms; and what a larger pre-training would bring, and leak.
+# **What you will learn.** What later methods do that SSGN does not, in one sentence each; what the idea of one of
+# them gains here, measured on equal terms; and how to try a larger pre-training, and what it would leak.
 #
-# **What it costs.** About a minute: a network is fine-tuned on few sketches. The numbers on real Sketchy
-# are recorded: they took hours.
+# **What it costs.** About a minute: a network is fine-tuned on few sketches. The numbers on real Sketchy are
+# recorded, because they took hours.
 #
-# SSGN takes the features of a frozen network as they are, and learns how to get from a sketch's to a
-# photo's. Nearly everything since has begun one step earlier: train the network $\boldsymbol\phi$ itself,
-# so that a sketch and a photo of one class lie together from the start.
+# SSGN takes the features of a frozen network as they are, and learns to turn a sketch's features into a photo's.
+# Most of the later methods below start one step earlier: they train the network $\boldsymbol\phi$ itself, or
+# inputs to it, so that a sketch and a photo of one class already have similar features.
 #
 # ## Six methods, one idea each
 #
-# The third column says which of our keys (see [chapter 4](04_metrics)) the method's published numbers are,
-# as far as its public code shows; the last one what its pre-training has met of the *unseen* classes.
+# The third column gives the metrics that correspond to the method's published numbers, named as in [chapter
+# 4](04_metrics), as far as its public code shows. The last column says what the pre-trained network may already
+# have seen of the *unseen* classes.
 #
-# | method | its idea | its numbers are | what its pre-training has met |
+# | method | its idea | its numbers are | its pre-training has seen |
 # | --- | --- | --- | --- |
-# | SAKE {cite}`liu2019sake` | One $\boldsymbol\phi$ for both domains learns the seen classes, and a second loss keeps what it predicted of photos before, so that it does not forget ImageNet | `mAP@k/min`, also what it calls mAP@all | ImageNet's 1,000 classes |
-# | StyleGuide {cite}`dutta2020styleguide` | Generative like SSGN, but the generated image takes its content from the sketch and its style from the gallery's images | not known to us | ImageNet's classes |
-# | RPKD {cite}`tian2021rpkd` | As SAKE, but what is kept are the *relations* between classes and between images, and no word vector is needed | not known to us | ImageNet's classes |
-# | TVT {cite}`tian2022tvt` | A vision transformer, with a distilled token and losses that spread both domains over one hypersphere | not known to us | ImageNet's images |
-# | ZSE-SBIR {cite}`lin2023zse` | No single vector per image: tokens of the sketch are matched with tokens of the photo, and the matches explain the score | `mAP@k/min`, with P@k cut at $R$ | ImageNet's images |
-# | Sketch-LVM {cite}`sain2023lvm` | CLIP stays frozen; a few prompt vectors per domain are learned | its code computes `mAP@all`; how its mAP@200 was made is not in it | captions and images of nearly everything: no class is unseen |
+# | SAKE {cite}`liu2019sake` | One $\boldsymbol\phi$ for both domains learns the seen classes, and a second loss keeps its earlier predictions of ImageNet's classes, so that it does not forget ImageNet | `mAP@k/min`, also what it calls mAP@all | ImageNet's 1,000 classes |
+# | StyleGuide {cite}`dutta2020styleguide` | Generative like SSGN, but what it generates takes its content from the sketch and its style from images | not known to us | ImageNet's 1,000 classes |
+# | RPKD {cite}`tian2021rpkd` | Like SAKE, but it keeps the *relations* between classes and between images, and needs no word vectors | not known to us | ImageNet's 1,000 classes |
+# | TVT {cite}`tian2022tvt` | One vision transformer for both domains is trained with the outputs of two others, one per domain; further losses align both domains on a hypersphere and keep them spread out | not known to us | ImageNet's images |
+# | ZSE-SBIR {cite}`lin2023zse` | Image patches instead of one vector per image: it matches patches of the sketch with patches of the photo, and the matches explain the score | `mAP@k/min`; its P@k divides by $\min(k, R)$ | ImageNet's images |
+# | Sketch-LVM {cite}`sain2023lvm` | CLIP, a network trained on captioned images, stays frozen except for its normalization layers; a few prompt vectors per domain, given to it as further inputs, are learned | its code computes `mAP@all`, and does not show how its mAP@200 was computed | captioned images of nearly everything: no class can be presumed unseen |
 #
-# So no two rows may be set side by side by their printed numbers, and the last one answers another
-# question: how well a network finds, from a sketch, what it *has* met in words and photos.
+# So do not compare two rows by their printed numbers unless the last two columns and the split agree. And the last
+# row answers a different question: how well a network finds, from a sketch, things that it *has* seen in photos
+# and captions.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import time
@@ -63,11 +65,11 @@ sketches_per_class = 10
 seed = 0
 
 # %% [markdown]
-# ## One of them, measured
+# ## SAKE's idea, measured
 #
-# SAKE's idea fits on a page. Let $\boldsymbol\phi_0$ be the frozen network and $\boldsymbol\phi$ its copy
-# that learns; $\mathbf{w}_c$ a vector per training class, and $y$ an image's class. Sketches and photos
-# pass through the same network, and cosines are compared at a temperature $\tau$:
+# SAKE's idea fits in one equation. Let $\boldsymbol\phi_0$ be the frozen network, $\boldsymbol\phi$ its trainable
+# copy, $\mathbf{w}_c$ a learned vector per training class, and $y$ the class of an image $I$. Sketches and photos
+# pass through the same network, and cosines are divided by a temperature $\tau$:
 #
 # $$
 # \mathcal{L}_{\text{tune}} = -\log \frac{\exp(\cos(\boldsymbol\phi(I), \mathbf{w}_y)/\tau)}
@@ -75,18 +77,19 @@ seed = 0
 # + \lambda\, \bigl(1 - \cos(\boldsymbol\phi(I), \boldsymbol\phi_0(I))\bigr) .
 # $$ (eq-tune)
 #
-# The first term tells the seen classes apart in both domains. The second, for photos only, keeps a photo where it was: what the
-# network knows of classes that are *not* here is in there, and zero-shot retrieval lives on it. SAKE keeps
-# the predictions on ImageNet's classes, helped by WordNet; we keep the features, which every backbone has.
-# The lower half of the network stays frozen, and the epoch is chosen on pseudo-unseen classes, as
-# everywhere in this book.
+# The first term teaches the network to tell the seen classes apart in both domains. The second, with weight
+# $\lambda$ and for photos only, keeps a photo's features close to what they were, so that the network does not forget what it knows of
+# classes *outside* the training classes: zero-shot retrieval needs that. SAKE keeps the predictions of ImageNet's
+# classes, with the help of WordNet; we keep the features, which every backbone has. So the results below are about
+# SAKE's idea in our form, and not about SAKE. The lower half of the network stays frozen, and the epoch is chosen
+# on pseudo-unseen classes.
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The loop that fine-tunes"}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of finetune"}
 plots.show_source(finetune)
 
 # %% [markdown]
-# It returns a backbone, which goes wherever a backbone goes: `extract` makes features of it, and any method
-# takes those. Here, one epoch on few sketches, to see that it runs:
+# It returns a backbone that works like any other: `extract` computes features with it, and every method accepts
+# these. Here we run one epoch on few sketches, only to see that it works:
 
 # %%
 ds = ssgn.load_dataset(
@@ -108,10 +111,13 @@ for name, features in {"frozen": feats, "fine-tuned": tuned}.items():
     print(f"{name}: mAP@all {score:.3f}")
 
 # %% [markdown]
-# An epoch on so few sketches says little. The record is of real Sketchy (first 25 of each class: 6,250
-# images, not extended, re-encoded photos, no P@200), on the published split 104/21 and on three of the
-# verdict's drawn ones, each with up to three seeds. The learning rate is the better of two on the held-out seen
-# classes of 104/21, tried once with one seed. Four methods see the same images, once through the frozen network and once through the tuned one.
+# One epoch on so few sketches shows little. The recorded runs are on real Sketchy (first 25 of each class: 6,250
+# images, not extended, re-encoded photos, no P@200), on the published split 104/21 and on three of the ten drawn
+# splits of [chapter 11](11_results), with up to three seeds each. The learning rate is the better of two on the
+# held-out seen classes of 104/21, tried once with one seed. Four methods are measured on the same images, with
+# features of the frozen network and of the fine-tuned (*tuned*) one: the nearest neighbor in the last layer, raw,
+# and in the layers chosen for SSGN, standardized; and SSGN on these chosen layers, with two stages
+# (*coarse-to-fine*) and with one.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Levels and ratios from the record"}
 record = json.loads(Path("../results/after.json").read_text())
@@ -172,34 +178,38 @@ _ = plots.caption(
 # %% [markdown]
 # ## What it means
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The sentences, from the numbers"}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The sentences, from the recorded runs"}
 NEAREST, SSGN = METHODS[0], METHODS[2]
 TUNED_NEAREST, TUNED_SSGN = (
     f"fine-tuned: {name}" for name in (NEAREST, SSGN)
 )
 CHANGES = ("lowers", "does not detectably change", "raises")
-BETTER = ("is worse than", "cannot be told from", "is better than")
+BETTER = (
+    "is worse than",
+    "is not detectably different from",
+    "is better than",
+)
 
 
-def says(a, b, words, runs=drawn, **options):
-    """One of three words for a ratio, and the ratio."""
+def says(a, b, words, what, runs=drawn, **options):
+    """One of three words for a ratio, its object, and the ratio."""
     mid, low, high = intervals.ratio(runs, a, b, **options)
     word = words[1 + (low > 1) - (high < 1)]
-    return f"{word} (× {mid:.2f} [{low:.2f}, {high:.2f}])"
+    return f"{word} {what} (× {mid:.2f} [{low:.2f}, {high:.2f}])"
 
 
 minutes = [run["seconds"] / 60 for run in record["fine_tuning"]]
 display(
     Markdown(
         f"On the drawn splits:\n\n"
-        f"- The nearest neighbor in the tuned network **{says(TUNED_NEAREST, SSGN, BETTER)}** SSGN on the frozen one.\n"
-        f"- Fine-tuning {says(TUNED_NEAREST, NEAREST, CHANGES)} the mAP@all of the nearest neighbor in the last layer, "
-        f"and {says(TUNED_SSGN, SSGN, CHANGES)} that of SSGN.\n"
-        f"- On tuned features, SSGN {says(TUNED_SSGN, TUNED_NEAREST, BETTER)} the nearest neighbor in the last layer.\n\n"
-        f"On the classes of 104/21 that ImageNet does not show, the tuned nearest neighbor "
-        f"{says(TUNED_NEAREST, SSGN, BETTER, published, setting=WITHOUT_LEAKS)} SSGN on the frozen one.\n\n"
-        f"A fine-tuning took {min(minutes):.0f} to {max(minutes):.0f} minutes of one core, on a machine that did other things "
-        f"too; SSGN takes seconds. {len(minutes)} pairs of a split and a seed are recorded so far, with "
+        f"- The nearest neighbor in the last layer of the tuned network **{says(TUNED_NEAREST, SSGN, BETTER, 'SSGN on the frozen one')}**.\n"
+        f"- Fine-tuning {says(TUNED_NEAREST, NEAREST, CHANGES, 'the mAP@all of the nearest neighbor in the last layer')}, "
+        f"and {says(TUNED_SSGN, SSGN, CHANGES, 'that of SSGN')}.\n"
+        f"- On tuned features, SSGN {says(TUNED_SSGN, TUNED_NEAREST, BETTER, 'the nearest neighbor in the last layer')}.\n\n"
+        f"On the published split 104/21, without the classes that ImageNet has, the tuned nearest neighbor "
+        f"{says(TUNED_NEAREST, SSGN, BETTER, 'SSGN on the frozen one', published, setting=WITHOUT_LEAKS)}.\n\n"
+        f"Fine-tuning once took {min(minutes):.0f} to {max(minutes):.0f} minutes of one core, on a machine that did other "
+        f"work too; training SSGN on extracted features takes seconds. {len(minutes)} pairs of a split and a seed are recorded so far, with "
         f"`{record['command'].rpartition(' --root')[0]} --root DIR`."
     )
 )
@@ -207,9 +217,10 @@ display(
     Markdown(
         said(
             intervals.ratio(drawn, TUNED_NEAREST, SSGN)[1] > 1,
-            "So the field was right to move on. A model on top of frozen features, SSGN or another, works on what the "
-            "network happened to keep of a sketch. The same few thousand images, used to teach the network, are worth "
-            "more.",
+            "So on the drawn splits, training the network gains more than training SSGN on top of the frozen one, as the later "
+            "methods suggest. One explanation, which we have not tested, is that a model on frozen features can only use what "
+            "the network happened to keep of a sketch. This is one dataset, one backbone and three splits; the last ratio "
+            "above, on few classes, is the only one without classes of ImageNet.",
             "the tuned nearest neighbor is not above SSGN",
         )
     )
@@ -218,7 +229,8 @@ display(
 # %% [markdown]
 # ## A larger pre-training, in one command
 #
-# Any model that timm can tap is a backbone here. With a network connection, and Sketchy in `data`:
+# Any timm model that returns the features of its layers can be a backbone here. With a network connection, and
+# Sketchy in the folder `data`:
 #
 # ```bash
 # ssgn study clip.json --data sketchy --root data --backbone vit_base_patch16_clip_224.openai --seeds 3
@@ -226,17 +238,16 @@ display(
 # ```
 #
 # Read the result with [chapter 10](10_leaks) in mind. CLIP was trained on hundreds of millions of captioned
-# images, so that the *names and pictures* of all unseen classes must be presumed to be among them, and every
-# class counts as leaked. DINO saw ImageNet's images without their labels: it has met the objects, but
-# nobody told it where one class ends. We could not run either here: their weights need a download that
-# this machine does not have.
+# images. We must presume that the *names and images* of all unseen classes are among them, so every class counts
+# as leaked. DINO was trained on ImageNet's images without their labels: it has seen the objects, but was not told
+# which belong to one class. We have run neither, because this machine cannot download their weights.
 #
 # ## Exercises
 #
-# ```{exercise} Nothing to keep (warm-up)
+# ```{exercise} Without the second term (warm-up)
 # :label: ex-keep
-# Fine-tune once more with `keep=0`. What does the second term of {eq}`eq-tune` buy on the pseudo-unseen classes?
-# Why is one run on this little data no answer?
+# Fine-tune once more with `keep=0`. What does the second term of {eq}`eq-tune` gain on the pseudo-unseen classes?
+# Why is one run on so little data not an answer?
 # ```
 #
 # ````{solution} ex-keep
@@ -249,14 +260,13 @@ display(
 #     curves[keep] = found.column("validation")
 # print(curves)
 # ```
-# The term is there for what the training does not show: classes outside it. With few steps the network cannot
-# yet have forgotten much, so the two runs are close; and one seed on one split says nothing about others
-# ([chapter 8](08_ablations)).
+# The term protects classes that are not in the training. After few steps the network cannot have forgotten much,
+# so expect little difference; and one seed on one split says little about others ([chapter 8](08_ablations)).
 # ````
 #
-# ```{exercise} What may move (practice)
+# ```{exercise} What is trained (practice)
 # :label: ex-frozen
-# How many of the network's parameters learn, with the default and with `frozen=()`? What would each cost?
+# How many of the network's parameters are trained, by default and with `frozen=()`? What would each cost in time?
 # ```
 #
 # ````{solution} ex-frozen
@@ -269,36 +279,41 @@ display(
 # print(f"{sum(sizes.values()) - frozen:,} of {sum(sizes.values()):,} learn by default")
 # assert 0 < frozen < sum(sizes.values()) / 2
 # ```
-# Most parameters lie in the upper half, but most of the *time* goes into the lower one, whose maps are large:
-# leaving it frozen saves its backward pass, about two thirds of a step.
+# Most parameters are in the upper half, but most of the *time* goes into the lower one, whose feature maps are
+# large. Freezing it saves its backward pass, which was about two thirds of a step in a short test on a CPU.
 # ````
 #
 # ```{exercise} An honest comparison with a paper (challenge)
 # :label: ex-honest
 # You read that a method reaches an mAP@200 of 0.5 on Sketchy, and your own run has 0.4 by `mAP@200/k`. List what
-# you must know before you may say that the method is better, and compute for your own run every number that might be
-# the one in the paper.
+# you must know before you can say that the method is better, and compute for your own run every number that might
+# be the paper's.
 # ```
 #
 # ````{solution} ex-honest
 # :class: dropdown
-# The split and its classes; whether the gallery is the extended one; the formula; whether ties, queries or
-# classes are averaged; on which classes epochs were chosen; what the pre-training has met. All formulas are one
+# The split and its classes; whether the gallery is the extended one; the formula; how ties are treated; whether
+# the mean is over queries or over classes; on which classes the epoch was chosen; what the pre-training has seen.
+# All formulas are one
 # call:
 # ```python
 # model, _ = nearest.fit(feats, sem, seed=seed)
 # for key, value in ssgn.evaluate_unseen(model, feats, (5, 10)).items():
 #     print(f"{key}: {value:.3f}")
 # ```
-# If two of these differ by more than the two papers do, the papers cannot be compared.
+# If two of these numbers differ by more than the two reports do, the reports cannot be compared without knowing
+# the formula.
 # ````
 #
 # ## Further reading
 #
 # - {cite:t}`liu2019sake` is the paper to read first: its ablation separates the two losses.
-# - {cite:t}`kornblith2019transfer` measure what fine-tuning changes for many networks and tasks.
-# - {cite:t}`radford2021clip` say themselves what their data may contain, and test for overlap.
-# - {cite:t}`musgrave2020reality` found, in metric learning, how much of a decade's gains was protocol.
+# - {cite:t}`kornblith2019transfer` compare fixed features, fine-tuning and training from scratch, for many
+#   networks and tasks.
+# - {cite:t}`radford2021clip` describe what CLIP was trained on, and test for overlap with the data that it is
+#   evaluated on.
+# - {cite:t}`musgrave2020reality` show that in metric learning many reported gains shrink or disappear under one
+#   fair protocol.
 
 # %% tags=["remove-input"]
 plots.footer(started, seed)

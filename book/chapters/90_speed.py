@@ -13,13 +13,13 @@
 # %% [markdown]
 # # GPU and speed
 #
-# **What you will learn.** How to run chapters and studies on a GPU workstation, unattended and resumable; what this page's machine
-# did; how speed is measured here, and what the recorded benchmarks show.
+# **What you will learn.** How to run chapters and studies on a GPU workstation, unattended and resumable; how long
+# they take on the machine that built this page; how speed is measured here, and what the recorded benchmarks show.
 #
 # **What it costs.** Half a minute.
 #
-# `ssgn.extract` and `ssgn.fit` take `device=`, and take a GPU by themselves if there is one; everything after that runs where the
-# model or its inputs are. No chapter changes.
+# `ssgn.extract` and `ssgn.fit` take `device=` and use a GPU by default if one is available; everything after that
+# runs on the device of the model or its inputs. The chapters need no changes.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Imports"}
 import time
@@ -93,9 +93,9 @@ display(Markdown(tables.written(rows, "markdown")))
 # and the literal reading as large as published; `--backbone resnet50.a1_in1k` takes another backbone. `torchrun` shares the images of a
 # large dataset among GPUs. `make bench-gpu` trains all ablations with five seeds, then runs the benchmarks below.
 #
-# **Resuming.** After an interruption, give the same command again. A study goes on with the first run that is not in its file; an
-# extraction with the rows that are not marked as done beside the features, also with another number of processes; a build with the first
-# stale chapter. A training takes seconds and starts again.
+# **Resuming.** After an interruption, give the same command again. A study continues with the first run that is
+# not in its file; an extraction with the rows that are not yet marked as done, even with another number of
+# processes; a build with the first stale chapter. A training takes seconds, so an interrupted one starts over.
 #
 # **Memory.** Extraction holds a batch of images at a time and writes its rows into mapped files. Training holds the features of the training
 # classes on the device. Evaluation takes a chunk of queries at a time, so its memory does not grow with their number.
@@ -105,8 +105,8 @@ display(Markdown(tables.written(rows, "markdown")))
 # evaluation are 32-bit on either device; a GPU adds sums in another order, so the last digits of two devices differ while means
 # over seeds agree.
 #
-# **Damaged files.** An image is decoded correctly or reported with its path and the reason; features, checkpoints, indexes and ledgers are read as
-# they were written or refused.
+# **Damaged files.** An image is decoded correctly or reported with its path and the reason; features, checkpoints,
+# indexes and ledgers are read exactly as they were written, or rejected.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "What has run on a GPU, and the run with damaged files"}
 lines = [["ledger", "device", "runs or benchmarks"]]
@@ -123,19 +123,20 @@ findings = sum(len(kind["findings"]) for kind in fuzzed["kinds"])
 display(
     Markdown(
         f"A recorded run damaged {len(fuzzed['kinds'])} kinds of files at random, {cases:,} times, and read them again. Each case "
-        f"should end with the right content, with other content that no check could tell, or with a documented error; {findings or 'none'} "
+        f"should end with the right content, with other content that no check could detect, or with a documented error; {findings or 'none'} "
         f"ended otherwise (`{fuzzed['command']}`, commit {fuzzed['commit']}).\n\nRecorded on a GPU:\n\n"
         + tables.written(lines, "markdown")
     )
 )
 
 # %% [markdown]
-# On 26 November 2026, 620 tests of the suite passed on an NVIDIA H100 with PyTorch 2.11. What has not run on a GPU: extraction of a large
-# dataset, several GPUs, and this book in the profile `full`.
+# On 26 November 2026, 620 tests of the suite passed on an NVIDIA H100 with PyTorch 2.11. Not yet run on a GPU:
+# extraction of a large dataset, several GPUs, and this book in the profile `full`.
 #
-# ## What this machine did
+# ## Times on this machine
 #
-# Wall-clock times of each stage here, beside whatever else the machine was doing: good enough to plan a night by.
+# These are wall-clock times of each stage, on a machine that was doing other work too: good enough to plan an
+# overnight run.
 
 # %% tags=["times"]
 ds = ssgn.load_dataset(
@@ -173,7 +174,7 @@ _ = plots.caption(
 )
 
 # %% [markdown]
-# Every ledger and every result carries where it comes from; without that, a number can only be believed:
+# Every ledger and every result records where it comes from, so that its numbers can be checked:
 
 # %% tags=["times"]
 provenance()
@@ -181,10 +182,12 @@ provenance()
 # %% [markdown]
 # ## The recorded benchmarks
 #
-# "It takes three seconds" says nothing. A time needs two others beside it: that of a *reference*, the way that everybody uses or the bare work
-# without our code around it, and a *floor*, the time that the arithmetic, or the memory traffic, takes at the rates that the same machine reaches
-# in a plain matrix product and a plain copy. `make bench` times the library against references **in turn, in one process**, so that
-# whatever else the machine does hits both. Each has a target, the ratio that we ask for.
+# "It takes three seconds" says nothing. A time needs two others for comparison: that of a *reference*, the usual
+# way to
+# do it or the bare work without our code around it, and a *floor*, the time that the arithmetic, or the memory
+# traffic, takes at the rates that the same machine reaches in a plain matrix product and a plain copy. `make
+# bench` times the library against references **in turn, in one process**, so that other load on the machine
+# affects both. Each has a target, the ratio that we asked for.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of the benchmarks"}
 recorded = [
@@ -207,7 +210,7 @@ _ = plots.caption(
         reference=1,
         reference_label="asked for",
     ),
-    "Left of the dashed line, less was reached than was asked for. A dot is one turn; the bar is the 95% interval of their mean.",
+    "Left of the dashed line, the target was missed. A dot is one turn; the bar is the 95% interval of their mean.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The tables of the benchmarks"}
@@ -253,7 +256,7 @@ for device, done in kinds.items():
     if missing:
         display(
             Markdown(
-                f"Not recorded on the {device}: {', '.join(missing)}. What this page says of them there is how they were built."
+                f"Not recorded on the {device}: {', '.join(missing)}. For these, this page describes the design and not a measurement."
             )
         )
 for r in (r for e in recorded for r in e["records"]):
@@ -266,11 +269,13 @@ for r in (r for e in recorded for r in e["records"]):
         )
 
 # %% [markdown]
-# A ratio below 1 is as it must be where the reference is a part of the work: evaluation contains the bare matrix product, and
+# A ratio below 1 is expected where the reference is a part of the work: evaluation contains the bare matrix
+# product, and
 # extraction the forward pass.
 #
-# Extraction decodes images *between* the forward passes on a CPU, and not beside them: a forward pass that shares its cores waits, in every layer,
-# for the thread that was held up. On a GPU, worker processes read ahead. In training, features lie on the device from the start,
+# On a CPU, extraction decodes images *between* the forward passes, not in parallel: a forward pass that shares its
+# cores waits, in every layer, for the slowest thread. On a GPU, worker processes read ahead. In training, features
+# lie on the device from the start,
 # batches are drawn there, and losses stay there until the epoch ends.
 #
 # ## How evaluation grows
@@ -295,7 +300,7 @@ for entry in recorded:
             },
             "gallery items (logarithmic); milliseconds per item upwards",
         ),
-        f"Time per gallery item of all metrics, and of the bare matrix product ({entry['device']}): a level line is growth in proportion. For {growth[0]['size']['queries']:,} queries.",
+        f"Time per gallery item of all metrics, and of the bare matrix product ({entry['device']}): a horizontal line means growth in proportion. For {growth[0]['size']['queries']:,} queries.",
     )
     larger, longer = x[-1] / x[0], ours[-1] / ours[0]
     display(
@@ -319,7 +324,7 @@ for entry in recorded:
 # \mathrm{AP} = \frac{1}{R} \sum_{i=1}^{R} \frac{i}{r_i} ,
 # $$ (eq-ap-ranks)
 #
-# and the plain way sorts the whole gallery for every query, with the items' numbers:
+# and the plain way sorts the whole gallery, with its indices, for every query:
 
 
 # %%
@@ -330,14 +335,15 @@ def plainly(q, g, q_labels, g_labels):
 
 
 # %% [markdown]
-# Sorting numbers *with* their indices is slow: every swap moves two things, and no vector instruction does that well. But a rank is a
-# count. With $s_j$ the similarity of item $j$,
+# Sorting numbers *with* their indices is slow: every swap moves two things, and vector instructions help little
+# with that.
+# But a rank is a count. With $s_j$ the similarity of item $j$,
 #
 # $$
 # r_i = 1 + \bigl|\{\, j : s_j > s_i \,\}\bigr| ,
 # $$ (eq-rank-count)
 #
-# and a count needs no indices: sort the bare values, and look the few relevant ones up by halving:
+# and a count needs no indices: sort the bare values, and find the few relevant ones by binary search:
 
 
 # %%
@@ -426,8 +432,9 @@ display(
 )
 
 # %% [markdown]
-# Each fast way has a test against the plain one, which stays in the tests and not in the library. For your own plans, take the shape of the
-# chart and not its seconds: a study that varies losses, seeds and splits costs next to nothing more to prepare.
+# Each fast way has a test against the plain one, which stays in the tests and not in the library. For your own
+# plans, use the proportions in the chart, not its seconds: a study that varies losses, seeds and splits needs no
+# further extraction.
 #
 # ## Exercises
 #
@@ -476,7 +483,7 @@ display(
 # ```
 # That is Amdahl's law: a stage with a share $p$ of the time, made $k$ times as fast, makes the whole
 # $1 / (1 - p + p/k)$ times as fast, and never more than $1/(1 - p)$. (`history.seconds` is the time of the
-# run that filled the cache.) With a single seed the picture changes: what is paid once weighs more.
+# run that filled the cache.) With a single seed the balance changes: the costs paid once weigh more.
 # ````
 #
 # ```{exercise} The floor of a search (practice)
@@ -488,7 +495,7 @@ display(
 # ````{solution} ex-search-floor
 # :class: dropdown
 # One query has to read the gallery once: its bytes over the bandwidth. A thousand queries read it once
-# too, if they are compared together; then the arithmetic is what counts.
+# too, if they are compared together; then the arithmetic decides.
 #
 # ```python
 # gallery_bytes, flop = 1e6 * 512 * 4, 2 * 1e6 * 512 * 1000
@@ -516,17 +523,17 @@ display(
 #
 # ```{solution} ex-benchmark-lies
 # :class: dropdown
-# The laptop grows warm and clocks down while the product runs. Whatever started in the background
-# hits one of the two only. The fastest of five hides that one of them is fast only now and then, for
-# example when its memory happens to be in place already. On a GPU there is a fourth: the clock is read before
-# the work is done, for a launch returns at once.
+# The laptop grows warm and clocks down while the product runs. A background job may hit only one of the two. The
+# fastest of five hides that one of them is fast only now and then, for
+# example when its memory happens to be in place already. On a GPU there is a fourth: the clock is read before the
+# work is done, because a kernel launch returns at once.
 # ```
 #
-# ```{exercise} What to buy with a night (challenge)
+# ```{exercise} Planning a night (challenge)
 # :label: ex-night
 # You have eight hours of this machine to measure one ratio as precisely as you can. Splits scatter with
-# standard deviation $\sigma_a$, seeds within a split with $\sigma_e$. A training costs $c$, and each new
-# split, if it needs its own extraction, $o$ besides. How many seeds should each split have? Derive it, check
+# standard deviation $\sigma_a$, seeds within a split with $\sigma_e$. A training costs $c$, and each new split, if
+# it needs its own extraction, costs $o$ more. How many seeds should each split have? Derive it, check
 # it by trying all, and plan the night.
 # ```
 #
@@ -566,11 +573,11 @@ display(
 #
 # ## Further reading
 #
-# - {cite:t}`hoefler2015benchmarking` give twelve rules for reporting performance; hold this page against them.
+# - {cite:t}`hoefler2015benchmarking` give twelve rules for reporting performance; check this page against them.
 # - {cite:t}`mytkowicz2009wrong` change a measured speed-up by things as innocent as the length of an
 #   environment variable: why benchmarks are timed in turn, in one process.
 # - {cite:t}`williams2009roofline` explain floors by two numbers of a machine, its bandwidth and its arithmetic.
-# - {cite:t}`jegou2011pq` introduced the short codes by which large galleries are searched.
+# - {cite:t}`jegou2011pq` introduced short codes for searching large galleries.
 # - {cite:t}`micikevicius2018mixed` show which parts of training tolerate 16 bits, and which need 32.
 # - {cite:t}`sandve2013ten` give ten rules for computations that can be repeated; count how many the ledger of this book keeps.
 
