@@ -321,6 +321,7 @@ def papermill_runs(monkeypatch):
         return nb
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(pc.time, "perf_counter", lambda: 0.0)  # notebooks are compared byte by byte
 
 
 def edit(book, change):
