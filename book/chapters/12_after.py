@@ -61,7 +61,7 @@ from ssgn.studies import WITHOUT_LEAKS
 plots.use_style()
 
 # %% tags=["parameters"]
-sketches_per_class = 10
+few = 5  # sketches per class
 seed = 0
 
 # %% [markdown]
@@ -92,9 +92,7 @@ plots.show_source(finetune)
 # these. Here we run one epoch on few sketches, only to see that it works:
 
 # %%
-ds = ssgn.load_dataset(
-    "doodle-emoji", sketches_per_class=sketches_per_class
-)
+ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=few)
 feats, sem = ssgn.extract(ds), ssgn.class_vectors(ds.classes)
 net = ssgn.load_backbone("efficientnet-lite0")
 net, history = finetune(ds, feats, net, seed=seed, epochs=1)
