@@ -207,7 +207,7 @@ display(
         f"On the published split 104/21, without the classes that ImageNet has, the tuned nearest neighbor "
         f"{says(TUNED_NEAREST, SSGN, BETTER, 'SSGN on the frozen one', published, setting=WITHOUT_LEAKS)}.\n\n"
         f"Fine-tuning once took {min(minutes):.0f} to {max(minutes):.0f} minutes of one core, on a machine that did other "
-        f"work too; training SSGN on extracted features takes seconds. {len(minutes)} pairs of a split and a seed are recorded so far, with "
+        f"work too; training SSGN on extracted features takes seconds. {len(minutes)} pairs of a split and a seed are recorded, with "
         f"`{record['command'].rpartition(' --root')[0]} --root DIR`."
     )
 )
