@@ -13,6 +13,7 @@ import jupytext
 import pytest
 import yaml
 from test_papermill_chapters import pc
+from test_prose import reading
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("[0-9][0-9]_*.py"))
@@ -129,9 +130,6 @@ def test_chapter_has_its_apparatus(chapter):
     assert "{cite" in further and "# ## " not in further
 
 
-HIDDEN = {"hide-input", "remove-input", "remove-cell", "parameters"}
-
-
 @pytest.mark.parametrize("chapter", [*CHAPTERS, *EXAMPLES], ids=lambda path: path.stem)
 def test_cells_are_short_explained_labeled_and_captioned(chapter):
     before = None
@@ -144,13 +142,13 @@ def test_cells_are_short_explained_labeled_and_captioned(chapter):
         lines = [
             x for x in cell.source.splitlines() if x.strip() and not x.lstrip().startswith("#")
         ]
-        if not HIDDEN & tags:
+        if not reading.UNSEEN & tags:
             assert len(lines) <= 15, f"{where} has {len(lines)} visible lines"
             assert before != "code", f"{where} follows a visible cell without a sentence between"
             before = "code"
         if "hide-input" in tags:
             assert "code_prompt_show" in cell.metadata.get("mystnb", {}), f"{where} has no label"
-        drawn = re.search(r"plots\.(?!use_style|footer|show_source|caption)\w+\(", cell.source)
+        drawn = re.search(rf"plots\.(?!{reading.NO_FIGURES})\w+\(", cell.source)
         assert not drawn or "caption" in cell.source, f"{where} has a figure without a caption"
         assert "plt." not in cell.source, f"{where} draws outside ssgn.plots"
 

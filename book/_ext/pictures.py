@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict, judged, verdicts
+from ssgn.comparisons import readable
 from ssgn.intervals import level, over_seeds
 from ssgn.machine import read_json
 from ssgn.studies import WITHOUT_LEAKS, read_ledger
@@ -27,26 +28,24 @@ LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
 SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
 SHOWN_DATA = ((SKETCHY, LITE), (SKETCHY, VGG), (TUBERLIN, LITE), ("doodle-emoji", LITE))
 ROWS = {
-    OURS: f"SSGN, {OURS}",
-    "chosen layers, single-stage": "SSGN, chosen layers, single-stage",
-    "all layers, coarse-to-fine": "SSGN, all layers, coarse-to-fine",
-    "best single layer, coarse-to-fine": "SSGN, best single layer, coarse-to-fine",
-    "last layer, coarse-to-fine": "SSGN, last layer, coarse-to-fine",
-    "literal: all layers, coarse-to-fine": "SSGN read literally, all layers, coarse-to-fine",
-    "literal: last layer, coarse-to-fine": "SSGN read literally, last layer, coarse-to-fine",
-    **{
-        name: name
-        for name in (
-            "two-tower, chosen layers",
-            "ridge towards the identity, chosen layers",
-            "ridge towards the identity, last layer",
-            "ridge, chosen layers",
-            "CVAE (standardized), chosen layers",
-            "CVAE (published form), last layer",
-            "nearest neighbor, standardized, chosen layers",
-            "nearest neighbor, raw, last layer",
-        )
-    },
+    name: readable(name)
+    for name in (
+        OURS,
+        "chosen layers, single-stage",
+        "all layers, coarse-to-fine",
+        "best single layer, coarse-to-fine",
+        "last layer, coarse-to-fine",
+        "literal: all layers, coarse-to-fine",
+        "literal: last layer, coarse-to-fine",
+        "two-tower, chosen layers",
+        "ridge towards the identity, chosen layers",
+        "ridge towards the identity, last layer",
+        "ridge, chosen layers",
+        "CVAE (standardized), chosen layers",
+        "CVAE (published form), last layer",
+        "nearest neighbor, standardized, chosen layers",
+        "nearest neighbor, raw, last layer",
+    )
 }
 WORDS = ("does not hold", "open", "holds")
 PLAIN = ("is worse than", "cannot be told from", "is better than")

@@ -55,7 +55,7 @@ from IPython.display import Markdown, display
 import ssgn
 from ssgn import intervals, plots, tables
 from ssgn.baselines import Method, finetune
-from ssgn.claims import said
+from ssgn.claims import Claim, judged, said
 from ssgn.studies import WITHOUT_LEAKS
 
 plots.use_style()
@@ -129,9 +129,9 @@ METHODS = [
 ]
 
 
-def number(found, digits=3):
-    mid, low, high = found
-    return f"{mid:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def level(name):
+    mid, low, high = intervals.level(published, name)
+    return f"{mid:.3f} [{low:.3f}, {high:.3f}]"
 
 
 lines = [
@@ -146,8 +146,8 @@ for name in METHODS:
     after = f"fine-tuned: {name}"
     lines.append(
         [name]
-        + [number(intervals.level(published, x)) for x in (name, after)]
-        + ["× " + number(intervals.ratio(drawn, after, name), 2)]
+        + [level(x) for x in (name, after)]
+        + [judged(drawn, Claim("", after, name)).number]
     )
 display(
     Markdown(
@@ -181,19 +181,22 @@ NEAREST, SSGN = METHODS[0], METHODS[2]
 TUNED_NEAREST, TUNED_SSGN = (
     f"fine-tuned: {name}" for name in (NEAREST, SSGN)
 )
-CHANGES = ("lowers", "does not detectably change", "raises")
-BETTER = (
-    "is worse than",
-    "is not detectably different from",
-    "is better than",
-)
+CHANGES = {
+    "holds": "raises",
+    "open": "does not detectably change",
+    "does not hold": "lowers",
+}
+BETTER = {
+    "holds": "is better than",
+    "open": "is not detectably different from",
+    "does not hold": "is worse than",
+}
 
 
 def says(a, b, words, what, runs=drawn, **options):
-    """One of three words for a ratio, its object, and the ratio."""
-    mid, low, high = intervals.ratio(runs, a, b, **options)
-    word = words[1 + (low > 1) - (high < 1)]
-    return f"{word} {what} (× {mid:.2f} [{low:.2f}, {high:.2f}])"
+    """The word for the verdict on a ratio, its object, and the ratio."""
+    verdict = judged(runs, Claim("", a, b), **options)
+    return f"{words[verdict.word]} {what} ({verdict.number})"
 
 
 minutes = [run["seconds"] / 60 for run in record["fine_tuning"]]
@@ -214,7 +217,7 @@ display(
 display(
     Markdown(
         said(
-            intervals.ratio(drawn, TUNED_NEAREST, SSGN)[1] > 1,
+            judged(drawn, Claim("", TUNED_NEAREST, SSGN)).word == "holds",
             "So on the drawn splits, training the network gains more than training SSGN on top of the frozen one, as the later "
             "methods suggest. One explanation, which we have not tested, is that a model on frozen features can only use what "
             "the network happened to keep of a sketch. This is one dataset, one backbone and three splits; the last ratio "
