@@ -102,16 +102,15 @@ def retrieval_panel(
     )
 
 
-def image_row(images: Mapping[str, np.ndarray], cell: float = 2.2) -> Figure:
+def image_row(images: Mapping[str, np.ndarray]) -> Figure:
     """Draw a few images side by side, each below its title and in a frame.
 
     The chapter *Data preparation* shows a sketch in three steps with it.
 
     Args:
         images: ``[h, w]`` gray or ``[h, w, 3]``, by title, from left to right.
-        cell: side of an image in inches.
     """
-    fig, axes = _grid(1, [1] * len(images), (cell * len(images), cell + 0.3))
+    fig, axes = _grid(1, [1] * len(images), (2.2 * len(images), 2.5))
     for ax, (title, image) in zip(axes[0], images.items(), strict=True):
         ax.imshow(image, cmap="gray")
         ax.set_title(title)

@@ -29,6 +29,8 @@ _SCRIPT = Path(__file__).with_name("widgets.html").read_text("utf-8")
 LIMIT = 60_000  # bytes of a figure: data, style and script
 _TILE, _COLUMNS = 36, 16  # of the sheet of small images
 _SHEET = 24_000  # bytes
+_QUERIES = 4  # of a figure with stops
+_FEWER = 1000  # resamples of an interval of fewer than all runs
 _METRICS = {
     "mAP@all": "R",
     "P@k": "k",
@@ -82,7 +84,6 @@ def stops_widget(
     *,
     legend: str,
     slider: bool = False,
-    queries: int = 4,
     k: int = 8,
 ) -> HTML:
     """Return the images that a few queries retrieve at every stop of a slider or a switch.
@@ -98,15 +99,15 @@ def stops_widget(
         caption: plain text below it.
         legend: what is being changed.
         slider: one slider, in place of a button per stop.
-        queries, k: how many to show, and how many images of each.
+        k: images per query.
 
     Raises:
-        ValueError: more than 60,000 bytes; show fewer queries or stops.
+        ValueError: more than 60,000 bytes; show fewer images or stops.
     """
     labels = [of[at] for of, at in zip((ds.sketch_labels, ds.photo_labels), rows, strict=True)]
     each = [evaluate(*stop, *labels, (), per_query=True)["mAP@all"] for stop in stops.values()]
     precision = torch.stack(each).cpu()  # [S, Q]
-    chosen = _chosen(precision.mean(0), labels[0], queries)
+    chosen = _chosen(precision.mean(0), labels[0], _QUERIES)
     ranked = [rank(q[chosen], g, k)[1] for q, g in stops.values()]  # S of [queries, k]
     shown = torch.stack(ranked).unique().tolist()
     images = [ds.photo[int(rows[1][i])] for i in shown]
@@ -152,28 +153,22 @@ def interval_widget(
     ledgers: Mapping[str, Iterable[Mapping]],
     claims: Sequence[Claim],
     caption: str = "",
-    *,
-    splits: int = 10,
-    seeds: int = 3,
-    n: int = 1000,
 ) -> HTML:
     """Return the verdicts that fewer splits and seeds of recorded runs would have given.
 
-    The first splits and seeds are taken, in the order of their names. The chapter *Ablations* shows
-    it.
+    The first splits and seeds are taken, in the order of their names; intervals of fewer than all
+    runs have 1,000 resamples. The chapter *Ablations* shows it.
 
     Args:
         ledgers: by heading, the runs of a study, see :func:`~ssgn.tables.columns`.
         claims: what to judge; a ledger without a variant of a claim is left out.
         caption: plain text below it.
-        splits, seeds: limits on their numbers.
-        n: number of resamples of each interval; that of all runs has as many as a verdict.
     """
     given, entries = [], ""
     for heading, runs in ledgers.items():
         options, runs = "", list(runs)
         for claim in claims:
-            if grid := _grid(shared(runs, claim.a, claim.b)[0], claim, splits, seeds, n):
+            if grid := _grid(shared(runs, claim.a, claim.b)[0], claim):
                 options += f'<option value="{len(given)}">{html.escape(claim.text)}</option>'
                 given.append(dict(text=f"{claim.text}; {heading}", grid=grid, **_axis(grid)))
         entries += f'<optgroup label="{html.escape(heading)}">{options}</optgroup>' * bool(options)
@@ -239,14 +234,14 @@ def _sheet(images: Sequence[Image.Image]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _grid(runs: list, claim: Claim, splits: int, seeds: int, n: int) -> list[list]:
+def _grid(runs: list, claim: Claim) -> list[list]:
     """Return, for each number of splits and of seeds, ratio, ends, number and verdict."""
-    names = sorted({run["split"] for run in runs})[:splits]
-    drawn = sorted({run["seed"] for run in runs})[:seeds]
+    names = sorted({run["split"] for run in runs})
+    drawn = sorted({run["seed"] for run in runs})
 
     def cell(s: int, r: int) -> list:
         some = [x for x in runs if x["split"] in names[:s] and x["seed"] in drawn[:r]]
-        v = judged(some, claim, **({} if len(some) == len(runs) else {"n": n}))
+        v = judged(some, claim, **({} if len(some) == len(runs) else {"n": _FEWER}))
         return [*(round(x, 4) for x in (v.ratio, v.low, v.high)), v.number, v.word]
 
     return [[cell(s + 1, r + 1) for r in range(len(drawn))] for s in range(len(names))]
