@@ -73,8 +73,14 @@ def arrays(tmp_path_factory):
     return folder
 
 
-def test_own_features_and_an_own_method_end_in_a_latex_table(arrays):
-    shown, framed, kept, evaluated = follow("Features and a method", arrays)
+@pytest.fixture(scope="module")
+def compared(arrays):
+    """What the first section prints; the next one imports its files, and may run alone."""
+    return follow("Features and a method", arrays)
+
+
+def test_own_features_and_an_own_method_end_in_a_latex_table(arrays, compared):
+    shown, framed, kept, evaluated = compared
     rows = dict(re.findall(r"^\| (\w+) \| \**(0\.\d+)", shown, re.MULTILINE))
     assert set(rows) == {"Shift", "ridge", "SSGN"} and float(rows["Shift"]) > 0.5
     assert r"\textbf{" in (arrays / "table.tex").read_text()
@@ -83,7 +89,7 @@ def test_own_features_and_an_own_method_end_in_a_latex_table(arrays):
     assert "mAP@all of SAKE, ACNet and ZSE-SBIR" in evaluated
 
 
-def test_an_own_loss_is_trained_saved_and_loaded(arrays):
+def test_an_own_loss_is_trained_saved_and_loaded(arrays, compared):
     (shown,) = follow("A loss or a decoder", arrays)
     assert "'mAP@all': 0." in shown
 
