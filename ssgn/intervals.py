@@ -4,6 +4,7 @@ The chapters *Ablations* and *What reproduces* explain the numbers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,31 +53,52 @@ def bootstrap(
     """
     runs = list(runs)
     tables = _tables(runs, variants, paired, setting)
-    rng = np.random.default_rng(seed)
-    picked = rng.integers(len(tables), size=(n, len(tables)))
     if crossed:
-        return _crossed(runs, tables, picked, paired, rng)
+        return _crossed(runs, tables, paired, n, np.random.default_rng(seed))
     out = np.zeros((n, len(variants)))
-    for s, table in enumerate(tables):
-        for place in range(len(tables)):
-            rows = np.flatnonzero(picked[:, place] == s)
-            classes, seeds = _shares(rng, len(table[0]), len(rows)), None
-            for v, precision in enumerate(table):  # [C, R]
-                if seeds is None or not paired:
-                    seeds = _shares(rng, precision.shape[1], len(rows))
-                out[rows, v] += ((classes @ precision) * seeds).sum(1) / len(tables)
+    for s, rows, classes, seeds in _resamples(_shapes(tables, paired), n, seed):
+        for v, precision in enumerate(tables[s]):  # [C, R]
+            mean = (classes / len(precision)) @ precision  # [m, R]
+            share = seeds[v % len(seeds)] / mean.shape[1]
+            out[rows, v] += (mean * share).sum(1) / len(tables)
     return out
 
 
-def _shares(rng: np.random.Generator, of: int, n: int) -> np.ndarray:
-    """Draw n resamples of ``of`` things: the share of each, float64 ``[n, of]``."""
-    return rng.multinomial(of, np.full(of, 1 / of), n) / of
+def _shapes(tables: list, paired: bool) -> tuple[tuple[int, ...], ...]:
+    """Return, for each split, the number of classes, and of seeds: one if they are shared."""
+    return tuple(
+        (len(table[0]), *(x.shape[1] for x in table[: 1 if paired else None])) for table in tables
+    )
 
 
-def _crossed(runs: list, tables: list, picked: np.ndarray, paired: bool, rng) -> np.ndarray:
+@lru_cache(maxsize=16)
+def _resamples(shapes: tuple[tuple[int, ...], ...], n: int, seed: int) -> list[tuple]:
+    """Draw what :func:`bootstrap` averages; a table of claims asks for the same draws in each row.
+
+    Returns:
+        Tuples: a split, the resamples ``[m]`` that take it, and how often each of them has each of
+        its classes, ``[m, C]``, and of its seeds, a list of ``[m, R]``.
+    """
+    rng, out = np.random.default_rng(seed), []
+    picked = rng.integers(len(shapes), size=(n, len(shapes)))
+    for s, (classes, *seeds) in enumerate(shapes):
+        for place in range(len(shapes)):
+            rows = np.flatnonzero(picked[:, place] == s)
+            drawn = [_counts(rng, of, len(rows)) for of in (classes, *seeds)]
+            out.append((s, rows, drawn[0], drawn[1:]))
+    return out
+
+
+def _counts(rng: np.random.Generator, of: int, n: int) -> np.ndarray:
+    """Draw n resamples of ``of`` things: how often each is in them, int16 ``[n, of]``."""
+    return rng.multinomial(of, np.full(of, 1 / of), n).astype(np.int16)
+
+
+def _crossed(runs: list, tables: list, paired: bool, n: int, rng) -> np.ndarray:
+    picked = rng.integers(len(tables), size=(n, len(tables)))
     names = {run["split"]: run["unseen"] for run in runs}
     every = sorted({name for unseen in names.values() for name in unseen})
-    of_class = _shares(rng, len(every), len(picked))
+    of_class = _counts(rng, len(every), n) / len(every)
     total, weight = 0.0, 0.0
     for s, (split, table) in enumerate(zip(sorted(names), tables, strict=True)):
         classes = of_class[:, [every.index(name) for name in names[split]]]  # [n, C]
@@ -84,7 +106,7 @@ def _crossed(runs: list, tables: list, picked: np.ndarray, paired: bool, rng) ->
         weight, seeds, sums = weight + classes.sum(1), None, []
         for precision in table:  # [C, R]
             if seeds is None or not paired:
-                seeds = _shares(rng, precision.shape[1], len(picked))
+                seeds = _counts(rng, precision.shape[1], n) / precision.shape[1]
             sums.append(((classes @ precision) * seeds).sum(1))
         total = total + np.stack(sums, 1)
     return total / weight[:, None]
