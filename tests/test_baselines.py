@@ -355,6 +355,25 @@ def test_slow_convergence_of_cca_is_not_the_users_concern(learn, monkeypatch):
     learn("cca")
 
 
+def test_cca_gets_over_an_svd_that_does_not_converge(world, learn, monkeypatch):
+    plain, _ = learn("cca", components=(4,))
+
+    class Fails(CCA):
+        failed = False
+
+        def fit(self, x, y):
+            if not Fails.failed:
+                Fails.failed = True
+                raise np.linalg.LinAlgError("SVD did not converge")
+            return super().fit(x, y)
+
+    monkeypatch.setattr(closed_form, "CCA", Fails)
+    model, _ = learn("cca", components=(4,))
+    assert Fails.failed
+    found, expected = (m.synthesize(world.feats.sketch) for m in (model, plain))
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("option", [{"components": (8, 0)}, {"pca": 0}, {"pairs": 0}])
 def test_cca_refuses_less_than_one_of_anything(learn, option):
     with pytest.raises(ValueError, match="cca: .* must be at least 1"):

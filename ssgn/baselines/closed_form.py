@@ -202,7 +202,12 @@ def _canonical(x: Tensor, v: Tensor, components: int) -> tuple[Tensor, Tensor]:
         # It iterates slowly where two correlations are nearly equal. Any rotation of such a pair of
         # components is as good, so one that has not converged loses nothing in retrieval.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows[:, :p], rows[:, p:])
+        try:
+            model.fit(rows[:, :p], rows[:, p:])
+        except np.linalg.LinAlgError:
+            # LAPACK's fast SVD gives up on some matrices with nearly equal singular values, as
+            # whitened rows have them; on the same rows in another order it does not.
+            model.fit(rows[::-1, :p], rows[::-1, p:])
     return tuple(
         torch.as_tensor(w, dtype=x.dtype, device=x.device)
         for w in (model.x_rotations_, model.y_rotations_)
