@@ -93,7 +93,11 @@ SHORT = {
         },
     ),
 }
-NAMES = {f"{SKETCHY}, {VGG}": "VGG-16", f"{TUBERLIN}, {LITE}": "TU-Berlin"}
+NAMES = {
+    f"{SKETCHY}, {VGG}": "VGG-16",
+    f"{TUBERLIN}, {LITE}": "TU-Berlin",
+    f"doodle-emoji, {LITE}": "doodle-emoji",
+}
 CLOSED = "SSGN over ridge towards the identity on the same features"
 
 
