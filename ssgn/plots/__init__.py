@@ -13,14 +13,13 @@ Install the packages for drawing with ``pip install 'ssgn[plots]'``.
 from ..machine import needs
 
 with needs("plots", "plots"):
-    import bokeh  # noqa: F401
     import IPython  # noqa: F401
     import matplotlib  # noqa: F401
     import seaborn  # noqa: F401
 
 from .charts import bars, curves, dots, pairs, ranges, ranking, training_curves
 from .diagram import architecture
-from .embeddings import embedding, hover_embedding
+from .embeddings import embedding
 from .page import footer, show_source
 from .panels import class_rows, image_row, retrieval_panel
 from .style import (
@@ -49,7 +48,7 @@ from .widgets import interval_widget, ranking_widget, stops_widget
 __all__ = [
     "BLUE", "FONT_SIZE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "PALETTE", "PAPER", "PURPLE",
     "RED", "RULE", "SKY", "VARIABLES", "architecture", "as_html", "bars", "caption", "class_rows",
-    "curves", "describe", "dots", "embedding", "figure_html", "footer", "hover_embedding",
-    "image_row", "interval_widget", "pairs", "ranges", "ranking", "ranking_widget",
-    "retrieval_panel", "show_source", "stops_widget", "training_curves", "use_style",
+    "curves", "describe", "dots", "embedding", "figure_html", "footer", "image_row",
+    "interval_widget", "pairs", "ranges", "ranking", "ranking_widget", "retrieval_panel",
+    "show_source", "stops_widget", "training_curves", "use_style",
 ]  # fmt: skip
