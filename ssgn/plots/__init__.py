@@ -11,6 +11,7 @@ Install the packages for drawing with ``pip install 'ssgn[plots]'``.
 """
 
 from ..machine import needs
+from ..moved import moved
 
 with needs("plots", "plots"):
     import IPython  # noqa: F401
@@ -52,3 +53,5 @@ __all__ = [
     "interval_widget", "pairs", "ranges", "ranking", "ranking_widget", "retrieval_panel",
     "show_source", "stops_widget", "training_curves", "use_style",
 ]  # fmt: skip
+
+__getattr__ = moved(__name__)
