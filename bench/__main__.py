@@ -5,14 +5,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from ssgn.machine import check_free, pick_device, provenance, read_json, write_json
+from ssgn.machine import pick_device, provenance, read_json, write_json
 
 from .evaluation import evaluation, growth
 from .extraction import extraction, memory
@@ -98,26 +97,19 @@ def main(
 
 def _kept(out: Path | None, about: dict) -> list[dict]:
     """The ledger's records on this machine."""
-    if out is None:
+    if out is None or not (out.exists() and out.stat().st_size):
         return []
     try:
-        check_free(out, _differs, overwrite=None)
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from error
-    if not (out.is_file() and out.stat().st_size):
-        return []
-    ledger = read_json(out)
-    same = ("small", "repeats", "device", "threads", "torch")
+        ledger = read_json(out)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{out} cannot be read, give another name: {error}") from error
+    same = ("what", "small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
-        raise typer.BadParameter(f"{out} was recorded elsewhere or otherwise: give another name")
+        message = (
+            "is not a ledger of benchmarks with these options on this machine: give another name"
+        )
+        raise typer.BadParameter(f"{out} {message}")
     return ledger["records"]
-
-
-def _differs(out: Path) -> str | None:
-    with suppress(ValueError):
-        if read_json(out).get("what") == "speed":
-            return None
-    return "it is not a ledger of benchmarks"
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:
