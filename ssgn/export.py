@@ -245,9 +245,6 @@ def _leave_out_traces(graph) -> None:
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (graph, *graph.node, *values):
         part.ClearField("metadata_props")
-    for inner in (attribute.g for node in graph.node for attribute in node.attribute):
-        if inner.node:
-            _leave_out_traces(inner)
 
 
 def _compact(model) -> None:

@@ -6,7 +6,7 @@ import shlex
 import uuid
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -146,15 +146,12 @@ class _Stored(NamedTuple):
     @classmethod
     def _checked(cls, index: Path, about: dict) -> "_Stored":
         files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
-        name, backbone = about.pop("features"), about["backbone"]
+        x = torch.from_numpy(np.load(index / Path(about.pop("features")).name, mmap_mode="c"))
+        backbone = about["backbone"]
         texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
         texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("paths, reasons and names must be strings")
-        for inside in (PurePath(f.path) for f in (*files, *bad)):
-            if inside.is_absolute() or ".." in inside.parts:
-                raise ValueError(f"{str(inside)!r} leads out of the folder of images")
-        x = torch.from_numpy(np.load(index / PurePath(name).name, mmap_mode="c"))
         if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
             raise ValueError(
                 f"features must be float32 [{len(files)}, D], got {x.dtype} {tuple(x.shape)}"
@@ -435,14 +432,10 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
 def _update(index: Path, root: Path, there, others, stored: _Stored, about, net, options) -> dict:
     """Update an index to the images that the folder has now, and count the changes."""
     before = {f.path: f for f in (*stored.files, *stored.unreadable)}
-    # Files in a folder that cannot be opened now are not gone: keep them as they were.
-    locked = tuple(path + os.sep for path, f in there.items() if f.reason)
-    there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
     features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
     # Unreadable images are tried again: a permission or a decoder does not change the file.
-    failed |= {path: before[path] for path in same - features.keys() if path.startswith(locked)}
     todo = [f for path, f in there.items() if path not in features and path not in failed]
     changed = sum(f.path in before and f.path not in same for f in todo)
     changes = {
