@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .. import machine
 from ..backbones import FROM_FILE, load_backbone
@@ -369,9 +369,7 @@ class Gallery:
         if self.model.provenance.get("dataset") in RASTERS:
             return Drawings(raster[None], ["the sketch"]), remark
         side = max(image.size)
-        square = Image.new("RGB", (side, side), "white")
-        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        return _Sketch(square), ""
+        return _Sketch(ImageOps.pad(image, (side, side), color="white")), ""
 
 
 def _index_of(folder: Path) -> Path:
@@ -480,15 +478,10 @@ def _update(index: Path, root: Path, there, others, stored: _Stored, about, net,
 def _read(work: Path, root: Path, files: list[File], net, options) -> tuple[np.ndarray, dict]:
     """Compute the features of images, and list those that cannot be read.
 
-    An interrupted run continues where it stopped.
+    An interrupted run continues where it stopped: the same images have the same folder.
     """
-    images, listed = _Images(root, files), {"files": [list(f) for f in files], "net": net.weights}
-    try:
-        if machine.read_json(work / "files.json") != listed:
-            machine.remove(work)
-    except (OSError, ValueError):
-        machine.remove(work)
-    machine.write_json(work / "files.json", listed)
+    images = _Images(root, files)
+    work /= machine.digest(net.weights, repr(files))[:16]
     x, done = compute_rows(work, "photo", net, images, skip=True, desc="indexing", **options)
     bad = np.flatnonzero(~done)
     reasons = unreadable(images, bad, net.size)
