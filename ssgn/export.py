@@ -136,18 +136,6 @@ class Pipeline(nn.Module):
         # All models share it, and each embeds it.
         self.register_buffer("gallery", photo.float().cpu().T.contiguous())
 
-    def features(self, ink: Tensor) -> Tensor:
-        """Compute the fused features of one sketch.
-
-        Args:
-            ink: float32 ``[28, 28]``, as :class:`Draw` takes it.
-
-        Returns:
-            ``[1, D]``.
-        """
-        x = (self.draw(ink) / 255 - self.mean) / self.std
-        return torch.cat(self._pooled(x[None]), 1)
-
     def forward(self, ink: Tensor) -> tuple[Tensor, Tensor]:
         """Rank the gallery for one sketch.
 
@@ -157,7 +145,8 @@ class Pipeline(nn.Module):
         Returns:
             Cosines, float32, and indices of gallery items, int32, ``[M, k]`` each, best first.
         """
-        features = self.features(ink)
+        x = (self.draw(ink) / 255 - self.mean) / self.std
+        features = torch.cat(self._pooled(x[None]), 1)  # [1, D]
         cosines = torch.stack([self._cosines(m, features) for m in range(len(self.models))])
         score, item = cosines.topk(self.k, dim=1)
         return score, item.int()

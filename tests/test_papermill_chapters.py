@@ -103,10 +103,10 @@ def test_a_fresh_chapter_is_stale_and_an_executed_one_is_not(book):
     assert book.stale() is None
 
 
-def test_half_a_notebook_counts_as_none(book):
+def test_half_a_notebook_is_run_again(book):
     book.run()
     book.notebook.write_text(book.notebook.read_text()[:100])
-    assert book.stale() == "never run"
+    assert book.stale() == "its notebook was edited"
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,9 @@ def test_saving_a_notebook_in_jupyter_is_not_an_edit(book, papermill_runs):
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"nbformat": 3, "cells": [], "metadata": {}}',
                                   '{"nbformat": 4, "cells": {}, "metadata": {}}', "1"])  # fmt: skip
-def test_a_file_that_is_no_notebook_counts_as_none(book, text):
+def test_a_file_that_is_not_a_notebook_is_run_again(book, text):
     book.notebook.write_text(text)
-    assert book.stale() == "never run"
+    assert book.stale() == "its notebook was edited"
 
 
 def test_half_a_stamp_counts_as_none(book):

@@ -120,20 +120,14 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
     return {k: v for k, v in common.items() if k in declared} | own
 
 
-def read_notebook(chapter: Path, ending: str = ".ipynb") -> dict:
-    """The executed notebook as plain JSON; {} where there is none, half of one, or another file."""
+def stamp_of(chapter: Path) -> dict:
+    """What the executed notebook was made of; {} if it is not as :func:`run_chapter` wrote it."""
     try:
-        found = json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
-        whole = isinstance(found["cells"], list) and isinstance(found["metadata"], dict)
-        return found if whole and found["nbformat"] == 4 else {}
-    except (OSError, ValueError, TypeError, LookupError):
+        notebook = json.loads(chapter.with_suffix(".ipynb").read_text(encoding="utf-8"))
+        stamp = notebook["metadata"][STAMP]
+        return stamp if stamp["content"] == content_of(notebook) else {}
+    except Exception:  # there is none, half of one, or another file
         return {}
-
-
-def stamp_of(notebook: dict) -> dict:
-    """What the notebook was made of; {} if it is not as :func:`run_chapter` wrote it."""
-    stamp = notebook.get("metadata", {}).get(STAMP)
-    return stamp if stamp and stamp.get("content") == content_of(notebook) else {}
 
 
 def content_of(notebook: dict) -> str:
@@ -151,9 +145,9 @@ def stale_reason(chapter: Path, profile: str | None = None) -> str | None:
 
     Without a ``profile`` any will do: a full run from a workstation survives a quick build.
     """
-    if not (notebook := read_notebook(chapter)):
+    if not chapter.with_suffix(".ipynb").exists():
         return "never run"
-    if not (stamp := stamp_of(notebook)):
+    if not (stamp := stamp_of(chapter)):
         return "its notebook was edited"
     made_with = stamp["profile"]
     if profile and profile != made_with:
@@ -188,7 +182,7 @@ def kernel_manager(profile: str):
 
 def keep_edited(notebook: Path, say) -> None:
     """Give a notebook that is about to be replaced another name, unless it is as we wrote it."""
-    if notebook.exists() and not stamp_of(read_notebook(notebook)):
+    if notebook.exists() and not stamp_of(notebook):
         names = (notebook.with_suffix(f".edited{n}.ipynb") for n in ("", *range(2, 10_000)))
         kept = next(name for name in names if not name.exists())
         os.replace(notebook, kept)
@@ -260,9 +254,10 @@ def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
         number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
     else:  # The kernel died or never came up: the last cell that papermill began is the one.
-        cells = read_notebook(chapter, ".running.ipynb").get("cells", [])
-        begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
-        code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
+        running = chapter.with_suffix(".running.ipynb")
+        cells = nbformat.read(running, as_version=4).cells if running.exists() else []
+        begun = [c for c in cells if c.metadata.get("papermill", {}).get("start_time")]
+        code = [c.source for c in begun if c.cell_type == "code"]
         number, source = len(code), code[-1] if code else ""
         error = f"{type(exc).__name__}: {exc}"
     before, found, _ = chapter.read_text(encoding="utf-8").partition(source or "\0")
@@ -327,7 +322,7 @@ def main(argv: list[str] | None = None) -> None:
             update(chapters, args.profile, force=args.force)
         for chapter in chapters if args.action == "status" else ():
             reason = stale_reason(chapter, args.profile)
-            made = stamp_of(read_notebook(chapter)).get("profile", "-")
+            made = stamp_of(chapter).get("profile", "-")
             print(f"{chapter.stem:<16} {made:<8} {f'stale: {reason}' if reason else 'up to date'}")
     except ChapterError as exc:
         sys.exit(f"error: {exc}")

@@ -1,6 +1,6 @@
 """Charts of numbers: over epochs, over runs, by name, over ranks and over cut-offs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -94,11 +94,8 @@ def dots(
         ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=AT_Y, va="center")
         parts.append(f"{name} {mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else ""))
     if reference is not None:
-        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
-        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
         parts.append(f"for comparison, {reference_label}: {reference:.3f}")
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
+    _label(ax, rows, xlabel, reference, reference_label)
     return describe(fig, f"Dots. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
 
 
@@ -137,11 +134,7 @@ def ranges(
             ax.annotate(f"{value:.3f}", (1.01, place), xycoords=AT_Y, va="center")
     for y in range(1, len(rows), 2):
         ax.axhspan(y - 0.5, y + 0.5, color=PALE, zorder=0)
-    if reference is not None:
-        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
-        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
+    _label(ax, rows, xlabel, reference, reference_label)
     if len(series) > 1:
         fig.legend(loc="outside lower left", ncols=1 if numbers else 3, frameon=False)
     parts = [
@@ -151,12 +144,15 @@ def ranges(
     return describe(fig, f"Estimates with 95% intervals, {xlabel}. {'; '.join(parts)}.")
 
 
-def _name_rows(ax: Axes, names: Iterable[str]) -> None:
-    """Name the rows of a chart, from top to bottom."""
-    names = list(names)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+def _label(ax: Axes, rows: Mapping, xlabel: str, at: float | None = None, name: str = "") -> None:
+    """Name the rows of a chart, from top to bottom, its axis, and a value to compare with."""
+    if at is not None:
+        ax.axvline(at, color=INK, linestyle="--", linewidth=1, zorder=1)
+        ax.annotate(name, (at, 1.01), xycoords=AT_X, ha="center")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
+    ax.set_xlabel(xlabel)
 
 
 def bars(
@@ -207,8 +203,7 @@ def pairs(rows: Mapping[str, tuple[float, float]], names: tuple[str, str], xlabe
         second, y, "s", color=ORANGE, markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
         label=names[1],
     )  # fmt: skip
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
+    _label(ax, rows, xlabel)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
     text = "; ".join(f"{row} {a:.3f} and {b:.3f}" for row, (a, b) in rows.items())
     return describe(fig, f"Pairs. {xlabel}, {names[0]} and {names[1]}: {text}.")
