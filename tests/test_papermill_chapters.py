@@ -198,30 +198,30 @@ def test_the_books_own_profiles_and_chapters_agree():
 
 def test_update_runs_the_stale_ones_in_order_of_name(book, no_kernel):
     chapters = pc.find_chapters(book.root / "chapters")
-    assert pc.update(chapters, None, "quick") == ["01_one", "02_two"]
+    assert pc.update(chapters) == ["01_one", "02_two"]
     book.run("full")
     no_kernel.clear()
-    pc.update(chapters, None, "quick")
+    pc.update(chapters)
     assert no_kernel == [("02_two", "quick")]
     no_kernel.clear()
-    pc.update(chapters, "full", "quick", force=True)
+    pc.update(chapters, "full", force=True)
     assert no_kernel == [("01_one", "full"), ("02_two", "full")]
 
 
 def test_a_mistake_in_the_last_chapters_profile_shows_before_the_first_runs(book, no_kernel):
     book.write("profiles/quick.yaml", "02_two: {epoch: 3}\n")
     with pytest.raises(pc.ChapterError):
-        pc.update([book.one, book.two], None, "quick")
+        pc.update([book.one, book.two])
     assert no_kernel == []
 
 
 @pytest.mark.parametrize(("variable", "expected"), [("", "quick"), ("full", "full")])
-def test_sphinx_takes_the_profile_from_the_environment_else_from_its_configuration(
+def test_sphinx_takes_the_profile_from_the_environment_else_the_default(
     book, no_kernel, monkeypatch, variable, expected
 ):
     monkeypatch.setenv("SSGN_PROFILE", variable)
     app = type("App", (), {"srcdir": str(book.root)})
-    pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
+    pc.run_before_build(app, None)
     assert no_kernel == [("01_one", expected), ("02_two", expected)]
 
 
@@ -229,7 +229,7 @@ def test_sphinx_stops_with_our_message(book, monkeypatch):
     monkeypatch.setenv("SSGN_PROFILE", "fast")
     app = type("App", (), {"srcdir": str(book.root)})
     with pytest.raises(ExtensionError, match="unknown profile 'fast'"):
-        pc.run_before_build(app, type("Config", (), {"papermill_profile": "quick"}))
+        pc.run_before_build(app, None)
 
 
 def test_command_line(book, no_kernel, monkeypatch, capsys):

@@ -298,7 +298,7 @@ def prepare(app) -> None:
     if app.builder.format != "html":
         return
     logger = getLogger(__name__)
-    profile = os.environ.get("SSGN_PROFILE") or app.config.papermill_profile
+    profile = os.environ.get("SSGN_PROFILE") or chapters.DEFAULT_PROFILE
     try:
         app.draw_folder = prepared(profile, say=logger.info)
     except Exception as error:

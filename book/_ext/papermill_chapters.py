@@ -269,9 +269,9 @@ def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     )
 
 
-def update(chapters, asked=None, default=DEFAULT_PROFILE, force=False, say=print):
-    """Run the stale ones, with the profile ``asked`` for or else ``default``; returns names."""
-    profile = asked or default
+def update(chapters, asked=None, force=False, say=print):
+    """Run the stale ones, with the profile ``asked`` for or else the default; returns names."""
+    profile = asked or DEFAULT_PROFILE
     for chapter in chapters:  # All mistakes in profiles first: the last chapter runs after an hour.
         chapter_parameters(chapter, profile)
     reasons = {c: "forced" if force else stale_reason(c, asked) for c in chapters}
@@ -292,13 +292,12 @@ def run_before_build(app, config) -> None:
     chapters, say = find_chapters(Path(app.srcdir) / "chapters"), getLogger(__name__).info
     try:
         check_toc(Path(app.srcdir))
-        update(chapters, os.environ.get("SSGN_PROFILE"), config.papermill_profile, say=say)
+        update(chapters, os.environ.get("SSGN_PROFILE"), say=say)
     except ChapterError as exc:
         raise ExtensionError(str(exc)) from exc
 
 
 def setup(app):
-    app.add_config_value("papermill_profile", DEFAULT_PROFILE, "")
     # Before sphinx-external-toc, which lists the notebooks at priority 900 of this event.
     app.connect("config-inited", run_before_build, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -131,32 +131,23 @@ class _Stored(NamedTuple):
             )
         try:
             about = machine.read_json(path)
-            if about["format"] == FORMAT:
-                return cls._checked(index, about)
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+            files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
+            x = torch.from_numpy(np.load(index / Path(about.pop("features")).name, mmap_mode="c"))
+            backbone = about["backbone"]
+            texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
+            texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("paths, reasons and names must be strings")
+            if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
+                raise ValueError(f"features of {len(files)} images must be float32 [N, D]")
+            return cls(about, files, bad, x)
         except Exception as error:  # a damaged header can make NumPy raise anything
             raise FeatureError(
-                f"{index} is damaged, or not an index ({type(error).__name__}: {error}). Index "
-                "again, under another name (--out)"
+                f"{index} is damaged, or not an index of this version ({type(error).__name__}: "
+                f"{error}). Make a new one: `ssgn index DIR --out NEW`"
             ) from error
-        raise FeatureError(
-            f"{index} has format {about['format']}, but this version reads {FORMAT}: make a new "
-            "one, `ssgn index DIR --out NEW`"
-        )
-
-    @classmethod
-    def _checked(cls, index: Path, about: dict) -> "_Stored":
-        files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
-        x = torch.from_numpy(np.load(index / Path(about.pop("features")).name, mmap_mode="c"))
-        backbone = about["backbone"]
-        texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
-        texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("paths, reasons and names must be strings")
-        if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
-            raise ValueError(
-                f"features must be float32 [{len(files)}, D], got {x.dtype} {tuple(x.shape)}"
-            )
-        return cls(about, files, bad, x)
 
 
 class Gallery:
