@@ -62,12 +62,13 @@ def main(
     records = _kept(out, about)
     done = {r["benchmark"] for r in records if r.get("source") == about["source"] and not only}
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
-    left_out, failed = [], []
-    for name in [name for name in chosen if name not in done]:
+    failed, todo = [], [name for name in chosen if name not in done]
+    for i, name in enumerate(todo):
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
-            left_out.append(name)
-            continue
+            message = f"no time was left for {', '.join(todo[i:])}: the same command goes on"
+            typer.echo(message, err=True)
+            break
         typer.echo(f"[{elapsed:.0f} s] {name}", err=True)
         try:
             new = []
@@ -85,9 +86,6 @@ def main(
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
-    if left_out:
-        message = f"no time was left for {', '.join(left_out)}: the same command goes on"
-        typer.echo(message, err=True)
     if out:
         typer.echo(f"{len(records)} records are in {out}", err=True)
     if failed:

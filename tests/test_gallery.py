@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_opened_is_reported(images, model, monkeypatch):
     assert not opened.unreadable and opened.paths == sorted(ALL)
 
     shut.add(images)
-    with pytest.raises(ssgn.DataError, match="cannot be opened: Permission denied"):
+    with pytest.raises(ssgn.DataError, match="no image that can be read: .: Permission denied"):
         build(images, model)
 
 

@@ -50,20 +50,15 @@ class File(NamedTuple):
 
 
 def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
-    """Return the image files below a folder by path, and the paths of the other files.
+    """Return the image files below a folder by path, and a line per ending of the other files.
 
     Hidden files, linked folders, folders of the system (``@eaDir``) and the index are in neither. A
-    subfolder that cannot be opened is listed with the images, with the reason.
-
-    Raises:
-        DataError: the folder itself cannot be opened.
+    folder that cannot be opened is listed with the images, with the reason.
     """
     found, others = {}, []
 
     def locked(error: OSError) -> None:
         path = os.path.relpath(error.filename, root)
-        if path == os.curdir:
-            raise DataError(f"{root} cannot be opened: {reason(error)}") from error
         found[path] = File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
@@ -80,7 +75,7 @@ def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
     files = [f for f in found.values() if not f.reason]
     each = contents([(root / f.path, f.size, f.changed) for f in files])
     found |= {f.path: f._replace(content=c) for f, c in zip(files, each, strict=True)}
-    return found, others
+    return found, list(not_read(others).values())
 
 
 class _Images(ImageFiles):
@@ -252,7 +247,6 @@ class Gallery:
             "model": name,
         }
         there, others = scan(root, index.resolve())
-        others = list(not_read(others).values())
         if stored.about:
             _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
