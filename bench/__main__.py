@@ -103,10 +103,7 @@ def _kept(out: Path | None, about: dict) -> list[dict]:
         raise typer.BadParameter(f"{out} cannot be read, give another name: {error}") from error
     same = ("what", "small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
-        message = (
-            "is not a ledger of benchmarks with these options on this machine: give another name"
-        )
-        raise typer.BadParameter(f"{out} {message}")
+        raise typer.BadParameter(f"{out} is of another device, size or study: give another name")
     return ledger["records"]
 
 

@@ -45,7 +45,7 @@ def check_toc(book: Path) -> None:
     toc = book / "_toc.yml"
     text = re.sub("#.*", "", toc.read_text("utf-8")) if toc.exists() else ""
     known = {chapter.stem for chapter in find_chapters(book / "chapters")}
-    for name in re.findall(r"(?:file|root): *[\"']?(?:\./)?chapters/([\w-]+)", text):
+    for name in re.findall(r"(?:file|root)[\"']?: *[\"']?(?:\./)?chapters/([\w-]+)", text):
         if name not in known and not (book / "chapters" / f"{name}.md").is_file():
             raise ChapterError(
                 f"{toc} names chapters/{name}, which is not a chapter: chapters are jupytext files "
