@@ -5,14 +5,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from ssgn.machine import check_free, pick_device, provenance, read_json, write_json
+from ssgn.machine import pick_device, provenance, read_json, write_json
 
 from .evaluation import evaluation, growth
 from .extraction import extraction, memory
@@ -63,12 +62,13 @@ def main(
     records = _kept(out, about)
     done = {r["benchmark"] for r in records if r.get("source") == about["source"] and not only}
     rates = {r["name"]: r["rate"] for r in records if "rate" in r}
-    left_out, failed = [], []
-    for name in [name for name in chosen if name not in done]:
+    failed, todo = [], [name for name in chosen if name not in done]
+    for i, name in enumerate(todo):
         elapsed = time.perf_counter() - started
         if minutes is not None and elapsed > 60 * minutes:
-            left_out.append(name)
-            continue
+            message = f"no time was left for {', '.join(todo[i:])}: the same command goes on"
+            typer.echo(message, err=True)
+            break
         typer.echo(f"[{elapsed:.0f} s] {name}", err=True)
         try:
             new = []
@@ -86,9 +86,6 @@ def main(
         except Exception:  # unattended: one that fails must not take the others with it
             traceback.print_exc()
             failed.append(name)
-    if left_out:
-        message = f"no time was left for {', '.join(left_out)}: the same command goes on"
-        typer.echo(message, err=True)
     if out:
         typer.echo(f"{len(records)} records are in {out}", err=True)
     if failed:
@@ -98,26 +95,16 @@ def main(
 
 def _kept(out: Path | None, about: dict) -> list[dict]:
     """The ledger's records on this machine."""
-    if out is None:
+    if out is None or not (out.exists() and out.stat().st_size):
         return []
     try:
-        check_free(out, _differs, overwrite=None)
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from error
-    if not (out.is_file() and out.stat().st_size):
-        return []
-    ledger = read_json(out)
-    same = ("small", "repeats", "device", "threads", "torch")
+        ledger = read_json(out)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{out} cannot be read, give another name: {error}") from error
+    same = ("what", "small", "repeats", "device", "threads", "torch")
     if any(ledger.get(key) != about[key] for key in same):
-        raise typer.BadParameter(f"{out} was recorded elsewhere or otherwise: give another name")
+        raise typer.BadParameter(f"{out} is of another device, size or study: give another name")
     return ledger["records"]
-
-
-def _differs(out: Path) -> str | None:
-    with suppress(ValueError):
-        if read_json(out).get("what") == "speed":
-            return None
-    return "it is not a ledger of benchmarks"
 
 
 def over_floor(record: dict, rates: dict[str, float]) -> dict[str, float]:

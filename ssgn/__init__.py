@@ -25,7 +25,7 @@ _PLACES = {
     "train": ("DivergedError", "History", "fit", "fit_cached"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}
-_MODULES = {*_PLACES, *("baselines", "claims", "comparisons", "export", "intervals", "losses")}
+_MODULES = {*_PLACES, "baselines", "claims", "comparisons", "export", "intervals", "losses"}
 _MODULES |= {"machine", "plots", "tables"}
 __all__ = sorted(_PLACE)
 

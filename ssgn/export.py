@@ -6,7 +6,6 @@ do for many in sequence. So any ONNX runtime can run it without PyTorch, Pillow 
 book's page *Draw and search* runs it in the reader's browser.
 """
 
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +35,18 @@ class Draw(nn.Module):
 
     Args:
         size: side of the canvas in pixels.
-        margin: fraction of the side that stays white at each edge.
 
     Raises:
         ValueError: the canvas has less room than the 28 pixels of a sketch.
     """
 
-    def __init__(self, size: int, margin: float = INK_MARGIN):
+    def __init__(self, size: int):
         super().__init__()
-        if size - 2 * round(margin * size) < SIDE:
+        self.size, self.room = size, size - 2 * round(INK_MARGIN * size)
+        if self.room < SIDE:
             raise ValueError(
                 f"a canvas of {size} pixels has no room for drawings of {SIDE}; make it larger"
             )
-        self.size, self.room = size, size - 2 * round(margin * size)
         self.register_buffer("source", torch.arange(SIDE, dtype=torch.float64))
         self.register_buffer("target", torch.arange(size, dtype=torch.float64))
 
@@ -110,7 +108,6 @@ class Pipeline(nn.Module):
         models: M models that were trained on its features.
         photo: ``[G, D]``, full features of the gallery.
         k: how many gallery items to return.
-        seed: of the latents, the same as :func:`~ssgn.retrieval.synthesize` draws with it.
 
     Raises:
         ValueError: no model, an oracle (which would need the sketch's class), or k not in 1..G.
@@ -118,9 +115,7 @@ class Pipeline(nn.Module):
             first row.
     """
 
-    def __init__(
-        self, backbone: Backbone, models: Sequence[SSGN], photo: Tensor, k: int = 12, seed: int = 0
-    ):
+    def __init__(self, backbone: Backbone, models: Sequence[SSGN], photo: Tensor, k: int = 12):
         super().__init__()
         if not models or any(model.config.leaks for model in models):
             raise ValueError("a pipeline needs at least one model, and cannot run an oracle")
@@ -134,24 +129,12 @@ class Pipeline(nn.Module):
         self.models = nn.ModuleList(model.eval().cpu() for model in models)
         for m, model in enumerate(models):
             model.photo_input(photo[:1])  # raises if widths differ
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(0)  # the latents of ssgn.synthesize
             z = torch.randn(model.config.draws, model.config.latent, generator=generator)
             self.register_buffer(f"z{m}", z)
         # Transposed, so that each feature column has its own scale when the tensor is compacted.
         # All models share it, and each embeds it.
         self.register_buffer("gallery", photo.float().cpu().T.contiguous())
-
-    def features(self, ink: Tensor) -> Tensor:
-        """Compute the fused features of one sketch.
-
-        Args:
-            ink: float32 ``[28, 28]``, as :class:`Draw` takes it.
-
-        Returns:
-            ``[1, D]``.
-        """
-        x = (self.draw(ink) / 255 - self.mean) / self.std
-        return torch.cat(self._pooled(x[None]), 1)
 
     def forward(self, ink: Tensor) -> tuple[Tensor, Tensor]:
         """Rank the gallery for one sketch.
@@ -162,7 +145,8 @@ class Pipeline(nn.Module):
         Returns:
             Cosines, float32, and indices of gallery items, int32, ``[M, k]`` each, best first.
         """
-        features = self.features(ink)
+        x = (self.draw(ink) / 255 - self.mean) / self.std
+        features = torch.cat(self._pooled(x[None]), 1)  # [1, D]
         cosines = torch.stack([self._cosines(m, features) for m in range(len(self.models))])
         score, item = cosines.topk(self.k, dim=1)
         return score, item.int()
@@ -183,17 +167,16 @@ class Pipeline(nn.Module):
         return (F.normalize(g, dim=1) @ q.T)[:, 0]
 
 
-def to_onnx(
-    pipeline: Pipeline, path: Path | str, *, compact: bool = True, overwrite: bool = False
-) -> None:
+def to_onnx(pipeline: Pipeline, path: Path | str, *, overwrite: bool = False) -> None:
     """Write a pipeline as one ONNX file: input ``ink``, outputs ``score`` and ``item``.
+
+    Large weights are stored in 16 bits, as whole numbers with one scale per row; a runtime converts
+    them back to float32 when it loads the file. Ranks change only where two cosines are nearly
+    equal.
 
     Args:
         pipeline: what to export.
         path: of the file.
-        compact: store large weights in 16 bits, as whole numbers with one scale per row; a runtime
-            converts them back to float32 when it loads the file. Ranks change only where two
-            cosines are nearly equal.
         overwrite: replace an existing file.
 
     Raises:
@@ -205,31 +188,24 @@ def to_onnx(
     with needs("onnx", "export"):
         import onnx
         import onnxscript  # noqa: F401  (torch needs it, and its own error says less)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch warns about its own internals
-            program = torch.onnx.export(
-                _exportable(pipeline.eval()),
-                (torch.zeros(SIDE, SIDE),),
-                input_names=["ink"],
-                output_names=["score", "item"],
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns about its own internals
+        program = torch.onnx.export(
+            _exportable(pipeline.eval()),
+            (torch.zeros(SIDE, SIDE),),
+            input_names=["ink"],
+            output_names=["score", "item"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     if _OLD:
         from onnx_ir.passes.common import NameFixPass
 
         NameFixPass()(program.model)  # two results can have the same name
     model = program.model_proto
     _leave_out_traces(model.graph)
-    if compact:
-        _compact(model)
+    _compact(model)
     with atomic(path) as made:
         onnx.save(model, made)
 
@@ -258,9 +234,6 @@ def _leave_out_traces(graph) -> None:
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (graph, *graph.node, *values):
         part.ClearField("metadata_props")
-    for inner in (attribute.g for node in graph.node for attribute in node.attribute):
-        if inner.node:
-            _leave_out_traces(inner)
 
 
 def _compact(model) -> None:

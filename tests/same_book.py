@@ -34,8 +34,8 @@ TAG = "times"  # of cells whose output is a measured time
 
 # Sentences that say a time: in pages, in notebooks, in whatever is made from them.
 TIMES = (r"(computed in) [\d,]+ s\b", r"(Training took) [\d,]+ s\b")
-# papermill's keys, and the stamp's of book/_ext/papermill_chapters.py, in a notebook's metadata.
-NOTED = {"start_time", "end_time", "duration", "execution", "executed_at", "seconds"}
+# papermill's keys in a notebook's metadata.
+NOTED = {"start_time", "end_time", "duration", "execution"}
 
 
 def without_times(text: str) -> str:
@@ -49,7 +49,7 @@ def notebook(data: bytes) -> bytes:
     content = json.loads(data)
     for part in (content, *content["cells"]):
         meta = part["metadata"]
-        for noted in (meta, *(meta.get(name, {}) for name in ("papermill", "ssgn_book"))):
+        for noted in (meta, meta.get("papermill", {})):
             for key in NOTED & set(noted):
                 noted[key] = "TIME"
         if TAG in meta.get("tags", []) and part.get("outputs"):

@@ -143,13 +143,13 @@ def test_a_ledger_of_something_else_is_not_replaced(tmp_path):
     for name, content in (("notes.json", "precious"), ("r.json", '{"what": "ablations"}')):
         (tmp_path / name).write_text(content)
         done = run_bench("--small", "--only", "machine", "--out", tmp_path / name)
-        assert done.exit_code == 2 and "is in the way" in done.stderr
+        assert done.exit_code == 2 and "give another name" in done.stderr
         assert (tmp_path / name).read_text() == content
     out = tmp_path / "speed.json"
     run_bench("--small", "--only", "machine", "--repeats", "1", "--out", out)
     before = out.read_text()
     done = run_bench("--only", "machine", "--repeats", "1", "--out", out)
-    assert done.exit_code == 2 and "recorded elsewhere or otherwise" in done.stderr
+    assert done.exit_code == 2 and "of another device, size or study" in done.stderr
     assert out.read_text() == before
 
 

@@ -97,7 +97,7 @@ def keep(notebook, source, chapter):
             len(notebook["cells"]),
         )
         notebook["cells"] = notebook["cells"][:first]
-        stamp = pc.ingredients(chapter, "smoke", pc.find_package())
+        stamp = pc.ingredients(chapter, "smoke")
         notebook["metadata"][pc.STAMP] |= stamp | {"content": pc.content_of(notebook)}
         target.write_text(json.dumps(notebook))
 

@@ -225,7 +225,7 @@ def small_book(folder):
             "local_extensions": dict.fromkeys(
                 ["papermill_chapters", "unfinished"], str(ROOT / "book" / "_ext")
             ),
-            "config": {"html_last_updated_fmt": "", "papermill_profile": "quick"},
+            "config": {"html_last_updated_fmt": ""},
         },
     }
     (book / "_config.yml").write_text(json.dumps(config))

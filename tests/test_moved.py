@@ -10,7 +10,7 @@ import pytest
 import ssgn
 from ssgn.moved import MOVED, moved
 
-OPTIONAL = ("matplotlib", "onnx", "bokeh", "seaborn", "IPython")  # of the extras
+OPTIONAL = ("matplotlib", "onnx", "seaborn", "IPython")  # of the extras
 
 
 def submodules():

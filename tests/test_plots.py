@@ -4,7 +4,6 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import html
 import importlib
 import re
 import sys
@@ -42,7 +41,7 @@ def lines_with_marker(ax, marker="o"):
     return [line for line in ax.lines if line.get_marker() == marker]
 
 
-@pytest.mark.parametrize("package", ["bokeh", "IPython", "matplotlib", "seaborn"])
+@pytest.mark.parametrize("package", ["IPython", "matplotlib", "seaborn"])
 def test_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "ssgn.plots")
@@ -146,7 +145,7 @@ def test_highlighted_bars_differ_by_more_than_color():
 
 
 def test_pairs_show_both_values_and_describe_them():
-    fig = plots.pairs({"a": (0.1, 0.4), "b": (0.3, 0.2)}, ("one", "two"), "x", title="t")
+    fig = plots.pairs({"a": (0.1, 0.4), "b": (0.3, 0.2)}, ("one", "two"), "x")
     first, second = fig.axes[0].lines
     assert list(first.get_xdata()) == [0.1, 0.3] and list(second.get_xdata()) == [0.4, 0.2]
     assert first.get_marker() != second.get_marker()
@@ -154,7 +153,7 @@ def test_pairs_show_both_values_and_describe_them():
 
 
 def test_ranking_shows_relevant_items_and_the_cut_off():
-    fig = plots.ranking(torch.tensor([True, False, True, False]), 3, title="one")
+    fig = plots.ranking(torch.tensor([True, False, True, False]), 3)
     strip, ax = fig.axes
     assert len(strip.collections[0].get_segments()) == 2
     [dots] = lines_with_marker(ax)
@@ -201,7 +200,7 @@ def some_points(n=16, groups=2):
 
 
 def test_embedding_has_one_panel_per_kind_with_the_names_of_all_groups():
-    fig = plots.embedding(*some_points(), title="all")
+    fig = plots.embedding(*some_points())
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["real", "made"]
     for ax in fig.axes:
         assert sorted(t.get_text() for t in ax.texts) == ["group 0", "group 1"]
@@ -228,47 +227,9 @@ def test_group_names_in_an_embedding_do_not_overlap():
         assert point.tolist() in points[first & (np.asarray(groups) == name)].tolist()
 
 
-def hover(points, groups, kinds, images=None):
-    images = [np.zeros((2, 2, 3), np.uint8)] * len(points) if images is None else images
-    return plots.hover_embedding(points, groups, kinds, images, title="Points & images").data
-
-
-@pytest.mark.parametrize("draw", [plots.embedding, hover])
-def test_more_groups_than_colors_are_rejected(draw):
-    with pytest.raises(ValueError, match="8 groups, but .* only tell 7 apart: show fewer groups"):
-        draw(*some_points(20, 8))
-
-
-def test_more_kinds_than_markers_are_rejected():
-    points, groups, _ = some_points(10)
-    with pytest.raises(ValueError, match="5 kinds, but .* only tell 4 apart"):
-        hover(points, groups, [f"kind {i % 5}" for i in range(10)])
-
-
-def test_hover_embedding_rejects_a_missing_image():
-    points, groups, kinds = some_points()
-    images = [np.zeros((2, 2, 3), np.uint8)] * 15
-    with pytest.raises(ValueError, match="16 points, 16 groups, 16 kinds and 15 images"):
-        hover(points, groups, kinds, images)
-
-
-def test_hover_embedding_contains_all_it_needs_and_is_reproducible():
-    images = [np.full((8, 8, 3), 10 * i, np.uint8) for i in range(16)]
-    shown = hover(*some_points(), images)
-    assert 'title="Points &amp; images"' in shown
-    assert all(embeddings._data_uri(image) in shown for image in images)
-    assert not re.search(r"&lt;(script|link)[^&]*(src|href)=&quot;http", shown)
-    body = html.unescape(shown).rpartition("<body>")[2]
-    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-4", body)  # random ids
-    [script] = re.findall(r'<script type="application/json" id="(.*?)"', body)
-    assert f'getElementById("{script}")' in body or f"getElementById('{script}')" in body
-
-
-def test_hover_text_uses_columns_that_exist():
-    body = html.unescape(hover(*some_points())).rpartition("<body>")[2]
-    named = set(re.findall(r"@(\w+)", body))
-    assert named == {"image", "group", "kind"}
-    assert all(f'["{name}",' in body for name in named)
+def test_more_groups_than_colors_are_rejected():
+    with pytest.raises(ValueError, match="8 groups, but .* tell 7 colors apart: show fewer"):
+        plots.embedding(*some_points(20, 8))
 
 
 # The diagram ------------------------------------------------------------------------------------

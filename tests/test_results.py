@@ -3,7 +3,8 @@
 from test_papermill_chapters import pc
 
 
-def test_ledger_is_an_ingredient_only_of_chapters_that_draw_it(tmp_path):
+def test_ledger_is_an_ingredient_only_of_chapters_that_draw_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pc, "PACKAGE", tmp_path / "package")
     for name in ("chapters", "profiles", "results", "package"):
         (tmp_path / name).mkdir()
     (tmp_path / "profiles/quick.yaml").write_text("common: {}\n")
@@ -13,7 +14,7 @@ def test_ledger_is_an_ingredient_only_of_chapters_that_draw_it(tmp_path):
     other.write_text("# %%\nprint(1)\n")
 
     def seen():
-        return [pc.ingredients(c, "quick", tmp_path / "package") for c in (draws, other)]
+        return [pc.ingredients(c, "quick") for c in (draws, other)]
 
     before = seen()
     (tmp_path / "results/a.json").write_text("{}")

@@ -38,7 +38,7 @@ def book(folder, *, found="mAP 0.283", took=41, clocked="3.1", picture=b"\x89PNG
         "cells": [cell("run()", found, taken=took), cell("clock(run)", clocked, "times")],
         "metadata": {
             "papermill": {"duration": took, "start_time": f"2026-01-01T00:00:{took}", "version": 2},
-            "ssgn_book": {"seconds": took, "executed_at": "now", "profile": "smoke"},
+            "ssgn_book": {"profile": "smoke"},
         },
     }
     with zipfile.ZipFile(folder / "_downloads/01_one.zip", "w") as archive:

@@ -54,7 +54,7 @@ except ModuleNotFoundError:
 
 def files_beside() -> list[Path]:
     """What a chapter needs beside its notebook: the package, what installs it, ledger, profiles."""
-    package = chapters.package_files(ROOT / "ssgn")
+    package = chapters.package_files(chapters.PACKAGE)
     book = [*(ROOT / "book/results").rglob("*.json"), *(ROOT / "book/profiles").glob("*.yaml")]
     about = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     return sorted([*package, *book, *about])

@@ -58,8 +58,7 @@ def parameters(profile: str) -> dict:
 
 def key_of(given: dict) -> str:
     """Of everything that the files are made from, found without importing the package."""
-    package = chapters.find_package()
-    source = chapters.fingerprint(chapters.package_files(package), package)
+    source = chapters.fingerprint(chapters.package_files(chapters.PACKAGE), chapters.PACKAGE)
     here = [Path(__file__), Path(measured.__file__), SOURCES / "engine.js", SOURCES / "check.mjs"]
     made_with = [path.read_text(encoding="utf-8") for path in here]
     made_from = json.dumps([source, given, *made_with], sort_keys=True)
@@ -299,7 +298,7 @@ def prepare(app) -> None:
     if app.builder.format != "html":
         return
     logger = getLogger(__name__)
-    profile = os.environ.get("SSGN_PROFILE") or app.config.papermill_profile
+    profile = os.environ.get("SSGN_PROFILE") or chapters.DEFAULT_PROFILE
     try:
         app.draw_folder = prepared(profile, say=logger.info)
     except Exception as error:

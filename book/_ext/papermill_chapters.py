@@ -6,8 +6,7 @@ beside it, ``NN_name.ipynb``, which is never committed. As a Sphinx extension th
 
 Stale means: the chapter's source, the ``ssgn`` package, the chapter's parameters or the notebook
 itself changed since the notebook was written, which a stamp in its metadata tells. A notebook that
-somebody ran with plain papermill has no stamp and is judged by its cells and its date. A notebook
-that is not as this module wrote it is never replaced: it is kept as ``NN_name.edited.ipynb``.
+is not as this module wrote it is never replaced: it is kept as ``NN_name.edited.ipynb``.
 """
 
 from __future__ import annotations
@@ -15,14 +14,11 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import importlib.util
 import json
 import os
-import posixpath
 import re
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import jupytext
@@ -32,6 +28,7 @@ from nbformat.v4.rwbase import rejoin_lines
 
 STAMP = "ssgn_book"
 DEFAULT_PROFILE = "quick"
+PACKAGE = Path(__file__).parents[2] / "ssgn"
 PARAMETERS = "parameters", "injected-parameters"  # the chapter's own, and the profile's after them
 
 
@@ -45,32 +42,15 @@ def find_chapters(folder: Path) -> list[Path]:
 
 def check_toc(book: Path) -> None:
     """Check that every page of ``_toc.yml`` below ``chapters`` is a chapter that is run."""
-    toc, pages = book / "_toc.yml", []
-    with suppress(OSError, yaml.YAMLError):  # Sphinx says so better
-        parts = [yaml.safe_load(toc.read_text("utf-8"))]
-        while parts:
-            part = parts.pop()
-            if isinstance(part, dict):
-                pages += [str(part[key]) for key in ("file", "root") if key in part]
-            parts += (
-                part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-            )
-    pages = [page for page in map(posixpath.normpath, pages) if page.startswith("chapters/")]
-    known = {f"chapters/{chapter.stem}" for chapter in find_chapters(book / "chapters")}
-    for page in (re.sub(r"\.(py|ipynb)$", "", page) for page in pages):
-        if page not in known and not (book / page).with_suffix(".md").is_file():
+    toc = book / "_toc.yml"
+    text = re.sub("#.*", "", toc.read_text("utf-8")) if toc.exists() else ""
+    known = {chapter.stem for chapter in find_chapters(book / "chapters")}
+    for name in re.findall(r"(?:file|root)[\"']?: *[\"']?(?:\./)?chapters/([\w-]+)", text):
+        if name not in known and not (book / "chapters" / f"{name}.md").is_file():
             raise ChapterError(
-                f"{toc} names {page}, which is not a chapter: chapters are jupytext files named "
-                "NN_name.py, such as chapters/13_mine.py. Rename the file, or remove the entry"
+                f"{toc} names chapters/{name}, which is not a chapter: chapters are jupytext files "
+                "named NN_name.py, as chapters/13_mine.py is. Rename the file, or remove the entry"
             )
-
-
-def find_package(name: str = "ssgn") -> Path:
-    """The package's folder, found without importing it: importing torch would slow every build."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise ChapterError(f"the package {name!r} is not installed here: pip install -e '.[book]'")
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def package_files(package: Path) -> list[Path]:
@@ -88,11 +68,11 @@ def fingerprint(files: list[Path], root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def ingredients(chapter: Path, profile: str, package: Path) -> dict:
+def ingredients(chapter: Path, profile: str) -> dict:
     """Everything that decides what the executed notebook shows."""
     made_of = {
         "source": fingerprint([chapter], chapter.parent),
-        "package": fingerprint(package_files(package), package),
+        "package": fingerprint(package_files(PACKAGE), PACKAGE),
         "parameters": chapter_parameters(chapter, profile),
     }
     if "../results" in chapter.read_text(encoding="utf-8"):  # the chapter draws the ledger
@@ -140,22 +120,14 @@ def chapter_parameters(chapter: Path, profile: str) -> dict:
     return {k: v for k, v in common.items() if k in declared} | own
 
 
-def read_notebook(chapter: Path, ending: str = ".ipynb") -> dict:
-    """The executed notebook as plain JSON; {} where there is none, half of one, or another file."""
+def stamp_of(chapter: Path) -> dict:
+    """What the executed notebook was made of; {} if it is not as :func:`run_chapter` wrote it."""
     try:
-        found = json.loads(chapter.with_suffix(ending).read_text(encoding="utf-8"))
-        whole = isinstance(found["cells"], list) and isinstance(found["metadata"], dict)
-        return found if whole and found["nbformat"] == 4 else {}
-    except (OSError, ValueError, TypeError, LookupError):
+        notebook = json.loads(chapter.with_suffix(".ipynb").read_text(encoding="utf-8"))
+        stamp = notebook["metadata"][STAMP]
+        return stamp if stamp["content"] == content_of(notebook) else {}
+    except Exception:  # there is none, half of one, or another file
         return {}
-
-
-def stamp_of(notebook: dict) -> dict | None:
-    """Our stamp, unless papermill ran the notebook again in place and left an old stamp in it."""
-    metadata = notebook.get("metadata", {})
-    stamp, run = metadata.get(STAMP), metadata.get("papermill", {})
-    ours = isinstance(stamp, dict) and {"executed_at", "profile"} <= stamp.keys()
-    return stamp if ours and stamp["executed_at"] == run.get("end_time") else None
 
 
 def content_of(notebook: dict) -> str:
@@ -168,50 +140,23 @@ def content_of(notebook: dict) -> str:
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_edited(notebook: dict) -> bool:
-    """Whether the notebook is not as :func:`run_chapter` wrote it."""
-    stamp = stamp_of(notebook)
-    return not stamp or stamp.get("content", content := content_of(notebook)) != content
-
-
 def stale_reason(chapter: Path, profile: str | None = None) -> str | None:
     """Why the chapter must run again, in words, or None.
 
     Without a ``profile`` any will do: a full run from a workstation survives a quick build.
     """
-    if not (notebook := read_notebook(chapter)):
+    if not chapter.with_suffix(".ipynb").exists():
         return "never run"
-    if not (stamp := stamp_of(notebook)):
-        return _stale_by_hand(chapter, notebook, profile)
-    if is_edited(notebook):
+    if not (stamp := stamp_of(chapter)):
         return "its notebook was edited"
     made_with = stamp["profile"]
     if profile and profile != made_with:
         return f"run with the profile {made_with}, not {profile}"
     if not (chapter.parents[1] / "profiles" / f"{made_with}.yaml").is_file():
         return f"its profile {made_with} is gone"
-    now = ingredients(chapter, made_with, find_package())
+    now = ingredients(chapter, made_with)
     changed = [name for name in now if now[name] != stamp.get(name)]
     return f"{' and '.join(changed)} changed" if changed else None
-
-
-def _stale_by_hand(chapter: Path, notebook: dict, profile: str | None) -> str | None:
-    """Staleness of a notebook that plain papermill wrote, which recorded no hashes."""
-    run = notebook["metadata"].get("papermill", {})
-    if not run.get("end_time") or run.get("exception"):
-        return "its notebook was not run to the end"
-    if run.get("input_path") == chapter.name:  # ours, but its stamp is gone
-        return "its notebook was edited"
-    cells = [c for c in notebook["cells"] if not has_tag(c, "injected-parameters")]
-    ours = [(c.cell_type, c.source) for c in jupytext.read(chapter).cells]
-    if ours != [(c["cell_type"], "".join(c["source"])) for c in cells]:
-        return "source changed since it was run by hand"
-    written = chapter.with_suffix(".ipynb").stat().st_mtime
-    if any(path.stat().st_mtime > written for path in package_files(find_package())):
-        return "package changed since it was run by hand"
-    if profile and run.get("parameters", {}) != chapter_parameters(chapter, profile):
-        return f"run by hand with other parameters than {profile}'s"
-    return None
 
 
 def kernel_manager(profile: str):
@@ -237,11 +182,11 @@ def kernel_manager(profile: str):
 
 def keep_edited(notebook: Path, say) -> None:
     """Give a notebook that is about to be replaced another name, unless it is as we wrote it."""
-    if notebook.exists() and is_edited(read_notebook(notebook)):
+    if notebook.exists() and not stamp_of(notebook):
         names = (notebook.with_suffix(f".edited{n}.ipynb") for n in ("", *range(2, 10_000)))
         kept = next(name for name in names if not name.exists())
         os.replace(notebook, kept)
-        say(f"[papermill] {notebook.name} was edited or run by hand: kept as {kept.name}")
+        say(f"[papermill] {notebook.name} was edited: kept as {kept.name}")
 
 
 def run_chapter(chapter: Path, profile: str, say=print) -> float:
@@ -254,7 +199,7 @@ def run_chapter(chapter: Path, profile: str, say=print) -> float:
     ends = (".ipynb", ".running.ipynb", ".failed.ipynb")
     notebook, running, failed = map(chapter.with_suffix, ends)
     # Taken before the run: an edit made while a long chapter runs must make it stale again.
-    stamp = ingredients(chapter, profile, find_package()) | {"profile": profile}
+    stamp = ingredients(chapter, profile) | {"profile": profile}
     nb = jupytext.read(chapter)
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     start = time.perf_counter()
@@ -274,8 +219,7 @@ def run_chapter(chapter: Path, profile: str, say=print) -> float:
             if running.exists():  # another build of the same checkout may have taken it away
                 os.replace(running, failed)
             raise ChapterError(message) from exc
-        stamp["seconds"] = seconds = round(time.perf_counter() - start, 1)
-        stamp["executed_at"] = nb.metadata.papermill.end_time
+        seconds = time.perf_counter() - start
         # Readers download this notebook; the author's home folder is none of their business.
         nb.metadata.papermill.update(input_path=chapter.name, output_path=notebook.name)
         for number, cell in enumerate(nb.cells):
@@ -310,9 +254,10 @@ def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     if hasattr(exc, "ename"):  # papermill's own report of an exception in a cell
         number, source, error = exc.exec_count, exc.source, f"{exc.ename}: {exc.evalue}"
     else:  # The kernel died or never came up: the last cell that papermill began is the one.
-        cells = read_notebook(chapter, ".running.ipynb").get("cells", [])
-        begun = [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
-        code = ["".join(c["source"]) for c in begun if c["cell_type"] == "code"]
+        running = chapter.with_suffix(".running.ipynb")
+        cells = nbformat.read(running, as_version=4).cells if running.exists() else []
+        begun = [c for c in cells if c.metadata.get("papermill", {}).get("start_time")]
+        code = [c.source for c in begun if c.cell_type == "code"]
         number, source = len(code), code[-1] if code else ""
         error = f"{type(exc).__name__}: {exc}"
     before, found, _ = chapter.read_text(encoding="utf-8").partition(source or "\0")
@@ -324,9 +269,9 @@ def _explain(exc: Exception, chapter: Path, profile: str) -> str:
     )
 
 
-def update(chapters, asked=None, default=DEFAULT_PROFILE, force=False, say=print):
-    """Run the stale ones, with the profile ``asked`` for or else ``default``; returns names."""
-    profile = asked or default
+def update(chapters, asked=None, force=False, say=print):
+    """Run the stale ones, with the profile ``asked`` for or else the default; returns names."""
+    profile = asked or DEFAULT_PROFILE
     for chapter in chapters:  # All mistakes in profiles first: the last chapter runs after an hour.
         chapter_parameters(chapter, profile)
     reasons = {c: "forced" if force else stale_reason(c, asked) for c in chapters}
@@ -347,13 +292,12 @@ def run_before_build(app, config) -> None:
     chapters, say = find_chapters(Path(app.srcdir) / "chapters"), getLogger(__name__).info
     try:
         check_toc(Path(app.srcdir))
-        update(chapters, os.environ.get("SSGN_PROFILE"), config.papermill_profile, say=say)
+        update(chapters, os.environ.get("SSGN_PROFILE"), say=say)
     except ChapterError as exc:
         raise ExtensionError(str(exc)) from exc
 
 
 def setup(app):
-    app.add_config_value("papermill_profile", DEFAULT_PROFILE, "")
     # Before sphinx-external-toc, which lists the notebooks at priority 900 of this event.
     app.connect("config-inited", run_before_build, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -377,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
             update(chapters, args.profile, force=args.force)
         for chapter in chapters if args.action == "status" else ():
             reason = stale_reason(chapter, args.profile)
-            made = (stamp_of(read_notebook(chapter)) or {}).get("profile", "-")
+            made = stamp_of(chapter).get("profile", "-")
             print(f"{chapter.stem:<16} {made:<8} {f'stale: {reason}' if reason else 'up to date'}")
     except ChapterError as exc:
         sys.exit(f"error: {exc}")

@@ -72,9 +72,8 @@ SHORT = {
         ("The coarse-to-fine decoder", "a single stage"),
         9,
         {
-            f"{read}, {layers}": f"{read}, coarse-to-fine over single-stage, {layers}"
-            for read in ("read literally",)
-            for layers in ("last layer", "all layers")
+            f"read literally, {which}": f"read literally, coarse-to-fine over single-stage, {which}"
+            for which in ("last layer", "all layers")
         },
     ),
     "fused layers": (

@@ -6,11 +6,12 @@ As a Sphinx extension this module writes "about N minutes' reading" under each c
 from __future__ import annotations
 
 import ast
-import importlib.util
+import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Iterator
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,33 +126,17 @@ def chapter_pieces(chapter: Path) -> Iterator[Piece]:
 
 def shown_by(code: str, line: int) -> Iterator[Piece]:
     """The figures and the library's source that a cell displays."""
-    nodes = list(ast.walk(ast.parse(code)))
-    called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
-    for name in called:
-        if name == "plt.subplots" or re.match(rf"plots\.(?!{NO_FIGURES})", name):
+    for node in ast.walk(ast.parse(code)):
+        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if re.match(rf"plots\.(?!{NO_FIGURES})", name):
             yield Piece("display", line, "")
-    if "plots.show_source" in called:  # often in a loop over functions: each one named counts
-        from ssgn.plots import page  # not above, because it needs seconds
+        elif name == "plots.show_source" and isinstance(node.args[0], ast.Attribute):
+            from ssgn.plots import page  # not above, because it needs seconds
 
-        for node in nodes:
-            if isinstance(node, ast.Attribute) and (source := library().get(ast.unparse(node))):
+            with suppress(ImportError, AttributeError):  # it is not of this library
+                what = ast.unparse(node.args[0]).removeprefix("ssgn.")
+                source = inspect.getsource(pkgutil.resolve_name(f"ssgn.{what}"))
                 yield Piece("code", line, page.listing(source))
-
-
-@cache
-def library() -> dict[str, str]:
-    """The source of each function as chapters name it: losses.kl, ssgn.fit, SSGN.encode."""
-    found = {}
-    for path in Path(importlib.util.find_spec("ssgn").origin).parent.glob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
-        owners = [(path.stem, tree), ("ssgn", tree)]
-        owners += [(c.name, c) for c in tree.body if isinstance(c, ast.ClassDef)]
-        owners += [(f"{path.stem}.{name}", c) for name, c in owners[2:]]
-        for owner, node in owners:
-            functions = (f for f in node.body if isinstance(f, ast.FunctionDef))
-            found |= {f"{owner}.{f.name}": ast.get_source_segment(source, f) for f in functions}
-    return found
 
 
 def minutes(chapter: Path) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import html
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -59,14 +58,10 @@ def shortened(text: str) -> str:
     return sentences[1] if sentences else text[:LIMIT].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
-@cache
-def size_of(path: Path) -> tuple[int, int]:
-    return Image.open(path).size
-
-
 def add_tags(app, pagename, templatename, context, doctree) -> None:
     base, picture = app.config.html_baseurl.rstrip("/"), f"_static/{Path(IMAGE).name}"
-    width, height = size_of(Path(app.srcdir) / IMAGE)
+    with Image.open(Path(app.srcdir) / IMAGE) as image:
+        width, height = image.size
     book = app.config.html_title
     title = html.unescape(re.sub("<.*?>", "", context.get("title") or book))
     about = description(doctree)

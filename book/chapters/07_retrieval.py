@@ -537,9 +537,9 @@ for data, runs in recorded.items():
 #
 # ```{exercise} Which sketches lie elsewhere? (practice)
 # :label: ex-look
-# `plots.hover_embedding` draws the map so that pointing at a mark shows the sketch or the image behind it.
-# Look at sketches that lie among the images of another class: do you see why? Then lay the features out with
-# another seed. Which statements about the map hold in both?
+# On the map, `flat` holds the five images that are nearest to each sketch. Show, with `plots.image_row`, a few
+# sketches that lie among the images of another class: do you see why? Then lay the features out with another
+# seed. Which statements about the map hold in both?
 # ```
 #
 # ````{solution} ex-look
@@ -547,9 +547,13 @@ for data, runs in recorded.items():
 # ```python
 # from scipy.spatial.distance import pdist
 #
-# behind = [ds.photo.load(i, 32) for i in gallery[some_images].tolist()]
-# behind += [ds.sketch.load(i, 32) for i in queries[some_queries].tolist()] * 3
-# display(plots.hover_embedding(plane, groups, kind_of, behind, title="UMAP"))
+# around = g_labels[some_images[flat]]  # the classes near each sketch, [Q, 5]
+# right = (around == own[:, None]).sum(1)
+# lost = {
+#     f"{ds.classes[own[i]]}\nby {ds.classes[around[i, 0]]}": queries[some_queries[i]]
+#     for i in right.argsort(stable=True)[:5]
+# }
+# _ = plots.image_row({title: ds.sketch[int(i)] for title, i in lost.items()})
 #
 # maps = [torch.from_numpy(layout(points, s)) for s in (0, 1)]
 # centers = [

@@ -6,12 +6,12 @@ import shlex
 import uuid
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .. import machine
 from ..backbones import FROM_FILE, load_backbone
@@ -50,20 +50,15 @@ class File(NamedTuple):
 
 
 def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
-    """Return the image files below a folder by path, and the paths of the other files.
+    """Return the image files below a folder by path, and a line per ending of the other files.
 
     Hidden files, linked folders, folders of the system (``@eaDir``) and the index are in neither. A
-    subfolder that cannot be opened is listed with the images, with the reason.
-
-    Raises:
-        DataError: the folder itself cannot be opened.
+    folder that cannot be opened is listed with the images, with the reason.
     """
     found, others = {}, []
 
     def locked(error: OSError) -> None:
         path = os.path.relpath(error.filename, root)
-        if path == os.curdir:
-            raise DataError(f"{root} cannot be opened: {reason(error)}") from error
         found[path] = File(path, 0, 0, reason(error))
 
     for folder, folders, names in os.walk(root, onerror=locked):
@@ -80,7 +75,7 @@ def scan(root: Path, index: Path) -> tuple[dict[str, File], list[str]]:
     files = [f for f in found.values() if not f.reason]
     each = contents([(root / f.path, f.size, f.changed) for f in files])
     found |= {f.path: f._replace(content=c) for f, c in zip(files, each, strict=True)}
-    return found, others
+    return found, list(not_read(others).values())
 
 
 class _Images(ImageFiles):
@@ -131,35 +126,23 @@ class _Stored(NamedTuple):
             )
         try:
             about = machine.read_json(path)
-            if about["format"] == FORMAT:
-                return cls._checked(index, about)
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+            files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
+            x = torch.from_numpy(np.load(index / Path(about.pop("features")).name, mmap_mode="c"))
+            backbone = about["backbone"]
+            texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
+            texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("paths, reasons and names must be strings")
+            if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
+                raise ValueError(f"features of {len(files)} images must be float32 [N, D]")
+            return cls(about, files, bad, x)
         except Exception as error:  # a damaged header can make NumPy raise anything
             raise FeatureError(
-                f"{index} is damaged, or not an index ({type(error).__name__}: {error}). Index "
-                "again, under another name (--out)"
+                f"{index} is damaged, or not an index of this version ({type(error).__name__}: "
+                f"{error}). Make a new one: `ssgn index DIR --out NEW`"
             ) from error
-        raise FeatureError(
-            f"{index} has format {about['format']}, but this version reads {FORMAT}: make a new "
-            "one, `ssgn index DIR --out NEW`"
-        )
-
-    @classmethod
-    def _checked(cls, index: Path, about: dict) -> "_Stored":
-        files, bad = ([File(*f) for f in about.pop(n)] for n in ("files", "unreadable"))
-        name, backbone = about.pop("features"), about["backbone"]
-        texts = [about["root"], about["model"], backbone["backbone"], backbone["weights"]]
-        texts += [text for f in (*files, *bad) for text in (f.path, f.reason)]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("paths, reasons and names must be strings")
-        for inside in (PurePath(f.path) for f in (*files, *bad)):
-            if inside.is_absolute() or ".." in inside.parts:
-                raise ValueError(f"{str(inside)!r} leads out of the folder of images")
-        x = torch.from_numpy(np.load(index / PurePath(name).name, mmap_mode="c"))
-        if x.dtype != torch.float32 or x.ndim != 2 or len(x) != len(files):
-            raise ValueError(
-                f"features must be float32 [{len(files)}, D], got {x.dtype} {tuple(x.shape)}"
-            )
-        return cls(about, files, bad, x)
 
 
 class Gallery:
@@ -264,7 +247,6 @@ class Gallery:
             "model": name,
         }
         there, others = scan(root, index.resolve())
-        others = list(not_read(others).values())
         if stored.about:
             _check_same(index, stored, about, there)
         options = {**compute_options(device=device, precision=precision), "progress": progress}
@@ -372,9 +354,7 @@ class Gallery:
         if self.model.provenance.get("dataset") in RASTERS:
             return Drawings(raster[None], ["the sketch"]), remark
         side = max(image.size)
-        square = Image.new("RGB", (side, side), "white")
-        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        return _Sketch(square), ""
+        return _Sketch(ImageOps.pad(image, (side, side), color="white")), ""
 
 
 def _index_of(folder: Path) -> Path:
@@ -435,14 +415,10 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
 def _update(index: Path, root: Path, there, others, stored: _Stored, about, net, options) -> dict:
     """Update an index to the images that the folder has now, and count the changes."""
     before = {f.path: f for f in (*stored.files, *stored.unreadable)}
-    # Files in a folder that cannot be opened now are not gone: keep them as they were.
-    locked = tuple(path + os.sep for path, f in there.items() if f.reason)
-    there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
     features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
     # Unreadable images are tried again: a permission or a decoder does not change the file.
-    failed |= {path: before[path] for path in same - features.keys() if path.startswith(locked)}
     todo = [f for path, f in there.items() if path not in features and path not in failed]
     changed = sum(f.path in before and f.path not in same for f in todo)
     changes = {
@@ -487,15 +463,10 @@ def _update(index: Path, root: Path, there, others, stored: _Stored, about, net,
 def _read(work: Path, root: Path, files: list[File], net, options) -> tuple[np.ndarray, dict]:
     """Compute the features of images, and list those that cannot be read.
 
-    An interrupted run continues where it stopped.
+    An interrupted run continues where it stopped: the same images have the same folder.
     """
-    images, listed = _Images(root, files), {"files": [list(f) for f in files], "net": net.weights}
-    try:
-        if machine.read_json(work / "files.json") != listed:
-            machine.remove(work)
-    except (OSError, ValueError):
-        machine.remove(work)
-    machine.write_json(work / "files.json", listed)
+    images = _Images(root, files)
+    work /= machine.digest(net.weights, repr(files))[:16]
     x, done = compute_rows(work, "photo", net, images, skip=True, desc="indexing", **options)
     bad = np.flatnonzero(~done)
     reasons = unreadable(images, bad, net.size)

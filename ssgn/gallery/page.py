@@ -16,7 +16,6 @@ from ..data.dataset import as_rgb, open_image
 from ..machine import atomic, check_free, digest, printable, reason
 
 THUMBNAIL = 160  # pixels
-GENERATOR = "ssgn search"  # names the program in the pages that it wrote
 
 
 class Hit(NamedTuple):
@@ -58,8 +57,8 @@ class Found(Sequence):
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<meta name="generator" content="{GENERATOR}">\n{self._about()}\n'
-            f"<title>Images found for a sketch</title>\n<style>{_PAGE}{_style('main')}</style>\n"
+            f"{self._about()}\n<title>Images found for a sketch</title>\n"
+            f"<style>{_PAGE}{_style('main')}</style>\n"
             f"</head>\n<body>\n<main>\n<h1>Images found for a sketch</h1>\n{self._sheet()}\n"
             "</main>\n</body>\n</html>\n"
         )
@@ -157,6 +156,6 @@ def check_page(path: Path | str, about: str = "", *, overwrite: bool = False) ->
 def _differs(about: str, path: Path) -> str | None:
     with open(path, "rb") as file:
         head = file.read(1000).decode(errors="replace")
-    if f'name="generator" content="{GENERATOR}"' not in head:
+    if '<meta name="ssgn-search"' not in head:
         return "it is not a page that `ssgn search` wrote"
     return None if about in head else "it is a page for another sketch, folder or model"

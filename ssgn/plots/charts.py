@@ -1,6 +1,6 @@
 """Charts of numbers: over epochs, over runs, by name, over ranks and over cut-offs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,7 +56,6 @@ def dots(
     rows: Mapping[str, Sequence[float]],
     xlabel: str,
     *,
-    title: str = "",
     reference: float | None = None,
     reference_label: str = "",
     highlight: Sequence[str] = (),
@@ -95,13 +94,9 @@ def dots(
         ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=AT_Y, va="center")
         parts.append(f"{name} {mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else ""))
     if reference is not None:
-        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
-        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
         parts.append(f"for comparison, {reference_label}: {reference:.3f}")
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
-    ax.set_title(title, pad=20 if reference is not None else 6)
-    return describe(fig, f"{title or 'Dots'}. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
+    _label(ax, rows, xlabel, reference, reference_label)
+    return describe(fig, f"Dots. Mean and 95% interval, {xlabel}: {'; '.join(parts)}.")
 
 
 def ranges(
@@ -139,11 +134,7 @@ def ranges(
             ax.annotate(f"{value:.3f}", (1.01, place), xycoords=AT_Y, va="center")
     for y in range(1, len(rows), 2):
         ax.axhspan(y - 0.5, y + 0.5, color=PALE, zorder=0)
-    if reference is not None:
-        ax.axvline(reference, color=INK, linestyle="--", linewidth=1, zorder=1)
-        ax.annotate(reference_label, (reference, 1.01), xycoords=AT_X, ha="center")
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
+    _label(ax, rows, xlabel, reference, reference_label)
     if len(series) > 1:
         fig.legend(loc="outside lower left", ncols=1 if numbers else 3, frameon=False)
     parts = [
@@ -153,19 +144,21 @@ def ranges(
     return describe(fig, f"Estimates with 95% intervals, {xlabel}. {'; '.join(parts)}.")
 
 
-def _name_rows(ax: Axes, names: Iterable[str]) -> None:
-    """Name the rows of a chart, from top to bottom."""
-    names = list(names)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+def _label(ax: Axes, rows: Mapping, xlabel: str, at: float | None = None, name: str = "") -> None:
+    """Name the rows of a chart, from top to bottom, its axis, and a value to compare with."""
+    if at is not None:
+        ax.axvline(at, color=INK, linestyle="--", linewidth=1, zorder=1)
+        ax.annotate(name, (at, 1.01), xycoords=AT_X, ha="center")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
+    ax.set_xlabel(xlabel)
 
 
 def bars(
     values: Mapping[str, float],
     xlabel: str,
     *,
-    title: str = "",
     highlight: Sequence[str] = (),
     fmt: str = " %.3f",
 ) -> Figure:
@@ -187,27 +180,19 @@ def bars(
     ax.bar_label(drawn, fmt=fmt)
     ax.invert_yaxis()
     ax.margins(x=0.12)
-    ax.set(xlabel=xlabel, title=title)
+    ax.set(xlabel=xlabel)
     ax.grid(axis="y", visible=False)
     text = "; ".join(f"{name}{fmt % value}" for name, value in values.items())
-    return describe(fig, f"{title or 'Bars'}. {xlabel}: {text}.")
+    return describe(fig, f"Bars. {xlabel}: {text}.")
 
 
-def pairs(
-    rows: Mapping[str, tuple[float, float]],
-    names: tuple[str, str],
-    xlabel: str,
-    *,
-    title: str = "",
-    digits: int = 3,
-) -> Figure:
+def pairs(rows: Mapping[str, tuple[float, float]], names: tuple[str, str], xlabel: str) -> Figure:
     """Draw two values per row, joined by a line: first a filled dot, second an open square.
 
     Args:
         rows: the two values by the row's name, from top to bottom.
         names: of the first and the second value, for the legend.
         xlabel: what the values are.
-        digits: decimals in the text alternative.
     """
     fig, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4))
     first, second = zip(*rows.values(), strict=True)
@@ -218,15 +203,13 @@ def pairs(
         second, y, "s", color=ORANGE, markersize=7, markerfacecolor=PAPER, markeredgewidth=2,
         label=names[1],
     )  # fmt: skip
-    _name_rows(ax, rows)
-    ax.set_xlabel(xlabel)
-    ax.set_title(title, pad=26)  # leaves room for the legend, between title and rows
+    _label(ax, rows, xlabel)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
-    text = "; ".join(f"{row} {a:.{digits}f} and {b:.{digits}f}" for row, (a, b) in rows.items())
-    return describe(fig, f"{title or 'Pairs'}. {xlabel}, {names[0]} and {names[1]}: {text}.")
+    text = "; ".join(f"{row} {a:.3f} and {b:.3f}" for row, (a, b) in rows.items())
+    return describe(fig, f"Pairs. {xlabel}, {names[0]} and {names[1]}: {text}.")
 
 
-def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
+def ranking(relevant: Tensor, k: int) -> Figure:
     """Draw one ranking: a strip with a line at each relevant item, and the precision below it.
 
     Dots mark the precisions that average precision sums up. Everything beyond rank k is pale. The
@@ -245,7 +228,7 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     )
     bare(strip)
     strip.tick_params(labelbottom=False)
-    strip.set(title=title, ylim=(0, 1))
+    strip.set(ylim=(0, 1))
     strip.axhspan(0, 1, color=PALE)
     strip.vlines(ranks[rel], 0, 1, color=GREEN, linewidth=2)
     ax.plot(ranks, precision, color=BLUE, linewidth=1.2, label="precision P(i)")
@@ -263,16 +246,14 @@ def ranking(relevant: Tensor, k: int, *, title: str = "") -> Figure:
     ax.legend(loc="upper right", frameon=True).set_zorder(7)
     at = ", ".join(f"{rank} (precision {precision[rank - 1]:.2f})" for rank in ranks[rel][:12])
     more = ", and more" if rel.sum() > 12 else ""
-    text = f"Relevant items are at the ranks {at}{more}; the cut-off k is {k}."
-    return describe(fig, f"{title or 'One ranking'}. {text}")
+    text = f"One ranking. Relevant items are at the ranks {at}{more}; the cut-off k is {k}."
+    return describe(fig, text)
 
 
 def curves(
     x: Sequence[float],
     lines: Mapping[str, Sequence[float]],
     xlabel: str,
-    *,
-    title: str = "",
     marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw metrics as functions of a cut-off, on a logarithmic axis, each named at its end.
@@ -288,7 +269,7 @@ def curves(
     for y, color, style in zip(lines.values(), PALETTE, styles, strict=False):
         ax.plot(x, y, color=color, linestyle=style, linewidth=2)
     ax.set_xscale("log")
-    ax.set(xlabel=xlabel, title=title, ylim=(0, None), xlim=(x[0], x[-1]))
+    ax.set(xlabel=xlabel, ylim=(0, None), xlim=(x[0], x[-1]))
     gap, low = 0.065 * ax.get_ylim()[1], -np.inf  # names that would overlap move up
     look = dict(zip(lines, zip(PALETTE, styles, strict=False), strict=False))
     for name, y in sorted(lines.items(), key=lambda line: float(line[1][-1])):
@@ -303,6 +284,4 @@ def curves(
         ax.annotate(f" {text}", (at, 1), xycoords=AT_X, va="top")
     half = len(x) // 2
     text = "; ".join(f"{n} {y[0]:.2f}, {y[half]:.2f}, {y[-1]:.2f}" for n, y in lines.items())
-    return describe(
-        fig, f"{title or 'Curves'}. Over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}."
-    )
+    return describe(fig, f"Curves. Over {xlabel}, at {x[0]}, {x[half]} and {x[-1]}: {text}.")

@@ -56,7 +56,6 @@ def retrieval_panel(
     photo_labels: Tensor,
     classes: Sequence[str],
     captions: Sequence[str] | None = None,
-    cell: float = 0.66,
 ) -> Figure:
     """Draw one row per query: the sketch, then its best images in order.
 
@@ -70,12 +69,11 @@ def retrieval_panel(
         sketch_labels, photo_labels: int64 ``[N]`` and ``[M]``, indices into ``classes``.
         classes: names of the classes.
         captions: Q texts below the queries' class names, such as the average precision.
-        cell: side of an image in inches.
 
     Raises:
         OSError: an image file cannot be read; a decoder may raise other exceptions.
     """
-    k = ranked.shape[1]
+    k, cell = ranked.shape[1], 0.66  # inches
     size = cell * (k + 1) + 1.8, (cell + 0.26) * len(queries) + 0.2
     fig, axes = _grid(len(queries), [1, 0.25] + [1] * k, size)
     rows, classes = [], list(map(printable, classes))

@@ -170,10 +170,8 @@ def interval_widget(
         for claim in claims:
             if grid := _grid(shared(runs, claim.a, claim.b)[0], claim):
                 options += f'<option value="{len(given)}">{html.escape(claim.text)}</option>'
-                given.append(dict(text=f"{claim.text}; {heading}", grid=grid, **_axis(grid)))
+                given.append(dict(text=f"{claim.text}; {heading}", grid=grid, ticks=_ticks(grid)))
         entries += f'<optgroup label="{html.escape(heading)}">{options}</optgroup>' * bool(options)
-    if not given:
-        return HTML(figure_html("", "Not recorded."))
     most = [len(given[0]["grid"]), len(given[0]["grid"][0])]
     sliders = "".join(
         _slider(name, 1, n, n) for name, n in zip(("splits", "seeds"), most, strict=True)
@@ -247,11 +245,10 @@ def _grid(runs: list, claim: Claim) -> list[list]:
     return [[cell(s + 1, r + 1) for r in range(len(drawn))] for s in range(len(names))]
 
 
-def _axis(grid: list[list]) -> dict[str, object]:
-    """Return the ends of an axis that holds 1 and all intervals, and its ticks."""
+def _ticks(grid: list[list]) -> list[float]:
+    """Return the ticks of an axis that holds 1 and all intervals, and ends at ticks."""
     ends = [1.0, *(x for row in grid for cell in row for x in cell[1:3])]
     low, high = min(ends), max(ends)
     step = next(x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if (high - low) / x <= 4)
     first, last = math.floor(low / step), math.ceil(high / step)
-    ticks = [round(i * step, 2) for i in range(first, last + 1)]
-    return dict(low=ticks[0], high=ticks[-1], ticks=ticks)
+    return [round(i * step, 2) for i in range(first, last + 1)]
