@@ -210,7 +210,7 @@ def test_every_plausible_spelling_of_every_class_is_recognized(name):
 def test_an_unknown_class_folder_is_named_with_similar_classes_and_what_to_do(tuberlin):
     (tuberlin / "png/giraffe").rename(tuberlin / "png/girrafe")
     message = refusal("tuberlin", tuberlin)
-    assert f"{tuberlin}/png/girrafe is none of the 250 classes; is it 'giraffe'" in message
+    assert f"{tuberlin}/png/girrafe is none of the 250 classes (is it 'giraffe'" in message
     assert "aliases=" in message
     assert "sketch images of 1 of the 250 classes: giraffe" in message
     ds = ssgn.load_dataset("tuberlin", root=tuberlin, aliases={"girrafe": "giraffe"})
@@ -325,8 +325,8 @@ def test_loose_and_nested_images_are_left_out_and_named(photos):
     loose = [put(half / f"loose {i}.jpg") for i in range(7)]
     assert ssgn.load_dataset(name, root=root).fingerprint == before
     problems = "\n".join(check_dataset(name, root, progress=False).problems)
-    assert f"are left out: {', '.join(map(str, loose[:5]))} and 2 more. Move each" in problems
-    assert f"are left out: {inside / 'more'}. Move their images up" in problems
+    named = ", ".join(map(str, [*loose, inside / "more"][:5]))
+    assert f"are left out: {named} and 3 more. Move them into" in problems
 
 
 def test_a_class_with_nested_images_only_is_named_with_their_folder(own):
@@ -334,7 +334,7 @@ def test_a_class_with_nested_images_only_is_named_with_their_folder(own):
     put(own / "sketch/extra/a.png")
     message = refusal("folder", own)
     assert f"{own / 'photo/extra'} has no images" in message
-    assert f"are left out: {own / 'photo/extra/images'}. Move their images up" in message
+    assert f"are left out: {own / 'photo/extra/images'}. Move them into" in message
 
 
 @pytest.mark.parametrize(
@@ -360,14 +360,12 @@ def test_every_root_that_fits_is_suggested_as_a_command_line_takes_it(own):
 
 
 @pytest.mark.parametrize("names", [("Sketch", "Photo"), ("drawings", "photo"), ("sketches", "x")])
-def test_halves_with_other_names_are_listed(own, names):
+def test_halves_with_other_names_are_told_their_names(own, names):
     for half, name in zip(("sketch", "photo"), names, strict=True):
         (own / half).rename(own / name)
     message = refusal("folder", own)
     assert f"There is no folder {own / 'sketch'}" in message
-    assert (
-        f"{own} holds {', '.join(sorted(names))}. Name the two halves sketch and photo" in message
-    )
+    assert f"so that there is\n  {own / 'sketch/<class>/*'}" in message
 
 
 def test_the_first_images_of_each_class_can_be_taken(sketchy):
@@ -487,7 +485,7 @@ def test_an_unknown_folder_is_an_error_whatever_classes_are_chosen(tuberlin):
     put(tuberlin / "png/girrafe/1.png")
     for given in (PICKED, "available"):
         message = refusal("tuberlin", tuberlin, classes=given)
-        assert "girrafe is none of the 250 classes; is it 'giraffe'" in message
+        assert "girrafe is none of the 250 classes (is it 'giraffe'" in message
 
 
 def test_some_classes_of_sketchy_come_with_their_pairs_and_extension(sketchy):
@@ -949,22 +947,18 @@ def test_doodle_photo_has_drawings_and_photos_of_the_same_classes(tiny_imagenet,
 
 
 @pytest.mark.usefixtures("npm")
-def test_a_limit_on_photos_takes_evenly_from_the_categories(tiny_imagenet):
-    ds = ssgn.load_dataset("doodle-photo", root=tiny_imagenet, photos_per_class=4)
+def test_photos_of_a_class_alternate_between_its_categories(tiny_imagenet):
+    """The fingerprint, and so every user's cached features, depends on the order."""
+    ds = ssgn.load_dataset("doodle-photo", root=tiny_imagenet)
     dogs = [n for n in ds.photo.names if n.startswith("dog/")]
-    assert dogs == [f"dog/{w}_0.JPEG" for w in table("quickdraw-to-tiny-imagenet")["dog"][:4]]
-    cats = Counter(n.split("_")[0] for n in ds.photo.names if n.startswith("cat/"))
-    assert sorted(cats.values()) == [1, 1, 2]
-    assert sum(n.startswith("bee/") for n in ds.photo.names) == 3
-    fewer = ssgn.load_dataset("doodle-photo", root=tiny_imagenet, photos_per_class=3)
+    assert dogs[:4] == [f"dog/{w}_0.JPEG" for w in table("quickdraw-to-tiny-imagenet")["dog"][:4]]
     other = ssgn.load_dataset("doodle-photo", root=tiny_imagenet, sketches_per_class=50)
-    assert len({d.fingerprint for d in (ds, fewer, other)}) == 3
+    assert other.fingerprint != ds.fingerprint
 
 
-@pytest.mark.parametrize("option", ["sketches_per_class", "photos_per_class"])
-def test_numbers_of_images_below_one_are_refused(tiny_imagenet, option):
-    with pytest.raises(ValueError, match=f"{option} is 0"):
-        ssgn.load_dataset("doodle-photo", root=tiny_imagenet, **{option: 0})
+def test_numbers_of_sketches_below_one_are_refused(tiny_imagenet):
+    with pytest.raises(ValueError, match="sketches_per_class is 0"):
+        ssgn.load_dataset("doodle-photo", root=tiny_imagenet, sketches_per_class=0)
 
 
 def test_a_missing_category_is_named_with_its_class(tiny_imagenet):

@@ -133,8 +133,8 @@ def what_a_split_tells(survey: Survey) -> list[str]:
             return [str(error)]
     n = len(split.unseen)
     lines = [f"split {split.name}: {split.counts(survey.classes)}"]
-    counts = Counter(file.label for file in survey.photo)
-    of_class = [counts[survey.classes.index(name)] for name in split.unseen]
+    counts = Counter(file.of for file in survey.photo)
+    of_class = [counts[name] for name in split.unseen]
     if n < 2:
         lines.append("too few classes: retrieval among fewer than 2 unseen classes says nothing")
     elif all(of_class):

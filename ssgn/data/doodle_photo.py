@@ -20,7 +20,6 @@ def load(
     split: SplitLike = None,
     root: Root = None,
     sketches_per_class: int = PER_CLASS,
-    photos_per_class: int | None = None,
 ) -> Dataset:
     """Load the dataset: 69 classes of 100 drawings, and 85 ImageNet categories of 500 photos.
 
@@ -29,8 +28,6 @@ def load(
         root: the folder ``tiny-imagenet-200`` or its parent, see
             :func:`~ssgn.data.data_root`.
         sketches_per_class: number of drawings of each class, 1 to 100.
-        photos_per_class: limit on the photos of each class, taken evenly from its ImageNet
-            categories in order of file name; by default there is none.
 
     Raises:
         DataError: the photos are missing (the message says what to do), or the drawings cannot be
@@ -38,9 +35,7 @@ def load(
         ValueError: a number out of range, or a split with other classes.
     """
     check_count(sketches_per_class)
-    if photos_per_class is not None and photos_per_class < 1:
-        raise ValueError(f"photos_per_class is {photos_per_class}; each class needs at least one")
-    survey = survey_photos(root, photos_per_class)
+    survey = survey_photos(root)
     folders.require(survey)
     layout, classes = survey.layout, survey.classes
     sketch, sketch_labels = first(drawings(fetch(SKETCHES), classes), classes, sketches_per_class)
@@ -50,7 +45,7 @@ def load(
         sketch=sketch,
         photo=folders.image_files(survey.photo),
         sketch_labels=sketch_labels,
-        photo_labels=folders.labels(survey.photo),
+        photo_labels=folders.labels(survey.photo, classes),
         split=Split.of(layout.split if split is None else split, classes),
         fingerprint=digest(
             layout.name,
@@ -62,7 +57,7 @@ def load(
     )
 
 
-def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Survey:
+def survey_photos(root: Root = None) -> Survey:
     """Survey the photos of :func:`load`."""
     table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
@@ -75,17 +70,16 @@ def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Sur
         survey.wrong(f"There is no folder {tried}.{hint}")
         return survey
     survey.notes.append(f"photo: {train}")
-    for label, (name, categories) in enumerate(table.items()):
+    for name, categories in table.items():
         by_category = []
         for where in (train / wnid / "images" for wnid in categories):
-            found = folders.images(survey, where, name, label)
+            found = folders.images(survey, where, name)
             if not found:
                 survey.wrong(
                     f"{where} has no images; it is part of the class {name!r}. Is the archive "
                     "completely unpacked?"
                 )
             by_category.append(found)
-        # Alternate between categories, so that the limit takes from each of them.
-        turns = chain.from_iterable(zip_longest(*by_category))
-        survey.photo += [file for file in turns if file is not None][:photos_per_class]
+        turns = chain.from_iterable(zip_longest(*by_category))  # the order is in the fingerprint
+        survey.photo += [file for file in turns if file is not None]
     return survey
