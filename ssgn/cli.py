@@ -3,6 +3,7 @@
 The docstring of a command is its ``--help``. The chapter *GPU and speed* uses them.
 """
 
+import inspect
 import json
 import os
 import re
@@ -11,8 +12,8 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
-from functools import cache
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -40,34 +41,8 @@ Backbone = Annotated[
         "local-dir:FOLDER."
     ),
 ]
-PerClass = Annotated[
-    int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
-]
-First = Annotated[
-    int | None,
-    typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="Published datasets: file with the classes to take, one name per line; or available: "
-        "those with images in both halves."
-    ),
-]
-Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
-]
-Aliases = Annotated[
-    Path | None,
-    typer.Option(help='Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'),
-]
-SplitName = Annotated[
-    str | None,
-    typer.Option(
-        help="A stored split; a seed to draw one; or a file: .txt with the unseen classes, one per "
-        'line, or .json with {"unseen": [...], "validation": [...]}.'
-    ),
 ]
 Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
 Epochs = Annotated[
@@ -86,19 +61,115 @@ Precision = Annotated[
     str | None,
     typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
 ]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
-]
 Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")]
 Ks = Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")]
 Form = Annotated[str, typer.Option("--format", help="markdown, latex or csv.")]
 Vectors = Annotated[
     str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
 ]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
-]
+
+
+@dataclass
+class _Folder:
+    """The options of every command that reads a dataset, from a folder."""
+
+    root: Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")] = None
+    first: Annotated[
+        int | None,
+        typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Published datasets: file with the classes to take, one name per line; or "
+            "available: those with images in both halves."
+        ),
+    ] = None
+    aliases: Annotated[
+        Path | None,
+        typer.Option(
+            help='Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'
+        ),
+    ] = None
+
+    def chosen(self) -> dict:
+        """Return what was chosen, as options of a dataset."""
+        from .data.dataset import listed_classes
+        from .data.folders import AVAILABLE
+
+        named = self.classes in (None, AVAILABLE)
+        return {
+            "root": self.root,
+            "classes": self.classes if named else listed_classes(self.classes),
+            "aliases": None if self.aliases is None else read_json(self.aliases),
+            "extended": None if self.first is None else False,
+        }
+
+
+@dataclass
+class _Data(_Folder):
+    """The options of every command that loads a dataset."""
+
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="A stored split; a seed to draw one; or a file: .txt with the unseen classes, one "
+            'per line, or .json with {"unseen": [...], "validation": [...]}.'
+        ),
+    ] = None
+    sketches_per_class: Annotated[
+        int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
+    ] = None
+
+    def load(self, name: str, split: str | None = None):
+        """Load a dataset with only the options that were given."""
+        import ssgn
+
+        options = {"first": self.first, "sketches_per_class": self.sketches_per_class}
+        given = {k: v for k, v in (self.chosen() | options).items() if v is not None}
+        return ssgn.load_dataset(name, split=self.split or split, **given)
+
+
+@dataclass
+class _Images(_Data):
+    """The options of every command that extracts features."""
+
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
+    ] = None
+    device: Device = None
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
+    ] = False
+
+    def extract(self, ds, backbone: str, quiet: bool = False, **options):
+        """Extract features, and list the images that were left out."""
+        import ssgn
+
+        on_error = "skip" if self.skip_unreadable else "raise"
+        options |= {"weights": self.weights, "device": self.device}
+        feats = ssgn.extract(ds, backbone, on_error=on_error, progress=not quiet, **options)
+        if not quiet:
+            _list_unreadable("left out", feats.provenance.get("left_out", {}))
+        return feats
+
+
+def _unpacked(command):
+    """Let a command take the fields of its argument ``given``, a dataclass, as options."""
+    own = dict(inspect.signature(command).parameters)
+    kind = own.pop("given").annotation
+    shared = inspect.signature(kind).parameters
+
+    @wraps(command)
+    def run(**values):
+        given = kind(**{name: values.pop(name) for name in shared})
+        return command(**values, given=given)
+
+    every = {**own, **shared}
+    run.__signature__ = inspect.Signature([*every.values()])
+    run.__annotations__ = {name: parameter.annotation for name, parameter in every.items()}
+    return run
 
 
 def _version(asked: bool) -> None:
@@ -115,36 +186,6 @@ def _ssgn(
     ] = False,
 ):
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
-
-
-def _classes(given: str | None):
-    from .data.dataset import listed_classes
-    from .data.folders import AVAILABLE
-
-    return given if given in (None, AVAILABLE) else listed_classes(given)
-
-
-def _aliases(given: Path | None) -> dict[str, str] | None:
-    if given is None:
-        return None
-    aliases = read_json(given)
-    if not all(isinstance(text, str) for text in aliases.values()):
-        raise ValueError(f'{given} must be a JSON object, {{"FOLDER": "CLASS"}}')
-    return aliases
-
-
-def _load(
-    name: str, root, split: str | None, per_class=None, first=None, classes=None, aliases=None
-):
-    """Load a dataset with only the options that were given."""
-    import ssgn
-
-    options = {"root": root, "sketches_per_class": per_class, "first": first}
-    options |= {"classes": _classes(classes), "aliases": _aliases(aliases)}
-    options["extended"] = None if first is None else False
-    given = {option: value for option, value in options.items() if value is not None}
-    chosen = int(split) if split and split.isdecimal() else split
-    return ssgn.load_dataset(name, split=chosen, **given)
 
 
 def _changes(given: Sequence[str] | None) -> dict:
@@ -240,18 +281,7 @@ def _splits(given: str, classes: Sequence[str]) -> list:
     if given in ("five", "ten"):
         seeds = (1000, 1001)[: 1 if given == "five" else 2]
         return [split for seed in seeds for split in Split.partition(classes, seed)]
-    return [int(name) if name.isdecimal() else name for name in given.split(",")]
-
-
-def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
-    """Extract features, and list the images that were left out."""
-    import ssgn
-
-    on_error = "skip" if skip else "raise"
-    feats = ssgn.extract(ds, backbone, on_error=on_error, progress=not quiet, **options)
-    if not quiet:
-        _list_unreadable("left out", feats.provenance.get("left_out", {}))
-    return feats
+    return given.split(",")
 
 
 def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
@@ -262,33 +292,21 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 
 @data.command()
-def prepare(
-    name: Name = "doodle-emoji",
-    root: Root = None,
-    split: SplitName = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-):
+@_unpacked
+def prepare(name: Name = "doodle-emoji", *, given: _Data):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split, first=first, classes=classes, aliases=aliases)
+    ds = given.load(name)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
 
 @data.command()
-def check(
-    name: Name,
-    root: Root = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-):
+@_unpacked
+def check(name: Name, *, given: _Folder):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
-    options = {"classes": _classes(classes), "aliases": _aliases(aliases)}
-    report = check_dataset(name, root, extended=None if first is None else False, **options)
+    report = check_dataset(name, **given.chosen())
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "Problems:", *report.problems, "", report.advice]).rstrip())
@@ -297,17 +315,11 @@ def check(
 
 
 @app.command()
+@_unpacked
 def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[
         int | None,
@@ -317,9 +329,9 @@ def extract(
             help="Processes that read images; by default one per core for a GPU, else 0.",
         ),
     ] = None,
-    device: Device = None,
     precision: Precision = None,
-    skip_unreadable: SkipUnreadable = False,
+    *,
+    given: _Images,
 ):
     """Extract fused features into the cache.
 
@@ -327,32 +339,20 @@ def extract(
     the work: torchrun --nproc-per-node=N -m ssgn extract ...
     """
     rank = int(os.environ.get("RANK", 0))
-    feats = _extract(
-        _load(name, root, split, sketches_per_class, first, classes, aliases),
-        backbone,
-        skip_unreadable,
-        quiet=rank > 0,
-        size=size,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
-        weights=weights,
-    )
+    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
+    feats = given.extract(given.load(name), backbone, quiet=rank > 0, size=size, **options)
     if not rank:
         for tap, r in feats.taps.items():
             typer.echo(f"{tap:<10} columns {r.start:>5} to {r.stop - 1:>5}")
 
 
 @app.command()
+@_unpacked
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
     preset: Preset = "default",
     taps: Annotated[
         str | None, typer.Option(help="fusion, all, single, best, or tap names with commas.")
@@ -362,13 +362,9 @@ def train(
     changed: Set = None,
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
+    *,
+    given: _Images,
 ):
     """Train on the seen classes, then evaluate once on the unseen ones."""
     import ssgn
@@ -381,12 +377,12 @@ def train(
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
+    ds = given.load(name)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
+    feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
-    model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
+    model, history = ssgn.fit(feats, sem, config, seed=seed, device=given.device)
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
     found = ssgn.evaluate_unseen(model, feats, semantics=sem if config.leaks else None)
@@ -394,6 +390,7 @@ def train(
 
 
 @app.command()
+@_unpacked
 def evaluate(
     model: Annotated[Path | None, typer.Argument(help="Folder that `ssgn train` wrote.")] = None,
     arrays: Annotated[
@@ -405,18 +402,11 @@ def evaluate(
         ),
     ] = None,
     name: Data = "doodle-emoji",
-    weights: Weights = None,
-    root: Root = None,
-    split: SplitName = None,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
     ks: Ks = "5,25,100,200",
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     form: Form = "markdown",
+    *,
+    given: _Images,
 ):
     """Print every metric and its name elsewhere, for a model on unseen classes or for arrays.
 
@@ -436,11 +426,8 @@ def evaluate(
     else:
         net = ssgn.SSGN.load(model)
         about = net.provenance
-        ds = _load(
-            name, root, split or about.get("split"), sketches_per_class, first, classes, aliases
-        )
-        options = {"device": device, "weights": weights, "size": about.get("size")}
-        feats = _extract(ds, net.backbone, skip_unreadable, **options)
+        ds = given.load(name, about.get("split"))
+        feats = given.extract(ds, net.backbone, size=about.get("size"))
         sem = ssgn.class_vectors(ds.classes, vectors) if net.config.leaks else None
         gallery = int(feats.photo_unseen.sum())
         found = ssgn.evaluate_unseen(net, feats, [*cuts, gallery], semantics=sem)
@@ -448,14 +435,12 @@ def evaluate(
 
 
 @app.command()
+@_unpacked
 def study(
     out: Annotated[Path, typer.Argument(help="JSON file for the ledger.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
     splits: Annotated[
         str | None,
         typer.Option(
@@ -468,10 +453,6 @@ def study(
     epochs: Epochs = None,
     changed: Set = None,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
     what: Annotated[
         str,
         typer.Option(
@@ -494,9 +475,9 @@ def study(
         typer.Option(help="The best single layer, if it is not the one that the backbone names."),
     ] = None,
     ks: Ks = "5,25",
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
+    *,
+    given: _Images,
 ):
     """Train many variants on several splits with several seeds, and evaluate each.
 
@@ -508,7 +489,7 @@ def study(
     import ssgn
     from ssgn import comparisons, studies
 
-    cuts, options = _cuts(ks), {"seeds": _seeds(seeds), "ledger": out, "device": device}
+    cuts, options = _cuts(ks), {"seeds": _seeds(seeds), "ledger": out, "device": given.device}
     config = _config(preset, name, epochs, _changes(changed))
     if config != SSGNConfig() and what not in comparisons.OF_ONE:
         raise ValueError(
@@ -530,12 +511,12 @@ def study(
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
+    ds = given.load(name)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
+    feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
-    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
+    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(given.device)}
     studies.open_ledger(
         out, studies.describe(feats, sem, what, recorded), head, overwrite=overwrite
     )
@@ -580,12 +561,12 @@ def table(
     its own.
     """
     from . import tables
-    from .data import Split
+    from .data.dataset import Split, listed_classes
     from .studies import read_ledger
 
     columns = tables.columns(map(read_ledger, ledgers), drawn=None, whats=None)
     if only is not None:
-        names = _classes(only) if Path(only).is_file() else Split.stored(only).unseen
+        names = listed_classes(only) if Path(only).is_file() else Split.stored(only).unseen
         columns = {heading: tables.of_classes(runs, names) for heading, runs in columns.items()}
     key = f"per_class {setting or ''}".rstrip()
     measured = {name for runs in columns.values() for run in runs for name in run}

@@ -452,7 +452,7 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
     Raises:
         ValueError: an alias for an unknown class.
     """
-    if unknown := sorted(set(aliases.values()) - set(classes)):
+    if unknown := [name for name in aliases.values() if name not in classes]:
         raise ValueError(f"aliases= names unknown classes: {unknown}")
     return {
         **{plain(re.sub(r"\(.*?\)", "", name)): name for name in classes},
