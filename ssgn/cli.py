@@ -30,67 +30,55 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
+
+def _option(kind, help: str, *names: str, **limits):
+    """Return the type of an option."""
+    return Annotated[kind, typer.Option(*names, help=help, **limits)]
+
+
 WITH_PAIRS = ("sketchy",)  # datasets that name the photo that a sketch was drawn from
 of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
 Name = Annotated[str, typer.Argument(**of_datasets)]
 Data = Annotated[str, typer.Option("--data", **of_datasets)]
-Backbone = Annotated[
+Backbone = _option(
     str,
-    typer.Option(
-        help="efficientnet-lite0, vgg16, vgg16-features, any timm model, hf-hub:OWNER/NAME or "
-        "local-dir:FOLDER."
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
-]
-Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Evaluations in a training; by default the preset's.")
-]
-Preset = Annotated[
-    str, typer.Option(help="default; paper, the most literal reading; or paper-small, for a CPU.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A field of the configuration; repeatable."),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
-]
-Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")]
-Ks = Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")]
-Form = Annotated[str, typer.Option("--format", help="markdown, latex or csv.")]
-Vectors = Annotated[
-    str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
-]
+    "efficientnet-lite0, vgg16, vgg16-features, any timm model, hf-hub:OWNER/NAME or "
+    "local-dir:FOLDER.",
+)
+Device = _option(str | None, "cpu or cuda; by default a GPU if one is available.")
+Decoder = _option(str, "coarse-to-fine or single-stage.")
+Epochs = _option(int | None, "Evaluations in a training; by default the preset's.", min=1)
+Preset = _option(str, "default; paper, the most literal reading; or paper-small, for a CPU.")
+Set = _option(
+    list[str] | None, "A field of the configuration; repeatable.", "--set", metavar="NAME=VALUE"
+)
+Seed = _option(int, "Of everything that is random.", min=0, max=2**63 - 1)
+Overwrite = _option(bool, "Replace an existing file or folder.", "--overwrite")
+Precision = _option(
+    str | None, "float32, float16 or bfloat16; by default float16 on a GPU, else float32."
+)
+Size = _option(int | None, "Side of the images in pixels.", min=1, max=8192)
+Ks = _option(str, "Cut-offs of the metrics, with commas.")
+Form = _option(str, "markdown, latex or csv.", "--format")
+Vectors = _option(str, "Word vectors: glove-50, minilm, or a file in a usual format.")
 
 
 @dataclass
 class _Folder:
     """The options of every command that reads a dataset, from a folder."""
 
-    root: Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")] = None
-    first: Annotated[
-        int | None,
-        typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
-    ] = None
-    classes: Annotated[
+    root: _option(Path | None, "Folder with the unpacked data.") = None
+    first: _option(
+        int | None, "sketchy: only so many images per class, without its extension.", min=1
+    ) = None
+    classes: _option(
         str | None,
-        typer.Option(
-            help="Published datasets: file with the classes to take, one name per line; or "
-            "available: those with images in both halves."
-        ),
-    ] = None
-    aliases: Annotated[
-        Path | None,
-        typer.Option(
-            help='Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'
-        ),
-    ] = None
+        "Published datasets: file with the classes to take, one name per line; or "
+        "available: those with images in both halves.",
+    ) = None
+    aliases: _option(
+        Path | None, 'Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'
+    ) = None
 
     def chosen(self) -> dict:
         """Return what was chosen, as options of a dataset."""
@@ -110,16 +98,14 @@ class _Folder:
 class _Data(_Folder):
     """The options of every command that loads a dataset."""
 
-    split: Annotated[
+    split: _option(
         str | None,
-        typer.Option(
-            help="A stored split; a seed to draw one; or a file: .txt with the unseen classes, one "
-            'per line, or .json with {"unseen": [...], "validation": [...]}.'
-        ),
-    ] = None
-    sketches_per_class: Annotated[
-        int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
-    ] = None
+        "A stored split; a seed to draw one; or a file: .txt with the unseen classes, one "
+        'per line, or .json with {"unseen": [...], "validation": [...]}.',
+    ) = None
+    sketches_per_class: _option(int | None, "Sketches per class; doodle datasets only.", min=1) = (
+        None
+    )
 
     def load(self, name: str, split: str | None = None):
         """Load a dataset with only the options that were given."""
@@ -134,14 +120,13 @@ class _Data(_Folder):
 class _Images(_Data):
     """The options of every command that extracts features."""
 
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
-    ] = None
+    weights: _option(
+        Path | None, "File with weights for the backbone, safetensors or a state dict."
+    ) = None
     device: Device = None
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
-    ] = False
+    skip_unreadable: _option(
+        bool, "Leave out unreadable images, and list them.", "--skip-unreadable"
+    ) = False
 
     def extract(self, ds, backbone: str, quiet: bool = False, **options):
         """Extract features, and list the images that were left out."""
@@ -180,10 +165,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _ssgn(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
+    version: _option(
+        bool, "Print the version.", "--version", callback=_version, is_eager=True
+    ) = False,
 ):
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
 
@@ -320,15 +304,13 @@ def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     size: Size = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
-    workers: Annotated[
+    batch_size: _option(int, "Images per forward pass.", min=1) = 64,
+    workers: _option(
         int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Processes that read images; by default one per core for a GPU, else 0.",
-        ),
-    ] = None,
+        "Processes that read images; by default one per core for a GPU, else 0.",
+        min=0,
+        max=256,
+    ) = None,
     precision: Precision = None,
     *,
     given: _Images,
@@ -354,9 +336,7 @@ def train(
     backbone: Backbone = "efficientnet-lite0",
     size: Size = None,
     preset: Preset = "default",
-    taps: Annotated[
-        str | None, typer.Option(help="fusion, all, single, best, or tap names with commas.")
-    ] = None,
+    taps: _option(str | None, "fusion, all, single, best, or tap names with commas.") = None,
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = None,
     changed: Set = None,
@@ -393,14 +373,11 @@ def train(
 @_unpacked
 def evaluate(
     model: Annotated[Path | None, typer.Argument(help="Folder that `ssgn train` wrote.")] = None,
-    arrays: Annotated[
+    arrays: _option(
         tuple[Path, Path, Path, Path] | None,
-        typer.Option(
-            metavar="QUERIES GALLERY QUERY_LABELS GALLERY_LABELS",
-            help="In place of a model: two .npy files of rows, and two with a label per row, .npy "
-            "or text.",
-        ),
-    ] = None,
+        "In place of a model: two .npy files of rows, and two with a label per row, .npy or text.",
+        metavar="QUERIES GALLERY QUERY_LABELS GALLERY_LABELS",
+    ) = None,
     name: Data = "doodle-emoji",
     vectors: Vectors = "glove-50",
     ks: Ks = "5,25,100,200",
@@ -441,39 +418,30 @@ def study(
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
     size: Size = None,
-    splits: Annotated[
+    splits: _option(
         str | None,
-        typer.Option(
-            help="Several splits, with commas; or ten: two partitions of the classes into five "
-            "parts, in which every class is unseen twice; or five: the first of them."
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="How many, 3 for 0 to 2; or 5:8 for 5 to 7.")] = "5",
+        "Several splits, with commas; or ten: two partitions of the classes into five "
+        "parts, in which every class is unseen twice; or five: the first of them.",
+    ) = None,
+    seeds: _option(str, "How many, 3 for 0 to 2; or 5:8 for 5 to 7.") = "5",
     preset: Preset = "default",
     epochs: Epochs = None,
     changed: Set = None,
     vectors: Vectors = "glove-50",
-    what: Annotated[
+    what: _option(
         str,
-        typer.Option(
-            help="ablations, baselines, verdict (what the book's verdict compares), settings "
-            "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
-            "folds of seen classes, choices (of the default) or layers (those of choices that "
-            "differ in their layers)."
-        ),
-    ] = "ablations",
-    only: Annotated[
-        str | None,
-        typer.Option(help="Only variants whose names match this regular expression."),
-    ] = None,
-    published_sizes: Annotated[
-        bool,
-        typer.Option(help="The CVAE and the literal reading at their published sizes, for a GPU."),
-    ] = False,
-    best: Annotated[
-        str | None,
-        typer.Option(help="The best single layer, if it is not the one that the backbone names."),
-    ] = None,
+        "ablations, baselines, verdict (what the book's verdict compares), settings "
+        "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
+        "folds of seen classes, choices (of the default) or layers (those of choices that "
+        "differ in their layers).",
+    ) = "ablations",
+    only: _option(str | None, "Only variants whose names match this regular expression.") = None,
+    published_sizes: _option(
+        bool, "The CVAE and the literal reading at their published sizes, for a GPU."
+    ) = False,
+    best: _option(
+        str | None, "The best single layer, if it is not the one that the backbone names."
+    ) = None,
     ks: Ks = "5,25",
     overwrite: Overwrite = False,
     *,
@@ -538,21 +506,16 @@ def study(
 @app.command()
 def table(
     ledgers: Annotated[list[Path], typer.Argument(help="Ledgers that `ssgn study` wrote.")],
-    claims: Annotated[
-        bool, typer.Option("--claims", help="The verdict on each claim in place of levels.")
-    ] = False,
-    setting: Annotated[
+    claims: _option(bool, "The verdict on each claim in place of levels.", "--claims") = False,
+    setting: _option(
+        str | None, 'How it was measured, if otherwise: "without leaked classes", ...'
+    ) = None,
+    only: _option(
         str | None,
-        typer.Option(help='How it was measured, if otherwise: "without leaked classes", ...'),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            help="Only these unseen classes: a file, one per line, or a stored split, whose unseen "
-            "classes are taken.",
-        ),
-    ] = None,
+        "Only these unseen classes: a file, one per line, or a stored split, whose unseen "
+        "classes are taken.",
+        "--classes",
+    ) = None,
     form: Form = "markdown",
 ):
     """Print results as a table, with 95% intervals over splits, classes and seeds.
@@ -584,21 +547,17 @@ def table(
     typer.echo(made(columns, form=form, **options), nl=False)
 
 
-Model = Annotated[
+Model = _option(
     str | None,
-    typer.Option(
-        help="doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
-        "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all."
-    ),
-]
+    "doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
+    "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all.",
+)
 
 
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The index, a folder; by default <DIR's name>.ssgn here.")
-    ] = None,
+    out: _option(Path | None, "The index, a folder; by default <DIR's name>.ssgn here.") = None,
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
@@ -631,8 +590,8 @@ def search(
         ),
     ],
     sketch: Annotated[Path, typer.Argument(help="Image file of a sketch.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="HTML file for a contact sheet.")] = None,
+    k: _option(int, "How many images to find.", "-k", min=1) = 12,
+    out: _option(Path | None, "HTML file for a contact sheet.") = None,
     model: Model = None,
     device: Device = None,
     overwrite: Overwrite = False,
