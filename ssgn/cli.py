@@ -233,9 +233,7 @@ def _labels(*paths: Path) -> list:
             both.append(np.array([line.strip() for line in lines]))
         if both[-1].ndim != 1:
             raise ValueError(f"{path} must hold one label per row, got {list(both[-1].shape)}")
-    if any(x.dtype.kind not in "iu" for x in both):
-        both = [x.astype(str) for x in both]
-    _, numbers = np.unique(np.concatenate(both), return_inverse=True)
+    _, numbers = np.unique(np.concatenate([x.astype(str) for x in both]), return_inverse=True)
     return np.split(numbers, [len(both[0])])
 
 

@@ -251,6 +251,13 @@ def in_lines(*lines: str, width: int = 100) -> str:
     return "\n".join(t if len(t) <= width else f"{t[: width - 3]}..." for t in lines)
 
 
+def some(things: Iterable[Path | str], most: int = 5) -> str:
+    """The first few of a list, for messages."""
+    things = list(map(str, things))
+    more = f" and {len(things) - most:,} more" if len(things) > most else ""
+    return printable(", ".join(things[:most])) + more
+
+
 def reason(error: Exception) -> str:
     """Return why a file cannot be read, in one line and without its path."""
     if isinstance(error, OSError) and error.strerror:

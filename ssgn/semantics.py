@@ -192,13 +192,11 @@ def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             raise ValueError(f"it is too short for {count} words of {width} numbers")
         for i in range(count):
             word = bytearray()
-            while (byte := file.read(1)) != b" ":
-                if not byte:
-                    raise ValueError(f"it ends at word {i} of {count}")
+            while (byte := file.read(1)) not in (b" ", b""):
                 word += byte
             data = file.read(4 * width)
             if len(data) < 4 * width:
-                raise ValueError(f"it ends within the vector of word {i} of {count}")
+                raise ValueError(f"it ends at word {i} of {count}")
             name = _word(word.lstrip(b"\n"))
             if name in wanted and name not in found:
                 found[name] = np.frombuffer(data, np.float32)

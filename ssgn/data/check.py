@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..machine import reason
+from ..machine import reason, some
 from . import folders
 from .dataset import NEEDS, Split, not_read
 from .doodle_photo import survey_photos
-from .folders import HALVES, Aliases, Classes, Survey, some
+from .folders import HALVES, Aliases, Classes, Survey
 
 CHECKED: dict[str, Callable[..., Survey]] = {
     "doodle-photo": survey_photos,

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..machine import cache_dir, digest, name_list, printable, reason
+from ..machine import cache_dir, digest, name_list, printable, reason, some
 from ..moved import moved
 from .dataset import (
     TABLES,
@@ -427,13 +427,6 @@ def _inside(folder: Path) -> list[Path]:
         return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
         return []
-
-
-def some(things: Iterable[Path | str], most: int = 5) -> str:
-    """The first few of a list, for messages."""
-    things = list(map(str, things))
-    more = f" and {len(things) - most:,} more" if len(things) > most else ""
-    return printable(", ".join(things[:most])) + more
 
 
 def plain(name: str) -> str:
