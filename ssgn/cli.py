@@ -463,11 +463,7 @@ def study(
             f"which are for {' and '.join(comparisons.OF_ONE)}"
         )
     variants = comparisons.compared(
-        what,
-        config,
-        backbone=backbone,
-        pairs=name in WITH_PAIRS,
-        published_sizes=published_sizes,
+        what, config, backbone=backbone, pairs=name in WITH_PAIRS, published_sizes=published_sizes
     )
     recorded = {key: asdict(variant) for key, variant in variants.items()}
     variants = _matching(only, variants)

@@ -61,15 +61,9 @@ def survey_photos(root: Root = None) -> Survey:
     """Survey the photos of :func:`load`."""
     table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
-    places = "tiny-imagenet-200/train", "train"
-    train = next((path for path in map(survey.root.joinpath, places) if path.is_dir()), None)
+    train = folders.located(survey, "photo")
     if train is None:
-        wnid = next(chain.from_iterable(table.values()))
-        hint = folders.other_root(survey, [[f"{place}/{wnid}" for place in places]])
-        tried = ", nor ".join(str(survey.root / place) for place in places)
-        survey.wrong(f"There is no folder {tried}.{hint}")
         return survey
-    survey.notes.append(f"photo: {train}")
     for name, categories in table.items():
         by_category = []
         for where in (train / wnid / "images" for wnid in categories):

@@ -15,7 +15,8 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -72,7 +73,7 @@ class Layout:
     source: str
     tree: Sequence[str]
     split: str | int
-    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    places: Mapping[str, Sequence[str]]
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -132,7 +133,8 @@ class Survey:
 
     def wrong(self, text: str) -> None:
         """Add a problem, in one line."""
-        self.problems.append(printable(text))
+        if printable(text) not in self.problems:
+            self.problems.append(printable(text))
 
     def left_out(self) -> list[str]:
         """Images that may have been meant for the dataset, and how to include them."""
@@ -303,10 +305,6 @@ def survey_published(
     known = spellings(every, {**table["aliases"], **(aliases or {})})
     chosen = every if classes is None or available else _chosen(name, classes, every, known)
     survey = Survey(LAYOUTS[name], data_root(name, root), chosen, known)
-    if not survey.root.is_dir():
-        needs = [_places(survey.layout, half) for half in survey.layout.places]
-        survey.wrong(f"There is no folder {survey.root}.{other_root(survey, needs)}")
-        return survey
     survey.sketch, survey.photo = (scan(survey, half, available) for half in HALVES)
     if available:
         both = {file.of for file in survey.sketch} & {file.of for file in survey.photo}
@@ -365,10 +363,8 @@ def survey_sketchy(
 def survey_folder(root: Root = None) -> Survey:
     """Survey the files of :func:`folder`."""
     survey = Survey(LAYOUTS["folder"], data_root("folder", root), ())
-    halves = [survey.root / half for half in HALVES]
-    if missing := [where for where in halves if not where.is_dir()]:
-        hint = other_root(survey, [[half] for half in HALVES])
-        survey.wrong(f"There is no folder {' and no folder '.join(map(str, missing))}.{hint}")
+    halves = [found for half in HALVES if (found := located(survey, half))]
+    if len(halves) < 2:
         return survey
     groups: dict[str, list[Path]] = {}
     for path in (path for where in halves for path in class_folders(survey, where)):
@@ -406,27 +402,38 @@ def _class_name(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name)  # macOS decomposes names: e and an accent
 
 
-def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
-    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none.
+def located(survey: Survey, half: str) -> Path | None:
+    """The folder of a half; None, and a problem, if it is missing."""
+    names = _places(survey.layout, half)
+    if where := next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None):
+        survey.notes.append(f"{half}: {where}")
+    elif survey.root.is_dir():
+        survey.wrong(
+            f"{survey.root} has no {half} folder; it would be {' or '.join(names)}."
+            f"{_other_root(survey)}"
+        )
+    else:
+        survey.wrong(f"There is no folder {survey.root}.{_other_root(survey)}")
+    return where
 
-    Args:
-        needs: lists of folders below a root; one of each list must be there.
-    """
+
+def _other_root(survey: Survey) -> str:
+    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none."""
     root = Path(os.path.abspath(survey.root))
+    inside = []
+    with suppress(OSError):
+        inside = sorted(root / name for name in os.listdir(root) if not name.startswith("."))
+    needs = [_places(survey.layout, half) for half in survey.layout.places]
     found = [
         f"--root {shlex.quote(str(path))}"
-        for path in (*_inside(root), *root.parents[:3])
+        for path in (*inside, *root.parents[:3])
         if all(any(os.path.isdir(path / place) for place in places) for places in needs)
     ]
     return f" Did you mean {' or '.join(found[:3])}?" if found else ""
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The entries of a folder, by name; none if it cannot be opened."""
-    try:
-        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
-        return []
+def _places(layout: Layout, half: str) -> list[str]:
+    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
 
 
 def plain(name: str) -> str:
@@ -461,13 +468,9 @@ def scan(survey: Survey, half: str, incomplete: bool = False) -> list[File]:
         half: ``"sketch"``, ``"photo"`` or ``"extension"``.
         incomplete: whether classes may be missing.
     """
-    names = _places(survey.layout, half)
-    where = next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None)
+    where = located(survey, half)
     if where is None:
-        hint = other_root(survey, [_places(survey.layout, half) for half in survey.layout.places])
-        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.{hint}")
         return []
-    survey.notes.append(f"{half}: {where}")
     files, absent = [], []
     folders = _by_class(survey, where)
     bar = tqdm(folders.items(), desc=f"listing {half} images", unit="class", delay=1)
@@ -490,10 +493,6 @@ def scan(survey: Survey, half: str, incomplete: bool = False) -> list[File]:
             f"Is the archive completely unpacked?{way_out}"
         )
     return files
-
-
-def _places(layout: Layout, half: str) -> list[str]:
-    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
 
 
 def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
