@@ -1,11 +1,9 @@
 """Whether a dataset that was downloaded by hand is complete and can be read."""
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from tqdm import tqdm
@@ -95,22 +93,16 @@ def check_dataset(
         report.found.append(f"left out, because they are not classes: {some(survey.skipped)}")
     for ending, line in not_read(survey.others).items():
         (report.problems if ending in NEEDS else report.found).append(line)
-    images = folders.image_files(survey.sketch + survey.photo)
-
-    def why(i: int) -> str | None:
-        try:
-            images[i]
-        except Exception as error:  # a decoder may raise anything for a damaged file
-            return f"{images.where(i)} cannot be read: {reason(error)}"
-
     if survey.classes:
         report.found += what_a_split_tells(survey)
-    # Not one thread per core: the largest image that is allowed takes a gigabyte while it is read.
-    with warnings.catch_warnings(), ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+    images = folders.image_files(survey.sketch + survey.photo)
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
-        told = pool.imap(why, range(len(images)))
-        bar = tqdm(told, "reading", total=len(images), unit="image", disable=not progress)
-        report.problems += filter(None, bar)
+        for i in tqdm(range(len(images)), "reading", unit="image", disable=not progress):
+            try:
+                images[i]
+            except Exception as error:  # a decoder may raise anything for a damaged file
+                report.problems.append(f"{images.where(i)} cannot be read: {reason(error)}")
     return report
 
 

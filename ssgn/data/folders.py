@@ -642,8 +642,7 @@ def contents(files: Sequence[tuple[Path, int, int]]) -> list[str]:
 
 def _content(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:  # reading the image reports it
         return reason(error)
 
