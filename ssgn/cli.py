@@ -204,11 +204,11 @@ def _matching(only: str | None, variants: dict) -> dict:
 
 def _seeds(given: str) -> range:
     """Read seeds: a number of them, or FIRST:END."""
-    first, colon, end = given.rpartition(":")
-    good = end.isdecimal() and (first or "0").isdecimal() and len(given) < 20
-    if not (good and int(first or 0) < int(end)):
+    match = re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,9})", given)
+    seeds = range(int(match[1] or 0), int(match[2])) if match else ()
+    if not seeds:
         raise ValueError(f"--seeds is {given!r}; give how many, 3 for 0 to 2, or 5:8 for 5 to 7")
-    return range(int(first or 0), int(end))
+    return seeds
 
 
 def _rows(path: Path):

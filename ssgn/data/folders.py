@@ -15,7 +15,7 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -517,19 +517,13 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     A broken or circular link may have been a class folder: it is a problem of the survey.
     """
     found = []
-    for entry in _entries(survey, where):
-        path = Path(entry.path)
-        if is_system(entry.name):
-            survey.skipped += [path] if os.path.isdir(path) else []
-            continue
-        try:
-            entry.stat()  # is_dir() alone is False for a broken link
-            if entry.is_dir():
-                found.append(path)
-            elif entry.name.lower().endswith(SUFFIXES):
-                survey.misplaced.append(path)
-        except OSError as error:
-            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
+    for path, about in _entries(survey, where):
+        if about is None:
+            survey.wrong(f"{path} is a broken or circular link. Fix or remove it.")
+        elif stat.S_ISDIR(about.st_mode):
+            found.append(path)
+        elif _is_image(path.name):
+            survey.misplaced.append(path)
     return found
 
 
@@ -541,28 +535,21 @@ def is_system(name: str) -> bool:
 def images(survey: Survey, where: Path, name: str) -> list[File]:
     """The image files of a class in a folder, by file name; none if the folder is missing.
 
-    Hidden files are passed over. The survey lists the folders that hold images, and, as ``others``,
-    the files without an image's suffix (``Thumbs.db``). Everything else is listed, broken links
-    too: reading it gives the reason.
+    The survey lists the folders that hold images, and, as ``others``, the files without an image's
+    suffix (``Thumbs.db``). Everything else is listed, broken links too: reading it gives the
+    reason.
     """
     found = []
-    for entry in _entries(survey, where) if os.path.isdir(where) else ():
-        path = Path(entry.path)
-        try:
-            is_folder, about = entry.is_dir(), entry.stat()
-        except OSError:
-            is_folder, about = False, None
-        if is_folder:
-            if is_system(entry.name):
-                survey.skipped.append(path)
-            elif any(_is_image(n) for _, _, names in os.walk(path) for n in names):
+    for path, about in _entries(survey, where) if os.path.isdir(where) else ():
+        mode = about.st_mode if about else 0
+        if stat.S_ISDIR(mode):
+            if any(_is_image(n) for _, _, names in os.walk(path) for n in names):
                 survey.misplaced.append(path)
-        elif _is_image(entry.name):
-            is_file = about and stat.S_ISREG(about.st_mode)
-            size, time = (about.st_size, about.st_mtime_ns) if is_file else (-1, 0)
+        elif _is_image(path.name):
+            size, time = (about.st_size, about.st_mtime_ns) if stat.S_ISREG(mode) else (-1, 0)
             found.append(File(path, name, size, time))
-        elif not entry.name.startswith("."):
-            survey.others.append(entry.path)
+        else:
+            survey.others.append(str(path))
     return found
 
 
@@ -570,14 +557,25 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
-    """The entries of a folder by name; none, and a problem, if it cannot be opened."""
+def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
+    """The entries of a folder by name, None if a link is broken; a problem if it cannot be opened.
+
+    Hidden files are passed over, and folders of the system are listed in the survey.
+    """
     try:
         with os.scandir(where) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            entries = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
-        return []
+        return
+    for entry in entries:
+        about = None
+        with suppress(OSError):
+            about = entry.stat()
+        if is_system(entry.name) and about and stat.S_ISDIR(about.st_mode):
+            survey.skipped.append(Path(entry.path))
+        elif not entry.name.startswith("."):
+            yield Path(entry.path), about
 
 
 # From a survey to a dataset -------------------------------------------------------------------
