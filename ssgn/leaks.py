@@ -8,7 +8,6 @@ knows, with a reason for each judgment that WordNet does not imply [O]. The chap
 backbone has already seen* measures the effect.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from .backbones import FROM_FILE
 from .features import Features
-from .machine import name_list, some
+from .machine import name_list, read_json, some
 
 TABLE = Path(__file__).parent / "data" / "tables" / "imagenet-1k.json"
 IMAGENET_1K = "ImageNet-1k"
@@ -161,7 +160,7 @@ def table() -> dict[str, dict]:
     by hand.
     """
     out = {}
-    for name, entry in json.loads(TABLE.read_text())["classes"].items():
+    for name, entry in read_json(TABLE)["classes"].items():
         added = {wnid: title for wnid, (title, _) in entry.get("added", {}).items()}
         related = entry["same"] | entry["kinds"] | entry["broader"] | added
         gone = entry.get("removed", {})

@@ -4,7 +4,6 @@ The chapter *The problem* explains what they are for.
 """
 
 import codecs
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .machine import name_list, needs
+from .machine import name_list, needs, read_json
 
 WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
@@ -65,7 +64,7 @@ def class_vectors(
     if unknown := sorted(set(words) - set(classes)):
         raise ValueError(f"words= names unknown classes: {unknown}")
     own = {c: _folded(words.get(c, c)) for c in classes}
-    words = {**json.loads(WORDS.read_text())["words"], **words}
+    words = {**read_json(WORDS)["words"], **words}
     names = {c: _folded(words.get(c, c)) for c in classes}
     if source == "minilm":
         return _minilm([names[c] for c in classes])

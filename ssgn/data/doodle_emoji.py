@@ -24,9 +24,7 @@ _VERSION = "3"  # raise it when rendering changes, so that cached folders are ma
 
 FAMILIES = {
     name: Package(f"@iconify-json/{name}", version, integrity)
-    for name, (version, integrity) in json.loads(
-        TABLE.with_name("emoji-families.json").read_text()
-    ).items()
+    for name, (version, integrity) in read_json(TABLE.with_name("emoji-families.json")).items()
 }
 
 
@@ -42,7 +40,7 @@ def load(split: SplitLike = None, sketches_per_class: int = PER_CLASS) -> Datase
         ValueError: ``sketches_per_class`` is not in 1..100.
     """
     check_count(sketches_per_class)
-    table = json.loads(TABLE.read_text())
+    table = read_json(TABLE)
     folder = prepared(table)
     classes = tuple(table["classes"])
     try:

