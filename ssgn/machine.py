@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -251,11 +251,10 @@ def in_lines(*lines: str, width: int = 100) -> str:
     return "\n".join(t if len(t) <= width else f"{t[: width - 3]}..." for t in lines)
 
 
-def some(things: Iterable[Path | str], most: int = 5) -> str:
-    """The first few of a list, for messages."""
-    things = list(map(str, things))
-    more = f" and {len(things) - most:,} more" if len(things) > most else ""
-    return printable(", ".join(things[:most])) + more
+def some(things: Sequence[Path | str]) -> str:
+    """Return the first five of a list, and how many more there are, for messages."""
+    more = f" and {len(things) - 5:,} more" if len(things) > 5 else ""
+    return printable(", ".join(map(str, things[:5]))) + more
 
 
 def reason(error: Exception) -> str:

@@ -98,8 +98,11 @@ def class_vectors(
 
 
 def _folded(name: str) -> str:
-    """A name without hyphens, underscores and parentheses, its words one space apart."""
-    return re.sub(r"[\s_\-()]+", " ", _composed(name)).strip()
+    """A name without hyphens, underscores and parentheses, its words one space apart.
+
+    An accented letter is one character, however the name has it.
+    """
+    return re.sub(r"[\s_\-()]+", " ", unicodedata.normalize("NFC", name)).strip()
 
 
 def _lookup(source: str | Path, wanted: set[str]) -> dict[str, np.ndarray]:
@@ -137,17 +140,12 @@ def _minilm(names: Sequence[str]) -> Tensor:
     return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 
-def _composed(text: str) -> str:
-    """Return a text in the Unicode form in which an accented letter is one character."""
-    return unicodedata.normalize("NFC", text)
-
-
 def _word(data: bytes) -> str:
     """Decode a word, and fold one that is a whole name (``car_(sedan)``).
 
     Bytes that are not UTF-8 make it an unknown word, not an error.
     """
-    word = _composed(data.decode("utf-8", "surrogateescape"))
+    word = unicodedata.normalize("NFC", data.decode("utf-8", "surrogateescape"))
     return folded if " " in (folded := _folded(word)) else word
 
 
