@@ -3,6 +3,7 @@
 The docstring of a command is its ``--help``. The chapter *GPU and speed* uses them.
 """
 
+import inspect
 import json
 import os
 import re
@@ -11,8 +12,8 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
-from functools import cache
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -29,76 +30,131 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 data = typer.Typer(no_args_is_help=True, help="Prepare a dataset, or check one from folders.")
 app.add_typer(data, name="data")
 
+
+def _option(kind, help: str, *names: str, **limits):
+    """Return the type of an option."""
+    return Annotated[kind, typer.Option(*names, help=help, **limits)]
+
+
 WITH_PAIRS = ("sketchy",)  # datasets that name the photo that a sketch was drawn from
 of_datasets = {"help": f"Dataset: {', '.join(DATASETS)}.", "autocompletion": lambda: [*DATASETS]}
 Name = Annotated[str, typer.Argument(**of_datasets)]
 Data = Annotated[str, typer.Option("--data", **of_datasets)]
-Backbone = Annotated[
+Backbone = _option(
     str,
-    typer.Option(
-        help="efficientnet-lite0, vgg16, vgg16-features, any timm model, hf-hub:OWNER/NAME or "
-        "local-dir:FOLDER."
-    ),
-]
-PerClass = Annotated[
-    int | None, typer.Option(min=1, help="Sketches per class; doodle datasets only.")
-]
-First = Annotated[
-    int | None,
-    typer.Option(min=1, help="sketchy: only so many images per class, without its extension."),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="Published datasets: file with the classes to take, one name per line; or available: "
-        "those with images in both halves."
-    ),
-]
-Root = Annotated[Path | None, typer.Option(help="Folder with the unpacked data.")]
-Device = Annotated[
-    str | None, typer.Option(help="cpu or cuda; by default a GPU if one is available.")
-]
-Aliases = Annotated[
-    Path | None,
-    typer.Option(help='Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'),
-]
-SplitName = Annotated[
-    str | None,
-    typer.Option(
-        help="A stored split; a seed to draw one; or a file: .txt with the unseen classes, one per "
-        'line, or .json with {"unseen": [...], "validation": [...]}.'
-    ),
-]
-Decoder = Annotated[str, typer.Option(help="coarse-to-fine or single-stage.")]
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Evaluations in a training; by default the preset's.")
-]
-Preset = Annotated[
-    str, typer.Option(help="default; paper, the most literal reading; or paper-small, for a CPU.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A field of the configuration; repeatable."),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is random.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="float32, float16 or bfloat16; by default float16 on a GPU, else float32."),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="File with weights for the backbone, safetensors or a state dict."),
-]
-Size = Annotated[int | None, typer.Option(min=1, max=8192, help="Side of the images in pixels.")]
-Ks = Annotated[str, typer.Option(help="Cut-offs of the metrics, with commas.")]
-Form = Annotated[str, typer.Option("--format", help="markdown, latex or csv.")]
-Vectors = Annotated[
-    str, typer.Option(help="Word vectors: glove-50, minilm, or a file in a usual format.")
-]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out unreadable images, and list them.")
-]
+    "efficientnet-lite0, vgg16, vgg16-features, any timm model, hf-hub:OWNER/NAME or "
+    "local-dir:FOLDER.",
+)
+Device = _option(str | None, "cpu or cuda; by default a GPU if one is available.")
+Decoder = _option(str, "coarse-to-fine or single-stage.")
+Epochs = _option(int | None, "Evaluations in a training; by default the preset's.", min=1)
+Preset = _option(str, "default; paper, the most literal reading; or paper-small, for a CPU.")
+Set = _option(
+    list[str] | None, "A field of the configuration; repeatable.", "--set", metavar="NAME=VALUE"
+)
+Seed = _option(int, "Of everything that is random.", min=0, max=2**63 - 1)
+Overwrite = _option(bool, "Replace an existing file or folder.", "--overwrite")
+Precision = _option(
+    str | None, "float32, float16 or bfloat16; by default float16 on a GPU, else float32."
+)
+Size = _option(int | None, "Side of the images in pixels.", min=1, max=8192)
+Ks = _option(str, "Cut-offs of the metrics, with commas.")
+Form = _option(str, "markdown, latex or csv.", "--format")
+Vectors = _option(str, "Word vectors: glove-50, minilm, or a file in a usual format.")
+
+
+@dataclass
+class _Folder:
+    """The options of every command that reads a dataset, from a folder."""
+
+    root: _option(Path | None, "Folder with the unpacked data.") = None
+    first: _option(
+        int | None, "sketchy: only so many images per class, without its extension.", min=1
+    ) = None
+    classes: _option(
+        str | None,
+        "Published datasets: file with the classes to take, one name per line; or "
+        "available: those with images in both halves.",
+    ) = None
+    aliases: _option(
+        Path | None, 'Published datasets: JSON file, {"FOLDER": "CLASS"}, for other spellings.'
+    ) = None
+
+    def chosen(self) -> dict:
+        """Return what was chosen, as options of a dataset."""
+        from .data.dataset import listed_classes
+        from .data.folders import AVAILABLE
+
+        named = self.classes in (None, AVAILABLE)
+        return {
+            "root": self.root,
+            "classes": self.classes if named else listed_classes(self.classes),
+            "aliases": None if self.aliases is None else read_json(self.aliases),
+            "extended": None if self.first is None else False,
+        }
+
+
+@dataclass
+class _Data(_Folder):
+    """The options of every command that loads a dataset."""
+
+    split: _option(
+        str | None,
+        "A stored split; a seed to draw one; or a file: .txt with the unseen classes, one "
+        'per line, or .json with {"unseen": [...], "validation": [...]}.',
+    ) = None
+    sketches_per_class: _option(int | None, "Sketches per class; doodle datasets only.", min=1) = (
+        None
+    )
+
+    def load(self, name: str, split: str | None = None):
+        """Load a dataset with only the options that were given."""
+        import ssgn
+
+        options = {"first": self.first, "sketches_per_class": self.sketches_per_class}
+        given = {k: v for k, v in (self.chosen() | options).items() if v is not None}
+        return ssgn.load_dataset(name, split=self.split or split, **given)
+
+
+@dataclass
+class _Images(_Data):
+    """The options of every command that extracts features."""
+
+    weights: _option(
+        Path | None, "File with weights for the backbone, safetensors or a state dict."
+    ) = None
+    device: Device = None
+    skip_unreadable: _option(
+        bool, "Leave out unreadable images, and list them.", "--skip-unreadable"
+    ) = False
+
+    def extract(self, ds, backbone: str, quiet: bool = False, **options):
+        """Extract features, and list the images that were left out."""
+        import ssgn
+
+        on_error = "skip" if self.skip_unreadable else "raise"
+        options |= {"weights": self.weights, "device": self.device}
+        feats = ssgn.extract(ds, backbone, on_error=on_error, progress=not quiet, **options)
+        if not quiet:
+            _list_unreadable("left out", feats.provenance.get("left_out", {}))
+        return feats
+
+
+def _unpacked(command):
+    """Let a command take the fields of its argument ``given``, a dataclass, as options."""
+    own = dict(inspect.signature(command).parameters)
+    kind = own.pop("given").annotation
+    shared = inspect.signature(kind).parameters
+
+    @wraps(command)
+    def run(**values):
+        given = kind(**{name: values.pop(name) for name in shared})
+        return command(**values, given=given)
+
+    every = {**own, **shared}
+    run.__signature__ = inspect.Signature([*every.values()])
+    run.__annotations__ = {name: parameter.annotation for name, parameter in every.items()}
+    return run
 
 
 def _version(asked: bool) -> None:
@@ -109,42 +165,11 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _ssgn(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
+    version: _option(
+        bool, "Print the version.", "--version", callback=_version, is_eager=True
+    ) = False,
 ):
     """Stacked Semantic-Guided Network for zero-shot sketch-based image retrieval."""
-
-
-def _classes(given: str | None):
-    from .data.dataset import listed_classes
-    from .data.folders import AVAILABLE
-
-    return given if given in (None, AVAILABLE) else listed_classes(given)
-
-
-def _aliases(given: Path | None) -> dict[str, str] | None:
-    if given is None:
-        return None
-    aliases = read_json(given)
-    if not all(isinstance(text, str) for text in aliases.values()):
-        raise ValueError(f'{given} must be a JSON object, {{"FOLDER": "CLASS"}}')
-    return aliases
-
-
-def _load(
-    name: str, root, split: str | None, per_class=None, first=None, classes=None, aliases=None
-):
-    """Load a dataset with only the options that were given."""
-    import ssgn
-
-    options = {"root": root, "sketches_per_class": per_class, "first": first}
-    options |= {"classes": _classes(classes), "aliases": _aliases(aliases)}
-    options["extended"] = None if first is None else False
-    given = {option: value for option, value in options.items() if value is not None}
-    chosen = int(split) if split and split.isdecimal() else split
-    return ssgn.load_dataset(name, split=chosen, **given)
 
 
 def _changes(given: Sequence[str] | None) -> dict:
@@ -179,11 +204,11 @@ def _matching(only: str | None, variants: dict) -> dict:
 
 def _seeds(given: str) -> range:
     """Read seeds: a number of them, or FIRST:END."""
-    first, colon, end = given.rpartition(":")
-    good = end.isdecimal() and (first or "0").isdecimal() and len(given) < 20
-    if not (good and int(first or 0) < int(end)):
+    match = re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,9})", given)
+    seeds = range(int(match[1] or 0), int(match[2])) if match else ()
+    if not seeds:
         raise ValueError(f"--seeds is {given!r}; give how many, 3 for 0 to 2, or 5:8 for 5 to 7")
-    return range(int(first or 0), int(end))
+    return seeds
 
 
 def _rows(path: Path):
@@ -208,9 +233,7 @@ def _labels(*paths: Path) -> list:
             both.append(np.array([line.strip() for line in lines]))
         if both[-1].ndim != 1:
             raise ValueError(f"{path} must hold one label per row, got {list(both[-1].shape)}")
-    if any(x.dtype.kind not in "iu" for x in both):
-        both = [x.astype(str) for x in both]
-    _, numbers = np.unique(np.concatenate(both), return_inverse=True)
+    _, numbers = np.unique(np.concatenate([x.astype(str) for x in both]), return_inverse=True)
     return np.split(numbers, [len(both[0])])
 
 
@@ -240,18 +263,7 @@ def _splits(given: str, classes: Sequence[str]) -> list:
     if given in ("five", "ten"):
         seeds = (1000, 1001)[: 1 if given == "five" else 2]
         return [split for seed in seeds for split in Split.partition(classes, seed)]
-    return [int(name) if name.isdecimal() else name for name in given.split(",")]
-
-
-def _extract(ds, backbone: str, skip: bool, quiet: bool = False, **options):
-    """Extract features, and list the images that were left out."""
-    import ssgn
-
-    on_error = "skip" if skip else "raise"
-    feats = ssgn.extract(ds, backbone, on_error=on_error, progress=not quiet, **options)
-    if not quiet:
-        _list_unreadable("left out", feats.provenance.get("left_out", {}))
-    return feats
+    return given.split(",")
 
 
 def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
@@ -262,33 +274,21 @@ def _list_unreadable(what: str, reasons: dict[str, str]) -> None:
 
 
 @data.command()
-def prepare(
-    name: Name = "doodle-emoji",
-    root: Root = None,
-    split: SplitName = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-):
+@_unpacked
+def prepare(name: Name = "doodle-emoji", *, given: _Data):
     """Fetch and prepare a dataset, and count what is in it."""
-    ds = _load(name, root, split, first=first, classes=classes, aliases=aliases)
+    ds = given.load(name)
     typer.echo(f"{ds.name}: {len(ds.classes)} classes, {int(ds.unseen.sum())} of them unseen")
     typer.echo(f"{len(ds.sketch)} sketches, {len(ds.photo)} photos; split {ds.split.name}")
 
 
 @data.command()
-def check(
-    name: Name,
-    root: Root = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-):
+@_unpacked
+def check(name: Name, *, given: _Folder):
     """Read every image of a dataset from folders, and list what is wrong and how to fix it."""
     from .data import check_dataset
 
-    options = {"classes": _classes(classes), "aliases": _aliases(aliases)}
-    report = check_dataset(name, root, extended=None if first is None else False, **options)
+    report = check_dataset(name, **given.chosen())
     typer.echo("\n".join([f"{name}:", *report.found]))
     if report.problems:
         typer.echo("\n".join(["", "Problems:", *report.problems, "", report.advice]).rstrip())
@@ -297,29 +297,21 @@ def check(
 
 
 @app.command()
+@_unpacked
 def extract(
     name: Name = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
-    workers: Annotated[
+    batch_size: _option(int, "Images per forward pass.", min=1) = 64,
+    workers: _option(
         int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Processes that read images; by default one per core for a GPU, else 0.",
-        ),
-    ] = None,
-    device: Device = None,
+        "Processes that read images; by default one per core for a GPU, else 0.",
+        min=0,
+        max=256,
+    ) = None,
     precision: Precision = None,
-    skip_unreadable: SkipUnreadable = False,
+    *,
+    given: _Images,
 ):
     """Extract fused features into the cache.
 
@@ -327,48 +319,30 @@ def extract(
     the work: torchrun --nproc-per-node=N -m ssgn extract ...
     """
     rank = int(os.environ.get("RANK", 0))
-    feats = _extract(
-        _load(name, root, split, sketches_per_class, first, classes, aliases),
-        backbone,
-        skip_unreadable,
-        quiet=rank > 0,
-        size=size,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
-        weights=weights,
-    )
+    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
+    feats = given.extract(given.load(name), backbone, quiet=rank > 0, size=size, **options)
     if not rank:
         for tap, r in feats.taps.items():
             typer.echo(f"{tap:<10} columns {r.start:>5} to {r.stop - 1:>5}")
 
 
 @app.command()
+@_unpacked
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
     preset: Preset = "default",
-    taps: Annotated[
-        str | None, typer.Option(help="fusion, all, single, best, or tap names with commas.")
-    ] = None,
+    taps: _option(str | None, "fusion, all, single, best, or tap names with commas.") = None,
     decoder: Decoder = "coarse-to-fine",
     epochs: Epochs = None,
     changed: Set = None,
     seed: Seed = 0,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
+    *,
+    given: _Images,
 ):
     """Train on the seen classes, then evaluate once on the unseen ones."""
     import ssgn
@@ -381,12 +355,12 @@ def train(
     # Check twice: before any work, and again once it is known which data the checkpoint is of.
     about = {"dataset": name, "backbone": backbone, "seed": seed}
     check_folder(out, config, about, overwrite=overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
+    ds = given.load(name)
     about |= {"fingerprint": ds.fingerprint, "split": ds.split.name}
     check_folder(out, config, about, overwrite=overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
+    feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
-    model, history = ssgn.fit(feats, sem, config, seed=seed, device=device)
+    model, history = ssgn.fit(feats, sem, config, seed=seed, device=given.device)
     model.save(out, overwrite=overwrite, history=asdict(history))
     typer.echo(f"kept epoch {history.best_epoch}, {history.seconds:.0f} s; saved in {out}")
     found = ssgn.evaluate_unseen(model, feats, semantics=sem if config.leaks else None)
@@ -394,29 +368,20 @@ def train(
 
 
 @app.command()
+@_unpacked
 def evaluate(
     model: Annotated[Path | None, typer.Argument(help="Folder that `ssgn train` wrote.")] = None,
-    arrays: Annotated[
+    arrays: _option(
         tuple[Path, Path, Path, Path] | None,
-        typer.Option(
-            metavar="QUERIES GALLERY QUERY_LABELS GALLERY_LABELS",
-            help="In place of a model: two .npy files of rows, and two with a label per row, .npy "
-            "or text.",
-        ),
-    ] = None,
+        "In place of a model: two .npy files of rows, and two with a label per row, .npy or text.",
+        metavar="QUERIES GALLERY QUERY_LABELS GALLERY_LABELS",
+    ) = None,
     name: Data = "doodle-emoji",
-    weights: Weights = None,
-    root: Root = None,
-    split: SplitName = None,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
     ks: Ks = "5,25,100,200",
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     form: Form = "markdown",
+    *,
+    given: _Images,
 ):
     """Print every metric and its name elsewhere, for a model on unseen classes or for arrays.
 
@@ -436,11 +401,8 @@ def evaluate(
     else:
         net = ssgn.SSGN.load(model)
         about = net.provenance
-        ds = _load(
-            name, root, split or about.get("split"), sketches_per_class, first, classes, aliases
-        )
-        options = {"device": device, "weights": weights, "size": about.get("size")}
-        feats = _extract(ds, net.backbone, skip_unreadable, **options)
+        ds = given.load(name, about.get("split"))
+        feats = given.extract(ds, net.backbone, size=about.get("size"))
         sem = ssgn.class_vectors(ds.classes, vectors) if net.config.leaks else None
         gallery = int(feats.photo_unseen.sum())
         found = ssgn.evaluate_unseen(net, feats, [*cuts, gallery], semantics=sem)
@@ -448,55 +410,40 @@ def evaluate(
 
 
 @app.command()
+@_unpacked
 def study(
     out: Annotated[Path, typer.Argument(help="JSON file for the ledger.")],
     name: Data = "doodle-emoji",
     backbone: Backbone = "efficientnet-lite0",
-    weights: Weights = None,
     size: Size = None,
-    root: Root = None,
-    split: SplitName = None,
-    splits: Annotated[
+    splits: _option(
         str | None,
-        typer.Option(
-            help="Several splits, with commas; or ten: two partitions of the classes into five "
-            "parts, in which every class is unseen twice; or five: the first of them."
-        ),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="How many, 3 for 0 to 2; or 5:8 for 5 to 7.")] = "5",
+        "Several splits, with commas; or ten: two partitions of the classes into five "
+        "parts, in which every class is unseen twice; or five: the first of them.",
+    ) = None,
+    seeds: _option(str, "How many, 3 for 0 to 2; or 5:8 for 5 to 7.") = "5",
     preset: Preset = "default",
     epochs: Epochs = None,
     changed: Set = None,
     vectors: Vectors = "glove-50",
-    sketches_per_class: PerClass = None,
-    first: First = None,
-    classes: Classes = None,
-    aliases: Aliases = None,
-    what: Annotated[
+    what: _option(
         str,
-        typer.Option(
-            help="ablations, baselines, verdict (what the book's verdict compares), settings "
-            "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
-            "folds of seen classes, choices (of the default) or layers (those of choices that "
-            "differ in their layers)."
-        ),
-    ] = "ablations",
-    only: Annotated[
-        str | None,
-        typer.Option(help="Only variants whose names match this regular expression."),
-    ] = None,
-    published_sizes: Annotated[
-        bool,
-        typer.Option(help="The CVAE and the literal reading at their published sizes, for a GPU."),
-    ] = False,
-    best: Annotated[
-        str | None,
-        typer.Option(help="The best single layer, if it is not the one that the backbone names."),
-    ] = None,
+        "ablations, baselines, verdict (what the book's verdict compares), settings "
+        "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
+        "folds of seen classes, choices (of the default) or layers (those of choices that "
+        "differ in their layers).",
+    ) = "ablations",
+    only: _option(str | None, "Only variants whose names match this regular expression.") = None,
+    published_sizes: _option(
+        bool, "The CVAE and the literal reading at their published sizes, for a GPU."
+    ) = False,
+    best: _option(
+        str | None, "The best single layer, if it is not the one that the backbone names."
+    ) = None,
     ks: Ks = "5,25",
-    device: Device = None,
-    skip_unreadable: SkipUnreadable = False,
     overwrite: Overwrite = False,
+    *,
+    given: _Images,
 ):
     """Train many variants on several splits with several seeds, and evaluate each.
 
@@ -508,7 +455,7 @@ def study(
     import ssgn
     from ssgn import comparisons, studies
 
-    cuts, options = _cuts(ks), {"seeds": _seeds(seeds), "ledger": out, "device": device}
+    cuts, options = _cuts(ks), {"seeds": _seeds(seeds), "ledger": out, "device": given.device}
     config = _config(preset, name, epochs, _changes(changed))
     if config != SSGNConfig() and what not in comparisons.OF_ONE:
         raise ValueError(
@@ -516,11 +463,7 @@ def study(
             f"which are for {' and '.join(comparisons.OF_ONE)}"
         )
     variants = comparisons.compared(
-        what,
-        config,
-        backbone=backbone,
-        pairs=name in WITH_PAIRS,
-        published_sizes=published_sizes,
+        what, config, backbone=backbone, pairs=name in WITH_PAIRS, published_sizes=published_sizes
     )
     recorded = {key: asdict(variant) for key, variant in variants.items()}
     variants = _matching(only, variants)
@@ -530,12 +473,12 @@ def study(
     # Check twice: before any work, and again once it is known which data the ledger is about.
     about = {"what": what, "dataset": name, "backbone": backbone, "config": recorded}
     studies.check_ledger(out, about, overwrite)
-    ds = _load(name, root, split, sketches_per_class, first, classes, aliases)
+    ds = given.load(name)
     about |= {"fingerprint": ds.fingerprint[:16], "split": ds.split.name}
     studies.check_ledger(out, about, overwrite)
-    feats = _extract(ds, backbone, skip_unreadable, device=device, weights=weights, size=size)
+    feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
-    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(device)}
+    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(given.device)}
     studies.open_ledger(
         out, studies.describe(feats, sem, what, recorded), head, overwrite=overwrite
     )
@@ -557,21 +500,16 @@ def study(
 @app.command()
 def table(
     ledgers: Annotated[list[Path], typer.Argument(help="Ledgers that `ssgn study` wrote.")],
-    claims: Annotated[
-        bool, typer.Option("--claims", help="The verdict on each claim in place of levels.")
-    ] = False,
-    setting: Annotated[
+    claims: _option(bool, "The verdict on each claim in place of levels.", "--claims") = False,
+    setting: _option(
+        str | None, 'How it was measured, if otherwise: "without leaked classes", ...'
+    ) = None,
+    only: _option(
         str | None,
-        typer.Option(help='How it was measured, if otherwise: "without leaked classes", ...'),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            "--classes",
-            help="Only these unseen classes: a file, one per line, or a stored split, whose unseen "
-            "classes are taken.",
-        ),
-    ] = None,
+        "Only these unseen classes: a file, one per line, or a stored split, whose unseen "
+        "classes are taken.",
+        "--classes",
+    ) = None,
     form: Form = "markdown",
 ):
     """Print results as a table, with 95% intervals over splits, classes and seeds.
@@ -580,12 +518,12 @@ def table(
     its own.
     """
     from . import tables
-    from .data import Split
+    from .data.dataset import Split, listed_classes
     from .studies import read_ledger
 
     columns = tables.columns(map(read_ledger, ledgers), drawn=None, whats=None)
     if only is not None:
-        names = _classes(only) if Path(only).is_file() else Split.stored(only).unseen
+        names = listed_classes(only) if Path(only).is_file() else Split.stored(only).unseen
         columns = {heading: tables.of_classes(runs, names) for heading, runs in columns.items()}
     key = f"per_class {setting or ''}".rstrip()
     measured = {name for runs in columns.values() for run in runs for name in run}
@@ -603,21 +541,17 @@ def table(
     typer.echo(made(columns, form=form, **options), nl=False)
 
 
-Model = Annotated[
+Model = _option(
     str | None,
-    typer.Option(
-        help="doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
-        "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all."
-    ),
-]
+    "doodle-emoji-all, trained on every class; doodle-emoji, the book's zero-shot model; "
+    "or a folder that `ssgn train` wrote. By default the index's, else doodle-emoji-all.",
+)
 
 
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The index, a folder; by default <DIR's name>.ssgn here.")
-    ] = None,
+    out: _option(Path | None, "The index, a folder; by default <DIR's name>.ssgn here.") = None,
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
@@ -650,8 +584,8 @@ def search(
         ),
     ],
     sketch: Annotated[Path, typer.Argument(help="Image file of a sketch.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many images to find.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="HTML file for a contact sheet.")] = None,
+    k: _option(int, "How many images to find.", "-k", min=1) = 12,
+    out: _option(Path | None, "HTML file for a contact sheet.") = None,
     model: Model = None,
     device: Device = None,
     overwrite: Overwrite = False,

@@ -8,7 +8,6 @@ knows, with a reason for each judgment that WordNet does not imply [O]. The chap
 backbone has already seen* measures the effect.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Iterable
@@ -20,14 +19,13 @@ from torch import Tensor
 
 from .backbones import FROM_FILE
 from .features import Features
-from .machine import name_list, printable
+from .machine import name_list, read_json, some
 
 TABLE = Path(__file__).parent / "data" / "tables" / "imagenet-1k.json"
 IMAGENET_1K = "ImageNet-1k"
 
 # Parts of timm's tags of weights that were fine-tuned from, or distilled from, other data.
 _MORE_THAN_1K = re.compile(r"ft|dist|distilled|ssld|swag|jft|in(?!1k$)\d+k")
-_warned = set()
 
 
 class LeakWarning(UserWarning):
@@ -107,53 +105,42 @@ def evaluated(feats: Features, leaked: bool = True) -> Tensor:
     Args:
         feats: features of C classes.
         leaked: True keeps the classes that the backbone has seen, and issues one
-            :class:`LeakWarning` per features and split; False leaves them out.
+            :class:`LeakWarning` per backbone and unseen classes; False leaves them out.
 
     Raises:
         ValueError: the backbone has seen every unseen class, and ``leaked`` is False.
     """
     found = leaked_unseen(feats)
     seen = [name for name, shown in found.items() if shown]
+    backbone = feats.provenance.get("backbone", "")
     if leaked:
-        _warn(feats, found, seen)
+        unknown = [name for name, shown in found.items() if shown is None]
+        if pretrained_on(backbone) is not None and (seen or unknown):
+            _warn(backbone, len(found), tuple(seen), tuple(unknown))
         return feats.unseen
     if len(seen) == len(found):
         raise ValueError(
-            f"all {len(found)} unseen classes were in the pre-training of the backbone "
-            f"{feats.provenance.get('backbone')}; without them, nothing is left to evaluate. "
-            "Choose another split (with_split) or another backbone"
+            f"all {len(found)} unseen classes were in the pre-training of the backbone {backbone}; "
+            "without them, nothing is left to evaluate. Choose another split (with_split) or "
+            "another backbone"
         )
     return feats.unseen & torch.tensor([name not in seen for name in feats.classes])
 
 
-def _warn(feats: Features, found: dict, seen: list[str]) -> None:
-    backbone = feats.provenance.get("backbone", "")
-    unknown = [name for name, shown in found.items() if shown is None]
-    this = json.dumps([feats.provenance, feats.split.unseen], sort_keys=True)
-    if pretrained_on(backbone) is None or not (seen or unknown) or this in _warned:
-        return
-    _warned.add(this)
-    parts = []
+@cache  # each warning once, wherever it is issued
+def _warn(backbone: str, n: int, seen: tuple[str, ...], unknown: tuple[str, ...]) -> None:
+    text = ""
     if seen:
-        parts.append(
-            f"the backbone {backbone} was pre-trained on {len(seen)} of {len(found)} unseen "
-            f"classes: {_few(seen)}."
-        )
+        text += f"the backbone {backbone} was pre-trained on {len(seen)} of {n} unseen classes: "
+        text += f"{some(seen)}. "
     if unknown:
-        parts.append(
-            f"{len(unknown)} of {len(found)} unseen classes could not be judged: {_few(unknown)}."
-        )
+        text += f"{len(unknown)} of {n} unseen classes could not be judged: {some(unknown)}. "
     warnings.warn(
-        f"{' '.join(parts)} See ssgn.leaked_unseen and ssgn/data/tables/{TABLE.name}; "
+        f"{text}See ssgn.leaked_unseen and ssgn/data/tables/{TABLE.name}; "
         "evaluate_unseen(..., leaked=False) leaves leaked classes out.",
         LeakWarning,
         stacklevel=4,  # the caller of evaluate_unseen
     )
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(printable, names[:5])) + more
 
 
 def key(name: str) -> str:
@@ -173,7 +160,7 @@ def table() -> dict[str, dict]:
     by hand.
     """
     out = {}
-    for name, entry in json.loads(TABLE.read_text())["classes"].items():
+    for name, entry in read_json(TABLE)["classes"].items():
         added = {wnid: title for wnid, (title, _) in entry.get("added", {}).items()}
         related = entry["same"] | entry["kinds"] | entry["broader"] | added
         gone = entry.get("removed", {})

@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -249,6 +249,12 @@ def in_lines(*lines: str, width: int = 100) -> str:
     """Join lines of text, each escaped by :func:`printable` and cut to a width, for a repr."""
     lines = map(printable, lines)
     return "\n".join(t if len(t) <= width else f"{t[: width - 3]}..." for t in lines)
+
+
+def some(things: Sequence[Path | str]) -> str:
+    """Return the first five of a list, and how many more there are, for messages."""
+    more = f" and {len(things) - 5:,} more" if len(things) > 5 else ""
+    return printable(", ".join(map(str, things[:5]))) + more
 
 
 def reason(error: Exception) -> str:

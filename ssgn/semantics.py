@@ -4,7 +4,6 @@ The chapter *The problem* explains what they are for.
 """
 
 import codecs
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .machine import name_list, needs
+from .machine import name_list, needs, read_json
 
 WORDS = Path(__file__).parent / "data" / "tables" / "words.json"
 
@@ -65,7 +64,7 @@ def class_vectors(
     if unknown := sorted(set(words) - set(classes)):
         raise ValueError(f"words= names unknown classes: {unknown}")
     own = {c: _folded(words.get(c, c)) for c in classes}
-    words = {**json.loads(WORDS.read_text())["words"], **words}
+    words = {**read_json(WORDS)["words"], **words}
     names = {c: _folded(words.get(c, c)) for c in classes}
     if source == "minilm":
         return _minilm([names[c] for c in classes])
@@ -99,8 +98,11 @@ def class_vectors(
 
 
 def _folded(name: str) -> str:
-    """A name without hyphens, underscores and parentheses, its words one space apart."""
-    return re.sub(r"[\s_\-()]+", " ", _composed(name)).strip()
+    """A name without hyphens, underscores and parentheses, its words one space apart.
+
+    An accented letter is one character, however the name has it.
+    """
+    return re.sub(r"[\s_\-()]+", " ", unicodedata.normalize("NFC", name)).strip()
 
 
 def _lookup(source: str | Path, wanted: set[str]) -> dict[str, np.ndarray]:
@@ -138,17 +140,12 @@ def _minilm(names: Sequence[str]) -> Tensor:
     return model.encode(names, convert_to_tensor=True, show_progress_bar=False).float()
 
 
-def _composed(text: str) -> str:
-    """Return a text in the Unicode form in which an accented letter is one character."""
-    return unicodedata.normalize("NFC", text)
-
-
 def _word(data: bytes) -> str:
     """Decode a word, and fold one that is a whole name (``car_(sedan)``).
 
     Bytes that are not UTF-8 make it an unknown word, not an error.
     """
-    word = _composed(data.decode("utf-8", "surrogateescape"))
+    word = unicodedata.normalize("NFC", data.decode("utf-8", "surrogateescape"))
     return folded if " " in (folded := _folded(word)) else word
 
 
@@ -192,13 +189,11 @@ def _word2vec_binary(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
             raise ValueError(f"it is too short for {count} words of {width} numbers")
         for i in range(count):
             word = bytearray()
-            while (byte := file.read(1)) != b" ":
-                if not byte:
-                    raise ValueError(f"it ends at word {i} of {count}")
+            while (byte := file.read(1)) not in (b" ", b""):
                 word += byte
             data = file.read(4 * width)
             if len(data) < 4 * width:
-                raise ValueError(f"it ends within the vector of word {i} of {count}")
+                raise ValueError(f"it ends at word {i} of {count}")
             name = _word(word.lstrip(b"\n"))
             if name in wanted and name not in found:
                 found[name] = np.frombuffer(data, np.float32)

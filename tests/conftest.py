@@ -3,7 +3,6 @@
 import os
 import sys
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import numpy as np
 import pretend_cuda
@@ -60,12 +59,11 @@ def endings(monkeypatch):
     from ssgn.gallery import index
 
     def use(heif):
-        monkeypatch.setattr(dataset, "find_spec", lambda name: heif or None)
-        # As if the real one had not been imported by another test.
-        for table in (Image.OPEN, Image.EXTENSION):
-            for name in ("HEIF", *dataset.HEIF):
-                monkeypatch.delitem(table, name, raising=False)
-        monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+        for name in dataset.HEIF:
+            monkeypatch.delitem(Image.EXTENSION, name, raising=False)
+            if heif:
+                monkeypatch.setitem(Image.EXTENSION, name, "HEIF")
+        monkeypatch.setattr(Image, "ID", [n for n in Image.ID if n != "HEIF"] + ["HEIF"] * heif)
         for module in (folders, index):
             monkeypatch.setattr(module, "SUFFIXES", dataset.readable_endings())
 
@@ -77,24 +75,15 @@ HEIC = b"\0\0\0\x18ftypheic" + bytes((200, 10, 10)) * 16  # it begins as a real 
 
 @pytest.fixture
 def pillow_heif(monkeypatch, endings):
-    """A pretended pillow-heif, which reads :data:`HEIC`; the list of its calls."""
-    calls = []
+    """A pretended pillow-heif, which reads :data:`HEIC`."""
 
     class File(ImageFile.ImageFile):
         def _open(self):
             self._size, self._mode = (4, 4), "RGB"
             self.tile = [("raw", (0, 0, 4, 4), 12, ("RGB", 0, 1))]
 
-    def register_heif_opener():
-        calls.append("registered")
-        Image.register_open("HEIF", File, lambda head: head.startswith(HEIC[:12]))
-
+    monkeypatch.setitem(Image.OPEN, "HEIF", (File, lambda head: head.startswith(HEIC[:12])))
     endings(heif=True)
-    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
-    module = ModuleType("pillow_heif")
-    module.register_heif_opener = register_heif_opener
-    monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    return calls
 
 
 def left_in(folder):

@@ -391,7 +391,7 @@ def test_an_image_is_turned_once(tmp_path):
 @pytest.mark.parametrize("target", ["thing 9", "gone", "/proc/self/nonexistent"])
 def test_a_class_folder_that_is_a_broken_link_is_named(own, target):
     (own / "photo" / "thing 9").symlink_to(target)
-    with pytest.raises(DataError, match="photo/thing 9 cannot be opened: (Too many|No such)"):
+    with pytest.raises(DataError, match="photo/thing 9 is a broken or circular link"):
         load(own)
 
 

@@ -528,9 +528,9 @@ def test_spellings_of_a_file_reach_the_dataset(run, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run("extract", "sketchy", "--aliases", tmp_path / "a.json")
     assert asked == [{"split": None, "aliases": {"air plane": "airplane"}}]
-    (tmp_path / "a.json").write_text('{"air plane": 1}')
+    (tmp_path / "a.json").write_text('["air plane"]')
     code, _, err = run("extract", "sketchy", "--aliases", tmp_path / "a.json")
-    assert code == 1 and "must be a JSON object" in err
+    assert code == 1 and "a.json is damaged, or another kind of file: it is not a JSON obj" in err
 
 
 def test_a_checkpoint_is_evaluated_by_every_definition(run, tmp_path, world):

@@ -15,7 +15,7 @@ from conftest import CLASSES, left_in
 from PIL import Image
 
 import ssgn
-from ssgn.data import DataError, Drawings, Split, dataset, draw
+from ssgn.data import DataError, Drawings, Split, draw
 from ssgn.data import doodle_emoji as emoji
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -136,20 +136,6 @@ def test_impossible_splits_are_refused(tiny_dataset, unseen, validation, message
 def test_unknown_stored_splits_are_refused_with_a_list(name):
     with pytest.raises(ValueError, match=f"unknown split '{name}'.*doodle-emoji-default"):
         Split.stored(name)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"\xff", b"[]", b"null", b"{}", b'{"unseen": ["a"]}', DEEP,
-        b'{"unseen": "abc", "validation": []}', b'{"unseen": [1], "validation": []}',
-    ],
-)  # fmt: skip
-def test_damaged_stored_splits_are_named(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(dataset, "SPLITS", tmp_path)
-    (tmp_path / "mine.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"mine\.json is damaged"):
-        Split.stored("mine")
 
 
 # Datasets -------------------------------------------------------------------------------------

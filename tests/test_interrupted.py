@@ -120,7 +120,7 @@ def files_below(folder):
     return sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
 
 
-UNFINISHED = re.compile(r"\.ssgn-partial|\.rows/|\.npm/|\.running\.ipynb$")
+UNFINISHED = re.compile(r"\.ssgn-partial|\.rows/|\.running\.ipynb$")
 
 
 def runs(text):

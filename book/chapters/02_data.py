@@ -97,7 +97,7 @@ display(
 
 # %% [markdown]
 # We checked the table that maps one name to the other by eye, class by class. Here is every 24th class, so
-# that you can judge for yourself. (`ssgn.data.doodle_emoji.contact_sheet(ds.classes, ds)` shows all of them.)
+# that you can judge for yourself. (`plots.class_rows(ds, ds.classes)` shows all of them.)
 
 # %%
 _ = plots.caption(

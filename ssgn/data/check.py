@@ -1,21 +1,18 @@
 """Whether a dataset that was downloaded by hand is complete and can be read."""
 
-import os
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..machine import reason
+from ..machine import reason, some
 from . import folders
 from .dataset import NEEDS, Split, not_read
 from .doodle_photo import survey_photos
-from .folders import HALVES, Aliases, Classes, Survey, some
+from .folders import HALVES, Aliases, Classes, Survey
 
 CHECKED: dict[str, Callable[..., Survey]] = {
     "doodle-photo": survey_photos,
@@ -96,52 +93,27 @@ def check_dataset(
         report.found.append(f"left out, because they are not classes: {some(survey.skipped)}")
     for ending, line in not_read(survey.others).items():
         (report.problems if ending in NEEDS else report.found).append(line)
-    images = folders.image_files(survey.sketch + survey.photo)
-
-    def why(i: int) -> str | None:
-        try:
-            images[i]
-        except Exception as error:  # a decoder may raise anything for a damaged file
-            return f"{images.where(i)} cannot be read: {reason(error)}"
-
     if survey.classes:
         report.found += what_a_split_tells(survey)
-    # Not one thread per core: the largest image that is allowed takes a gigabyte while it is read.
-    with warnings.catch_warnings(), ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+    images = folders.image_files(survey.sketch + survey.photo)
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
-        told = pool.imap(why, range(len(images)))
-        bar = tqdm(told, "reading", total=len(images), unit="image", disable=not progress)
-        report.problems += filter(None, bar)
+        for i in tqdm(range(len(images)), "reading", unit="image", disable=not progress):
+            try:
+                images[i]
+            except Exception as error:  # a decoder may raise anything for a damaged file
+                report.problems.append(f"{images.where(i)} cannot be read: {reason(error)}")
     return report
-
-
-def _random_map(counts: list[int]) -> float:
-    """Return the expected mAP of random rankings, given the number of gallery images per class."""
-    n = sum(counts)
-    harmonic = sum(1 / i for i in range(1, n + 1))
-    each = [(r - 1 + (n - r) * harmonic / n) / (n - 1) for r in counts]
-    return sum(each) / len(each)
 
 
 def what_a_split_tells(survey: Survey) -> list[str]:
     """Say how many classes the default split holds out, and how much a result on them means."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the line says how many are held out
-        try:
-            split = Split.of(survey.layout.split, survey.classes)
-        except ValueError as error:  # too few of the published classes
-            return [str(error)]
+    try:
+        split = Split.of(survey.layout.split, survey.classes)
+    except ValueError as error:  # too few of the published classes
+        return [str(error)]
     n = len(split.unseen)
-    lines = [f"split {split.name}: {split.counts(survey.classes)}"]
-    counts = Counter(file.label for file in survey.photo)
-    of_class = [counts[survey.classes.index(name)] for name in split.unseen]
-    if n < 2:
-        lines.append("too few classes: retrieval among fewer than 2 unseen classes says nothing")
-    elif all(of_class):
-        lines.append(
-            f"a random ranking has an mAP of about {_random_map(of_class):.2f}, and each unseen "
-            f"class is {1 / n:.0%} of the result: report several splits"
-        )
-    if len(split.validation) < 2:
-        lines.append("no pseudo-unseen classes: training cannot select an epoch and keeps the last")
-    return lines
+    means = "too few classes: retrieval among fewer than 2 unseen classes says nothing"
+    if n > 1:
+        means = f"each unseen class is {1 / n:.0%} of the result: report several splits"
+    return [f"split {split.name}: {split.counts(survey.classes)}", means]

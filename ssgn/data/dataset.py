@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 
@@ -21,9 +20,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..machine import digest, in_lines, name_list, printable, read_json
 
+with suppress(ImportError):  # an optional package
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
 SPLITS = Path(__file__).parent / "splits"
 TABLES = Path(__file__).parent / "tables"
-MADE = r"seed-(\d+)(?: part (\d+) of (\d+))?"  # the name of a split that a seed gave
+MADE = r"(?:seed-)?(\d+)(?: part (\d+) of (\d+))?"  # a seed, or the name of a split that one gave
 DRAW_VERSION = ""  # of draw(), part of fingerprints: set it to ".2", ".3", ... if pixels change
 INK_MARGIN = 0.08  # of the side: keeps strokes off the border, where convolutions see padding
 
@@ -105,10 +109,7 @@ NEEDS = {".avif": "pip install 'pillow>=11.3'", **dict.fromkeys(HEIF, "pip insta
 
 def readable_endings() -> tuple[str, ...]:
     """The endings of image files that can be read with what is installed."""
-    known = {*Image.registered_extensions()}
-    if find_spec("pillow_heif"):
-        known.update(HEIF)
-    return tuple(ending for ending in ENDINGS if ending in known)
+    return tuple(ending for ending in ENDINGS if ending in Image.registered_extensions())
 
 
 def not_read(paths: Iterable[Path | str]) -> dict[str, str]:
@@ -139,15 +140,10 @@ def open_image(path: Path | str) -> Image.Image:
     try:
         image = Image.open(path)
     except UnidentifiedImageError as error:
-        if not find_spec("pillow_heif"):
-            with open(path, "rb") as file:
-                if file.read(11)[4:] in (b"ftyphei", b"ftypmif"):
-                    raise OSError(f"it is HEIC; to read such images: {NEEDS['.heic']}") from error
-            raise
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        image = Image.open(path)
+        with open(path, "rb") as file:
+            if file.read(11)[4:] in (b"ftyphei", b"ftypmif"):
+                raise OSError(f"it is HEIC; to read such images: {NEEDS['.heic']}") from error
+        raise
     if image.format == "PNG":
         with image:
             image.verify()  # decoding alone ignores the checksums of pixels
@@ -358,18 +354,16 @@ class Split:
         return cls(tuple(pick[0]), tuple(pick[1]), name=f"seed-{seed}{shares}")
 
     @classmethod
-    def partition(
-        cls, classes: Sequence[str], seed: int, parts: int = 5, validation: float = 0.1
-    ) -> list["Split"]:
+    def partition(cls, classes: Sequence[str], seed: int, parts: int = 5) -> list["Split"]:
         """Deal the classes out into parts; each part is the unseen classes of one split [O].
 
-        Every class is unseen in exactly one split. Pseudo-unseen are classes of the next part.
+        Every class is unseen in exactly one split. Pseudo-unseen are classes of the next part: a
+        tenth of all classes.
 
         Args:
             classes: C class names.
             seed: of the random permutation.
             parts: number of splits.
-            validation: fraction of the classes that is pseudo-unseen.
 
         Raises:
             ValueError: fewer than two classes per part, or fewer than two parts.
@@ -385,10 +379,9 @@ class Split:
         splits = []
         for i, unseen in enumerate(dealt):
             rest = np.concatenate(dealt[i + 1 :] + dealt[:i])
-            roles = unseen, rest[: round(validation * len(classes))]
+            roles = unseen, rest[: round(0.1 * len(classes))]
             names = (tuple(sorted(classes[c] for c in role)) for role in roles)
-            share = "" if validation == 0.1 else f", {validation:g}"
-            splits.append(cls(*names, name=f"seed-{seed} part {i + 1} of {parts}{share}"))
+            splits.append(cls(*names, name=f"seed-{seed} part {i + 1} of {parts}"))
         return splits
 
     @classmethod
@@ -396,13 +389,10 @@ class Split:
         """Load a split that comes with the package, a JSON file in ``ssgn/data/splits``.
 
         Raises:
-            ValueError: an unknown name, or a damaged file.
+            ValueError: an unknown name.
         """
-        path, content = _stored(name)
-        try:
-            return cls(content.get("unseen"), content.get("validation"), name=name)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}. Install ssgn again") from error
+        content = _stored(name)
+        return cls(content["unseen"], content["validation"], name=name)
 
     @classmethod
     def of(cls, split: "Split | str | int | Path", classes: Sequence[str]) -> "Split":
@@ -425,20 +415,18 @@ class Split:
                 unseen or 2 pseudo-unseen classes when it is cut, or none of these.
             OSError: the file is missing.
         """
-        if Path(split if isinstance(split, (str, Path)) else "").suffix in (".json", ".txt"):
+        if isinstance(split, (str, Path)) and Path(split).suffix in (".json", ".txt"):
             return cls._from_file(Path(split), classes)
-        if isinstance(split, str) and (made := re.fullmatch(MADE, split)):
+        if isinstance(split, (str, Integral)) and (made := re.fullmatch(MADE, str(split))):
             seed, part, parts = made.groups()
             if part is None:
                 return cls.drawn(classes, int(seed))
             if 1 <= int(part) <= int(parts):
                 return cls.partition(classes, int(seed), int(parts))[int(part) - 1]
         if isinstance(split, str):
-            stored, dataset = cls.stored(split), _stored(split)[1].get("dataset")
+            stored, dataset = cls.stored(split), _stored(split).get("dataset")
             whole = read_json(TABLES / f"{dataset}.json")["classes"] if dataset else []
             return stored._cut(classes, len(whole)) if set(classes) < set(whole) else stored
-        if isinstance(split, Integral):
-            return cls.drawn(classes, int(split))
         if not isinstance(split, cls):
             raise ValueError(
                 f"split is {split!r}: give a Split, the name of a stored one or a seed"
@@ -503,15 +491,15 @@ class Split:
         return replace(cut, name=f"{self.name}, {len(classes)} of {total} classes")
 
 
-def _stored(name: str) -> tuple[Path, dict]:
-    """The file of a stored split, and its content."""
+def _stored(name: str) -> dict:
+    """The file of a stored split."""
     known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
     if name not in known:
         raise ValueError(
             f"unknown split {name!r}; give a seed, a .txt or .json file, or one that the package "
             f"has: {', '.join(known)}"
         )
-    return known[name], read_json(known[name])
+    return read_json(known[name])
 
 
 SplitLike = Split | str | int | None  # see Split.of; None is a dataset's own

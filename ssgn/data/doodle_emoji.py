@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ..machine import atomic, cache_dir, digest, lock, needs, read_json, write_json
 from .dataset import DRAW_VERSION, DataError, Dataset, ImageFiles, Split, SplitLike
 from .packages import Package, fetch, read_members
-from .quickdraw import LICENSE, PER_CLASS, SIDE, SKETCHES, check_count, drawings, first
+from .quickdraw import LICENSE, PER_CLASS, SKETCHES, check_count, drawings, first
 
 TABLE = Path(__file__).parent / "tables" / "quickdraw-to-emoji.json"
 PHOTO_SIZE = 224
@@ -25,9 +24,7 @@ _VERSION = "3"  # raise it when rendering changes, so that cached folders are ma
 
 FAMILIES = {
     name: Package(f"@iconify-json/{name}", version, integrity)
-    for name, (version, integrity) in json.loads(
-        TABLE.with_name("emoji-families.json").read_text()
-    ).items()
+    for name, (version, integrity) in read_json(TABLE.with_name("emoji-families.json")).items()
 }
 
 
@@ -43,14 +40,12 @@ def load(split: SplitLike = None, sketches_per_class: int = PER_CLASS) -> Datase
         ValueError: ``sketches_per_class`` is not in 1..100.
     """
     check_count(sketches_per_class)
-    table = json.loads(TABLE.read_text())
+    table = read_json(TABLE)
     folder = prepared(table)
     classes = tuple(table["classes"])
     try:
         index = read_json(folder / "index.json")
         ink = np.load(folder / "drawings.npy")
-        if ink.shape != (len(classes), PER_CLASS, SIDE, SIDE) or ink.dtype != np.uint8:
-            raise ValueError(f"drawings.npy holds {ink.dtype} {ink.shape}")
         photos = index["photos"]
         photo_labels = torch.tensor([classes.index(e["class"]) for e in photos])
         photo = ImageFiles(
@@ -127,12 +122,9 @@ def _prepare(table: dict, folder: Path) -> None:
 def svg_of(icons: dict, name: str) -> str | None:
     """An icon of an Iconify set as a complete SVG document, or None if the set lacks it.
 
-    Raises:
-        DataError: an alias that flips or rotates its icon.
+    No name in the class table is an alias that flips or rotates its icon.
     """
     if alias := icons.get("aliases", {}).get(name):
-        if set(alias) != {"parent"}:
-            raise DataError(f"{icons['prefix']}: alias {name!r} is a transformation")
         return svg_of(icons, alias["parent"])
     icon = icons["icons"].get(name)
     if icon is None:
@@ -190,24 +182,3 @@ def _readme(licenses: dict[str, str]) -> str:
         "were cropped to their ink; the artwork was drawn as PNG on white and not otherwise "
         f"changed. Each keeps its own license:\n\n{rows}\n"
     )
-
-
-def contact_sheet(names: list[str], dataset: Dataset, cell: int = 64, sketches: int = 4):
-    """Draw one row per class, some drawings and all artwork, to check the class table by eye.
-
-    Args:
-        cell: side of an image in pixels.
-        sketches: number of drawings per class.
-
-    Returns:
-        A PIL image.
-    """
-    rows = [
-        list(dataset.of_class(name, "sketch"))[:sketches] + list(dataset.of_class(name))
-        for name in names
-    ]
-    sheet = Image.new("RGB", (cell * max(map(len, rows)), cell * len(rows)), "white")
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row):
-            sheet.paste(image.resize((cell, cell)), (x * cell, y * cell))
-    return sheet

@@ -5,10 +5,9 @@ the user has unpacked them and are never part of this project. The chapter *Data
 the book's page *The paper's own data* explain it.
 """
 
-import json
 from itertools import chain, zip_longest
 
-from ..machine import digest
+from ..machine import digest, read_json
 from . import folders
 from .dataset import DRAW_VERSION, Dataset, Split, SplitLike
 from .folders import LAYOUTS, Root, Survey
@@ -20,7 +19,6 @@ def load(
     split: SplitLike = None,
     root: Root = None,
     sketches_per_class: int = PER_CLASS,
-    photos_per_class: int | None = None,
 ) -> Dataset:
     """Load the dataset: 69 classes of 100 drawings, and 85 ImageNet categories of 500 photos.
 
@@ -29,8 +27,6 @@ def load(
         root: the folder ``tiny-imagenet-200`` or its parent, see
             :func:`~ssgn.data.data_root`.
         sketches_per_class: number of drawings of each class, 1 to 100.
-        photos_per_class: limit on the photos of each class, taken evenly from its ImageNet
-            categories in order of file name; by default there is none.
 
     Raises:
         DataError: the photos are missing (the message says what to do), or the drawings cannot be
@@ -38,9 +34,7 @@ def load(
         ValueError: a number out of range, or a split with other classes.
     """
     check_count(sketches_per_class)
-    if photos_per_class is not None and photos_per_class < 1:
-        raise ValueError(f"photos_per_class is {photos_per_class}; each class needs at least one")
-    survey = survey_photos(root, photos_per_class)
+    survey = survey_photos(root)
     folders.require(survey)
     layout, classes = survey.layout, survey.classes
     sketch, sketch_labels = first(drawings(fetch(SKETCHES), classes), classes, sketches_per_class)
@@ -50,7 +44,7 @@ def load(
         sketch=sketch,
         photo=folders.image_files(survey.photo),
         sketch_labels=sketch_labels,
-        photo_labels=folders.labels(survey.photo),
+        photo_labels=folders.labels(survey.photo, classes),
         split=Split.of(layout.split if split is None else split, classes),
         fingerprint=digest(
             layout.name,
@@ -62,30 +56,23 @@ def load(
     )
 
 
-def survey_photos(root: Root = None, photos_per_class: int | None = None) -> Survey:
+def survey_photos(root: Root = None) -> Survey:
     """Survey the photos of :func:`load`."""
-    table = json.loads((folders.TABLES / "quickdraw-to-tiny-imagenet.json").read_text())
+    table = read_json(folders.TABLES / "quickdraw-to-tiny-imagenet.json")
     survey = Survey(LAYOUTS["doodle-photo"], folders.data_root("doodle-photo", root), tuple(table))
-    places = "tiny-imagenet-200/train", "train"
-    train = next((path for path in map(survey.root.joinpath, places) if path.is_dir()), None)
+    train = folders.located(survey, "photo")
     if train is None:
-        wnid = next(chain.from_iterable(table.values()))
-        hint = folders.other_root(survey, [[f"{place}/{wnid}" for place in places]])
-        tried = ", nor ".join(str(survey.root / place) for place in places)
-        survey.wrong(f"There is no folder {tried}.{hint}")
         return survey
-    survey.notes.append(f"photo: {train}")
-    for label, (name, categories) in enumerate(table.items()):
+    for name, categories in table.items():
         by_category = []
         for where in (train / wnid / "images" for wnid in categories):
-            found = folders.images(survey, where, name, label)
+            found = folders.images(survey, where, name)
             if not found:
                 survey.wrong(
                     f"{where} has no images; it is part of the class {name!r}. Is the archive "
                     "completely unpacked?"
                 )
             by_category.append(found)
-        # Alternate between categories, so that the limit takes from each of them.
-        turns = chain.from_iterable(zip_longest(*by_category))
-        survey.photo += [file for file in turns if file is not None][:photos_per_class]
+        turns = chain.from_iterable(zip_longest(*by_category))  # the order is in the fingerprint
+        survey.photo += [file for file in turns if file is not None]
     return survey

