@@ -1,5 +1,6 @@
 """Features of a dataset: two arrays, sketches and photos, with labels, classes and a split."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,18 +95,13 @@ class Features:
         for name, columns in self.taps.items():
             if name in ("all", *self.presets):
                 raise FeatureError(f"tap {name!r} has the name of a preset; rename it")
-            if (
-                not isinstance(columns, slice)
-                or columns.step not in (None, 1)
-                or not (isinstance(columns.start, int) and isinstance(columns.stop, int))
-            ):
-                raise FeatureError(f"tap {name!r} must be a slice(start, stop), got {columns!r}")
-            if columns.start != stop or columns.stop <= stop:
+            end = getattr(columns, "stop", None)
+            if columns != slice(stop, end) or not isinstance(end, int) or end <= stop:
                 raise FeatureError(
-                    f"tap {name!r} must have columns from {stop} on, where the tap before it ends, "
-                    f"got {columns.start} to {columns.stop}"
+                    f"tap {name!r} must be a slice from {stop} on, where the tap before it ends, "
+                    f"got {columns!r}"
                 )
-            stop = columns.stop
+            stop = end
         if stop != width or not set().union(*self.presets.values()) <= set(self.taps):
             raise FeatureError(
                 f"taps must cover all {width} columns and presets must name taps, got taps "
@@ -146,22 +142,11 @@ class Features:
                 integers.
             ValueError: an unknown split, or a split with other classes.
         """
-        sketch = as_rows(sketch, "sketch features")
+        arrays = copy.deepcopy((sketch, photo, sketch_labels, photo_labels))
         classes = name_list(classes, "classes", FeatureError)
-        taps = dict(taps or {"features": slice(0, sketch.shape[1])})
-        default = {"single": tuple(taps)[-1:], "fusion": tuple(taps)}
-        made = cls(
-            sketch.clone(),
-            as_rows(photo, "photo features").clone(),
-            as_labels(sketch_labels, len(sketch), "sketch features").clone(),
-            as_labels(photo_labels, len(photo), "photo features").clone(),
-            classes=classes,
-            taps=taps,
-            presets=presets or default,
-            split=Split.of(split, classes),
-            provenance={},
-            pairs=pairs,
-        )
+        taps = dict(taps or {"features": slice(0, as_rows(sketch, "sketch features").shape[1])})
+        presets = presets or {"single": tuple(taps)[-1:], "fusion": tuple(taps)}
+        made = cls(*arrays, classes, taps, presets, Split.of(split, classes), {}, pairs)
         check_finite(made.sketch, "sketch features")
         check_finite(made.photo, "photo features")
         about = {"dataset": "arrays", "backbone": "", "fingerprint": made.content}
@@ -389,8 +374,21 @@ class Features:
                 "folders: run `ssgn extract` again"
             )
         try:
-            about = read_json(folder / "about.json")
-            found = cls._loaded(folder, about) if about["format"] == FORMAT else None
+            about, found = read_json(folder / "about.json"), None
+            if about["format"] == FORMAT:
+                maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
+                name_list([about["provenance"].get("backbone", "")], "backbone")
+                found = cls(
+                    *map(torch.from_numpy, maps),
+                    about["sketch_labels"],
+                    about["photo_labels"],
+                    about["classes"],
+                    {name: slice(*columns) for name, columns in about["taps"].items()},
+                    about["presets"],
+                    Split((), ()),
+                    about["provenance"],
+                    about["pairs"],
+                )
         except Exception as error:  # a damaged file can raise anything
             raise FeatureError(
                 f"{folder} is not a features folder, or is damaged ({error}). Delete it and "
@@ -402,26 +400,6 @@ class Features:
                 "`ssgn extract` again"
             )
         return found.with_split(split)
-
-    @classmethod
-    def _loaded(cls, folder: Path, about: dict) -> "Features":
-        maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
-        name_list([about["provenance"].get("backbone", "")], "backbone")
-        labels = (about["sketch_labels"], about["photo_labels"], about["pairs"])
-        sketch_labels, photo_labels, pairs = (
-            None if given is None else torch.tensor(given, dtype=torch.int64) for given in labels
-        )
-        return cls(
-            *map(torch.from_numpy, maps),
-            sketch_labels,
-            photo_labels,
-            about["classes"],
-            {name: slice(*columns) for name, columns in about["taps"].items()},
-            about["presets"],
-            Split((), ()),
-            about["provenance"],
-            pairs,
-        )
 
 
 def as_rows(x: ArrayLike, what: str) -> Tensor:
