@@ -15,11 +15,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from . import losses, machine
-from .config import LOSSES, SSGNConfig
+from .config import SSGNConfig
 from .features import ArrayLike, check_finite, selected
 from .moved import moved
 
@@ -308,35 +307,28 @@ class SSGN(nn.Module):
         Returns:
             Scalars by the names of :mod:`ssgn.losses`.
         """
-        on = {name for name in LOSSES if getattr(self.config, name) > 0}
+        config, two_stage = self.config, self.config.two_stage
         mu, log_var = self.encode(v, x)
         z = mu + noise * (0.5 * log_var).exp()
-        two_stage = self.config.two_stage
         s_hat = self.condition(x) if two_stage else None
         f, c = self.decode(z, x, self._given(s_hat, s) if two_stage else None)
 
-        terms = {}
-        if "reconstruction" in on:
-            terms["reconstruction"] = losses.reconstruction(f, v)
-        if "kl" in on:
-            terms["kl"] = losses.kl(mu, log_var)
-        if "regression" in on:
-            terms["regression"] = losses.regression(self.regressor(f), s)
-        if "classification" in on:
-            terms["classification"] = (
+        linear, targets = config.classifier == "linear", {"class mean": class_mean, "photo": v}
+        terms = {
+            "reconstruction": lambda: losses.reconstruction(f, v),
+            "kl": lambda: losses.kl(mu, log_var),
+            "regression": lambda: losses.regression(self.regressor(f), s),
+            "classification": lambda: (
                 losses.classification(self.classifier(f), labels)
-                if self.config.classifier == "linear"
-                else losses.contrastive(f, v, labels, labels, self.config.temperature)
-            )
-        if "back" in on:
-            terms["back"] = losses.back(self.back_decoder(f), x)
-        if two_stage and "coarse" in on:
-            terms["coarse"] = losses.coarse(
-                c, class_mean if self.config.coarse_target == "class mean" else v
-            )
-        if two_stage and "semantic" in on:
-            terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
-        return terms
+                if linear
+                else losses.contrastive(f, v, labels, labels, config.temperature)
+            ),
+            "back": lambda: losses.back(self.back_decoder(f), x),
+        }
+        if two_stage:
+            terms["coarse"] = lambda: losses.coarse(c, targets[config.coarse_target])
+            terms["semantic"] = lambda: self._semantic_loss(x, s_hat, s, labels)
+        return {name: loss() for name, loss in terms.items() if getattr(config, name)}
 
     def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
         """Return the condition that the coarse stage gets in training."""
@@ -416,24 +408,22 @@ class SSGN(nn.Module):
                 )
         try:
             about = machine.read_json(folder / FILES[0])
-            if (made := about.get("class", "SSGN")) != cls.__name__:
-                raise CheckpointError(
-                    f"{folder} is a checkpoint of the class {made}: load it with {made}.load"
-                )
-            if about.get("format") == FORMAT:
-                return cls._loaded(about, folder / FILES[1]).to(device).eval()
-        except CheckpointError:
-            raise
-        except (
-            *(SafetensorError, OSError, RuntimeError, ValueError),
-            *(AttributeError, LookupError, TypeError),
-        ) as error:
+            made, version = about.get("class", "SSGN"), about.get("format")
+            fits = (made, version) == (cls.__name__, FORMAT)
+            found = cls._loaded(about, folder / FILES[1]) if fits else None
+        except Exception as error:  # a damaged file can raise anything
             why = machine.printable(f"{type(error).__name__}: {error}")
             raise CheckpointError(f"{folder} is damaged ({why}). Train again") from error
-        raise CheckpointError(
-            f"{folder} is a checkpoint of format {about.get('format')}, but this version reads "
-            f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
-        )
+        if made != cls.__name__:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of the class {made}: load it with {made}.load"
+            )
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of format {version}, but this version reads "
+                f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
+            )
+        return found.to(device).eval()
 
     @classmethod
     def _loaded(cls, about: dict, weights: Path) -> "SSGN":
