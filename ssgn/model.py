@@ -84,19 +84,16 @@ def _part(config: SSGNConfig, n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, config.hidden), nn.ReLU(), nn.Linear(config.hidden, n_out))
 
 
-def _encoder(config: SSGNConfig, n_in: int) -> nn.Sequential:
-    """Make the encoder of the CVAE: ``[B, n_in]`` to ``[B, 2Z]`` [C]."""
-    first, second = 2 * config.hidden, config.hidden
+def cvae_encoder(n_in: int, first: int, second: int, dropout: float) -> nn.Sequential:
+    """Make the hidden layers of the CVAE's encoder: ``[B, n_in]`` to ``[B, second]`` [C]."""
     return nn.Sequential(
         nn.Linear(n_in, first),
         nn.ReLU(),
         nn.BatchNorm1d(first),
-        nn.Dropout(config.dropout),
+        nn.Dropout(dropout),
         nn.Linear(first, second),
         nn.ReLU(),
         nn.BatchNorm1d(second),
-        nn.Linear(second, 2 * config.latent),
-        nn.Tanh(),
     )
 
 
@@ -148,7 +145,11 @@ class SSGN(nn.Module):
         d, s, z = len(columns), semantics.shape[1], config.latent
         literal, part = config.network == "cvae", partial(_part, config)
         self.register_buffer("words", self.standardize_semantics(semantics))
-        self.encoder = _encoder(config, 2 * d) if literal else part(2 * d, 2 * z)
+        if literal:
+            hidden = cvae_encoder(2 * d, 2 * config.hidden, config.hidden, config.dropout)
+            self.encoder = nn.Sequential(*hidden, nn.Linear(config.hidden, 2 * z), nn.Tanh())
+        else:
+            self.encoder = part(2 * d, 2 * z)
         if config.two_stage:
             out = {"convex": len(self.classes), "contrastive": config.embedding}
             given = config.embedding if config.condition == "contrastive" else s

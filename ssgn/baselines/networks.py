@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..features import ArrayLike, Features
-from ..model import mlp
+from ..model import cvae_encoder, mlp
 from ..train import History
-from .protocol import Baseline, Inputs, descend
+from .protocol import Baseline, Inputs, trained
 
 
 def direct_regression(
@@ -61,12 +61,10 @@ def direct_regression(
     """
     inputs = Inputs(feats, "train", taps, True, device, aligned)
     d = inputs.x.shape[1]
-
-    def build():
-        return Regression(mlp(d, hidden, d, dropout))
-
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
+    training = (epochs, batch_size, steps, seed, progress)
+    net = partial(mlp, d, hidden, d, dropout)
+    return trained(feats, inputs, lambda: Regression(net()), optimizer, *training)
 
 
 class Regression(nn.Module):
@@ -151,17 +149,11 @@ def cvae(
             f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
             "batch normalization needs at least 2"
         )
-
-    def build():
-        return CVAE(inputs.x, inputs.v, widths, latent, min(draws, 10), standardized)
-
-    def finish(net):
-        net.draw(draws)
-
+    sizes = (widths, latent, min(draws, 10), standardized)
     optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
-    return descend(
-        feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress, finish
-    )
+    training = (epochs, batch_size, steps, seed, progress)
+    build, finish = partial(CVAE, inputs.x, inputs.v, *sizes), partial(CVAE.draw, draws=draws)
+    return trained(feats, inputs, build, optimizer, *training, finish)
 
 
 class CVAE(nn.Module):
@@ -196,15 +188,7 @@ class CVAE(nn.Module):
         super().__init__()
         d, (first, second) = sketch.shape[1], widths
         self.latent = latent
-        self.encoder = nn.Sequential(
-            nn.Linear(d + d, first),
-            nn.ReLU(),
-            nn.BatchNorm1d(first),
-            nn.Dropout(0.3),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.BatchNorm1d(second),
-        )
+        self.encoder = cvae_encoder(d + d, first, second, 0.3)
         self.mu = nn.Sequential(nn.Linear(second, latent), nn.Tanh())
         self.log_var = nn.Sequential(nn.Linear(second, latent), nn.Tanh())
         self.decoder_hidden = nn.Linear(latent + d, second)
@@ -319,12 +303,10 @@ def two_tower(
     """
     inputs = Inputs(feats, "train", taps, True, device, aligned)
     d = inputs.x.shape[1]
-
-    def build():
-        return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
-
+    tower = partial(mlp, d, hidden, embedding, dropout)
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
+    training = (epochs, batch_size, steps, seed, progress)
+    return trained(feats, inputs, lambda: TwoTower(tower(), tower()), optimizer, *training)
 
 
 class TwoTower(nn.Module):

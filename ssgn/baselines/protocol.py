@@ -3,14 +3,12 @@
 The chapter *What reproduces* explains it.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..features import ArrayLike, Features, check_finite, selected
 from ..machine import device_name, pick_device
@@ -20,9 +18,9 @@ from ..train import (
     History,
     Pairs,
     can_select,
-    check_diverged,
     check_trainable,
     check_varies,
+    descend,
     steps_per_epoch,
 )
 
@@ -173,7 +171,7 @@ def choose(
     return model, history
 
 
-def descend(
+def trained(
     feats: Features,
     inputs: Inputs,
     build: Callable[[], nn.Module],
@@ -198,41 +196,27 @@ def descend(
         ValueError, FeatureError: see :func:`~ssgn.train.check_trainable`.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    started = time.perf_counter()
+    started, seed, device = time.perf_counter(), int(seed), inputs.device
     held_out = feats.part("validation")
-    selects = can_select(held_out)
-    seed = int(seed)
-    history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
-    generator = torch.Generator(device=inputs.device).manual_seed(seed)
+    selects, history = can_select(held_out), History(device=device_name(device), seed=seed)
+    generator = torch.Generator(device=device).manual_seed(seed)
     count = steps_per_epoch(len(inputs.x), batch_size, epochs, steps)
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
-    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        net = build().to(inputs.device)
+        net = build().to(device)
         model = Baseline(
-            lambda sketch: net.synthesize(inputs.sketch(sketch)),
-            lambda photo: net.embed(inputs.photo(photo)),
+            lambda sketch: net.eval().synthesize(inputs.sketch(sketch)),
+            lambda photo: net.eval().embed(inputs.photo(photo)),
         )
-        step = optimizer(net.parameters())
-        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
-            began, total = time.perf_counter(), 0.0
-            net.train()
-            for batch in inputs.batches(batch_size, generator, count):
-                loss = net.loss(*batch)
-                step.zero_grad()
-                loss.backward()
-                step.step()
-                total += loss.detach().double()
-            record = {"total": float(total) / count}
-            check_diverged(record, net, epoch, seed)
-            net.eval()
-            record["validation"] = score = validation(model, held_out) if selects else None
-            history.epochs.append({**record, "seconds": time.perf_counter() - began})
-            # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
-            if score is None or score > best:
-                best, history.best_epoch = score, epoch
-                kept = copy.deepcopy(net.state_dict())
-    net.load_state_dict(kept)
+        descend(
+            net,
+            lambda: inputs.batches(batch_size, generator, count),
+            lambda *batch: {"total": net.train().loss(*batch)},
+            lambda: validation(model, held_out) if selects else None,
+            *(epochs, history, progress),
+            optimizer(net.parameters()),
+        )
     net.requires_grad_(False)
     finish(net)
     history.seconds = time.perf_counter() - started
