@@ -438,16 +438,19 @@ def word_vectors(feats: Features, sem: ArrayLike) -> Tensor:
     return sem
 
 
-def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str) -> Tensor:
-    """Return the chosen columns of full features ``[N, D]``, on their own device.
+def selected(
+    features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str, like: Tensor
+) -> Tensor:
+    """Return the chosen columns of full features ``[N, D]``.
 
     Args:
         columns: int64 ``[d]``.
         width: D, the width of the features that the model was trained on.
         domain, whose: ``"sketch"`` or ``"photo"``, and the backbone, for the message.
+        like: has the device and the type of the result.
 
     Raises:
-        FeatureError: features of another width, or not ``[N, D]``.
+        FeatureError: features of another width, or not ``[N, D]``; NaN or infinity.
     """
     x = as_rows(features, f"{domain} features")
     if x.shape[1] != width:
@@ -456,7 +459,9 @@ def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whos
             f"{tuple(x.shape)}. Extract them with the same backbone and give all columns; the "
             "model selects its own"
         )
-    return x[:, columns.to(x.device)]
+    x = x[:, columns.to(x.device)].to(like)
+    check_finite(x, f"{domain} features")
+    return x
 
 
 def as_labels(labels: ArrayLike, n: int, what: str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import losses, machine
 from .config import SSGNConfig
-from .features import ArrayLike, check_finite, selected
+from .features import ArrayLike, selected
 from .moved import moved
 
 __getattr__ = moved(__name__)
@@ -206,10 +206,8 @@ class SSGN(nn.Module):
         return self.standardize_photo(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        x = selected(features, self.columns, self.width, domain, self.backbone or "a backbone's")
-        x = x.to(self.standardize_sketch.mean)  # its device and type
-        check_finite(x, f"{domain} features")
-        return x
+        whose, like = self.backbone or "a backbone's", self.standardize_sketch.mean
+        return selected(features, self.columns, self.width, domain, whose, like)
 
     # The parts ----------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ from ..model import Standardize
 from ..train import History, class_means
 from .protocol import Baseline, Inputs, choose
 
+PCA_COLUMNS = 256  # of CCA, per domain; fewer if there are fewer rows or columns
+PAIRS = 5  # of CCA: how many times each sketch is paired with a random photo of its class
+
 
 def nearest_neighbor(
     feats: Features,
@@ -48,8 +51,8 @@ def nearest_neighbor(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, standardized, device)
+    def prepare():
+        inputs = Inputs(feats, taps, standardized, device)
         return lambda: Baseline(inputs.sketch, inputs.photo)
 
     return choose("nearest neighbor", feats, prepare, [{}], seed, device)
@@ -65,7 +68,6 @@ def ridge(
     progress: bool = True,
     strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
     identity: bool = False,
-    refit: bool = False,
 ) -> tuple[Baseline, History]:
     """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
 
@@ -82,7 +84,6 @@ def ridge(
         device: by default a GPU if one is available.
         strengths: of the penalty, to choose from.
         identity: penalize the distance from the identity.
-        refit: fit once more on all seen classes, with the chosen strength.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or
@@ -90,8 +91,8 @@ def ridge(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
+    def prepare():
+        inputs = Inputs(feats, taps, True, device)
         x, target = inputs.x, class_means(inputs.v, inputs.count)[inputs.x_labels]
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
 
@@ -103,7 +104,7 @@ def ridge(
         return at
 
     trials = [{"strength": s} for s in strengths]
-    return choose("ridge", feats, prepare, trials, seed, device, refit)
+    return choose("ridge", feats, prepare, trials, seed, device)
 
 
 def cca(
@@ -115,8 +116,6 @@ def cca(
     device: str | torch.device | None = None,
     progress: bool = True,
     components: Sequence[int] = (8, 16, 32, 64),
-    pca: int = 256,
-    pairs: int = 5,
 ) -> tuple[Baseline, History]:
     """Fit canonical correlation analysis: projections in which a sketch and a photo correlate [O].
 
@@ -136,26 +135,21 @@ def cca(
         device: by default a GPU if one is available.
         components: numbers of canonical components, to choose from; none above the number of
             columns after the PCA.
-        pca: columns per domain after the PCA; fewer if there are fewer rows or columns.
-        pairs: how many times each sketch is paired with a random photo of its class.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or less
-            than one component, column or pair.
+            than one component.
         FeatureError: NaN or infinity.
     """
-    if min(pca, pairs, *components) < 1:
-        raise ValueError(
-            f"cca: pca is {pca}, pairs is {pairs} and components are {tuple(components)}; all must "
-            "be at least 1"
-        )
+    if min(components) < 1:
+        raise ValueError(f"cca: components are {tuple(components)}; all must be at least 1")
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
+    def prepare():
+        inputs = Inputs(feats, taps, True, device)
         generator = torch.Generator(device=inputs.device).manual_seed(int(seed))
-        of_x, of_v = (_whitening(rows, pca, seed) for rows in (inputs.x, inputs.v))
+        of_x, of_v = (_whitening(rows, PCA_COLUMNS, seed) for rows in (inputs.x, inputs.v))
         xs, vs = [], []
-        for _ in range(pairs):
+        for _ in range(PAIRS):
             x, v, _ = next(inputs.batches(len(inputs.x), generator))  # every sketch, in one batch
             xs.append(x @ of_x)
             vs.append(v @ of_v)
@@ -219,7 +213,6 @@ def eszsl(
     progress: bool = True,
     gammas: Sequence[float] = (1e-1, 1e0, 1e1, 1e2),
     lambdas: Sequence[float] = (1e-1, 1e0, 1e1),
-    refit: bool = False,
 ) -> tuple[Baseline, History]:
     """Fit ESZSL, a bilinear map between features and class vectors, in closed form [C].
 
@@ -241,7 +234,6 @@ def eszsl(
         device: by default a GPU if one is available.
         gammas, lambdas: penalties to choose from, as multiples of the mean diagonal entry of X'X
             and of S'S, so that one grid fits both domains [O].
-        refit: fit once more on all seen classes, with the chosen penalties.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -249,15 +241,14 @@ def eszsl(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
-        s = _class_vectors(feats, sem, part, inputs.device)
+    def prepare():
+        inputs = Inputs(feats, taps, True, device)
+        s = _class_vectors(feats, sem, inputs.device)
 
-        def solver(x: Tensor, labels: Tensor):
-            return eszsl_solver(x, 2.0 * F.one_hot(labels, len(s)) - 1, s)
-
-        of_sketch = solver(inputs.x, inputs.x_labels)
-        of_photo = solver(inputs.v, inputs.v_labels)
+        of_sketch, of_photo = (
+            eszsl_solver(x, 2.0 * F.one_hot(labels, len(s)) - 1, s)
+            for x, labels in ((inputs.x, inputs.x_labels), (inputs.v, inputs.v_labels))
+        )
 
         def at(gamma: float, lambda_: float) -> Baseline:
             of_x, of_v = of_sketch(gamma, lambda_), of_photo(gamma, lambda_)
@@ -266,7 +257,7 @@ def eszsl(
         return at
 
     trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
-    return choose("eszsl", feats, prepare, trials, seed, device, refit)
+    return choose("eszsl", feats, prepare, trials, seed, device)
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
@@ -309,7 +300,6 @@ def sae(
     device: str | torch.device | None = None,
     progress: bool = True,
     lambdas: Sequence[float] = (1e-2, 1e-1, 1e0, 1e1),
-    refit: bool = False,
 ) -> tuple[Baseline, History]:
     """Fit SAE, a linear autoencoder whose hidden layer is the class vector, in closed form [C].
 
@@ -330,7 +320,6 @@ def sae(
         seed, progress: not used; every method takes them.
         device: by default a GPU if one is available.
         lambdas: to choose from.
-        refit: fit once more on all seen classes, with the chosen lambda.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -338,9 +327,9 @@ def sae(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
-        s = _class_vectors(feats, sem, part, inputs.device)
+    def prepare():
+        inputs = Inputs(feats, taps, True, device)
+        s = _class_vectors(feats, sem, inputs.device)
         of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
         of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
 
@@ -351,7 +340,7 @@ def sae(
         return at
 
     trials = [{"lambda_": k} for k in lambdas]
-    return choose("sae", feats, prepare, trials, seed, device, refit)
+    return choose("sae", feats, prepare, trials, seed, device)
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
@@ -381,7 +370,7 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
     return at
 
 
-def _class_vectors(feats: Features, sem: ArrayLike, part: str, device: torch.device) -> Tensor:
-    """Return the word vectors of a part's classes, standardized over these classes."""
-    words = word_vectors(feats, sem)[feats.mask(part)]
+def _class_vectors(feats: Features, sem: ArrayLike, device: torch.device) -> Tensor:
+    """Return the word vectors of the training classes, standardized over these classes."""
+    words = word_vectors(feats, sem)[feats.mask("train")]
     return Standardize(words)(words).to(device)

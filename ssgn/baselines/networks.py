@@ -59,7 +59,7 @@ def direct_regression(
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, True, device, aligned)
+    inputs = Inputs(feats, taps, True, device, aligned)
     d = inputs.x.shape[1]
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
     training = (epochs, batch_size, steps, seed, progress)
@@ -143,7 +143,7 @@ def cvae(
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, standardized, device, aligned)
+    inputs = Inputs(feats, taps, standardized, device, aligned)
     if min(batch_size, len(inputs.x)) < 2:
         raise ValueError(
             f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
@@ -301,7 +301,7 @@ def two_tower(
         FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    inputs = Inputs(feats, "train", taps, True, device, aligned)
+    inputs = Inputs(feats, taps, True, device, aligned)
     d = inputs.x.shape[1]
     tower = partial(mlp, d, hidden, embedding, dropout)
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..features import ArrayLike, Features, check_finite, selected
+from ..features import ArrayLike, Features, selected
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
@@ -46,8 +46,7 @@ class Inputs:
     """The chosen columns of both domains, on a device, standardized over the training classes.
 
     Args:
-        feats: features of all classes.
-        part: ``"train"`` or ``"seen"``, the C classes to fit to.
+        feats: features of all classes, of which the C training classes are taken.
         taps: the columns to use: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         standardized: bring each column to zero mean and unit variance over these classes.
         device: by default a GPU if one is available.
@@ -65,11 +64,9 @@ class Inputs:
         FeatureError: NaN or infinity, or features that are the same for all images.
     """
 
-    def __init__(
-        self, feats: Features, part: str, taps, standardized: bool, device, aligned: bool = False
-    ):
+    def __init__(self, feats: Features, taps, standardized: bool, device, aligned: bool = False):
         check_trainable(feats)
-        train = feats.part(part)
+        train = feats.part("train")
         self.device, self.width = pick_device(device), train.sketch.shape[1]
         self.columns = train.columns(taps)
         self.x_scale, self.v_scale = (
@@ -100,10 +97,8 @@ class Inputs:
         return self.v_scale(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        x = selected(features, self.columns, self.width, domain, "a backbone's")
-        x = x.to(self.device, torch.float32)
-        check_finite(x, f"{domain} features")
-        return x
+        like = torch.empty(0, device=self.device)
+        return selected(features, self.columns, self.width, domain, "a backbone's", like)
 
     def batches(
         self, size: int, generator: torch.Generator, count: int | None = None
@@ -127,21 +122,19 @@ def validation(model: Baseline, held_out: Features) -> float:
 def choose(
     name: str,
     feats: Features,
-    prepare: Callable[[str], Callable[..., Baseline]],
+    prepare: Callable[[], Callable[..., Baseline]],
     trials: Sequence[Mapping],
     seed: int,
     device,
-    refit: bool = False,
 ) -> tuple[Baseline, History]:
     """Fit a closed form with several options, and return the best on the pseudo-unseen classes [O].
 
     Args:
         feats, seed, device: see the method.
         name: of the method, for messages.
-        prepare: takes the part to fit to, ``"train"`` or ``"seen"``, computes all that the trials
-            share, and returns a function from options to a baseline.
+        prepare: computes all that the trials share, and returns a function from options to a
+            baseline.
         trials: the options of each trial.
-        refit: fit once more to ``"seen"``, with the best options.
 
     Raises:
         ValueError: the equations cannot be solved for these features; or see
@@ -153,14 +146,14 @@ def choose(
     selects = can_select(held_out)
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
-        at = prepare("train")
+        at = prepare()
         for options in trials:
             score = validation(at(**options), held_out) if selects else None
             history.epochs.append({**options, "validation": score})
         scores = history.column("validation")
         # Without pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
         best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
-        model = (prepare("seen") if refit else at)(**trials[best])
+        model = at(**trials[best])
     except torch.linalg.LinAlgError as error:
         raise ValueError(
             f"{name}: its equations cannot be solved for these features ({error}); they may be "
