@@ -29,10 +29,8 @@ def nearest_neighbor(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     standardized: bool = True,
+    **run,
 ) -> tuple[Baseline, History]:
     """Compare the features of sketches and photos directly; nothing is learned [O].
 
@@ -40,22 +38,22 @@ def nearest_neighbor(
 
     Args:
         feats: features of C classes.
-        sem, seed, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        device: by default a GPU if one is available.
         standardized: standardize each column over the training classes, per domain; False compares
             raw features.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, or a training class without images.
         FeatureError: NaN or infinity.
     """
 
-    def prepare():
+    def prepare(device):
         inputs = Inputs(feats, taps, standardized, device)
         return lambda: Baseline(inputs.sketch, inputs.photo)
 
-    return choose("nearest neighbor", feats, prepare, [{}], seed, device)
+    return choose("nearest neighbor", feats, prepare, [{}], **run)
 
 
 def ridge(
@@ -63,11 +61,9 @@ def ridge(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
     identity: bool = False,
+    **run,
 ) -> tuple[Baseline, History]:
     """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
 
@@ -79,11 +75,11 @@ def ridge(
 
     Args:
         feats: features of C classes.
-        sem, seed, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        device: by default a GPU if one is available.
         strengths: of the penalty, to choose from.
         identity: penalize the distance from the identity.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or
@@ -91,7 +87,7 @@ def ridge(
         FeatureError: NaN or infinity.
     """
 
-    def prepare():
+    def prepare(device):
         inputs = Inputs(feats, taps, True, device)
         x, target = inputs.x, class_means(inputs.v, inputs.count)[inputs.x_labels]
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
@@ -104,7 +100,7 @@ def ridge(
         return at
 
     trials = [{"strength": s} for s in strengths]
-    return choose("ridge", feats, prepare, trials, seed, device)
+    return choose("ridge", feats, prepare, trials, **run)
 
 
 def cca(
@@ -113,9 +109,8 @@ def cca(
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     components: Sequence[int] = (8, 16, 32, 64),
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit canonical correlation analysis: projections in which a sketch and a photo correlate [O].
 
@@ -129,12 +124,12 @@ def cca(
 
     Args:
         feats: features of C classes.
-        sem, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         seed: of the pairs and of the PCA.
-        device: by default a GPU if one is available.
         components: numbers of canonical components, to choose from; none above the number of
             columns after the PCA.
+        run: ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or less
@@ -144,7 +139,7 @@ def cca(
     if min(components) < 1:
         raise ValueError(f"cca: components are {tuple(components)}; all must be at least 1")
 
-    def prepare():
+    def prepare(device):
         inputs = Inputs(feats, taps, True, device)
         generator = torch.Generator(device=inputs.device).manual_seed(int(seed))
         of_x, of_v = (_whitening(rows, PCA_COLUMNS, seed) for rows in (inputs.x, inputs.v))
@@ -166,7 +161,7 @@ def cca(
 
         return at
 
-    return choose("cca", feats, prepare, [{"components": n} for n in components], seed, device)
+    return choose("cca", feats, prepare, [{"components": n} for n in components], seed=seed, **run)
 
 
 def _whitening(x: Tensor, width: int, seed: int) -> Tensor:
@@ -208,11 +203,9 @@ def eszsl(
     sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     gammas: Sequence[float] = (1e-1, 1e0, 1e1, 1e2),
     lambdas: Sequence[float] = (1e-1, 1e0, 1e1),
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit ESZSL, a bilinear map between features and class vectors, in closed form [C].
 
@@ -230,10 +223,9 @@ def eszsl(
         feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed, progress: not used; every method takes them.
-        device: by default a GPU if one is available.
         gammas, lambdas: penalties to choose from, as multiples of the mean diagonal entry of X'X
             and of S'S, so that one grid fits both domains [O].
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -241,7 +233,7 @@ def eszsl(
         FeatureError: NaN or infinity.
     """
 
-    def prepare():
+    def prepare(device):
         inputs = Inputs(feats, taps, True, device)
         s = _class_vectors(feats, sem, inputs.device)
 
@@ -257,7 +249,7 @@ def eszsl(
         return at
 
     trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
-    return choose("eszsl", feats, prepare, trials, seed, device)
+    return choose("eszsl", feats, prepare, trials, **run)
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
@@ -273,6 +265,7 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
     Returns:
         A function from gamma and lambda to W ``[d, a]``.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         torch.linalg.LinAlgError: the equations cannot be solved.
@@ -296,10 +289,8 @@ def sae(
     sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     lambdas: Sequence[float] = (1e-2, 1e-1, 1e0, 1e1),
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit SAE, a linear autoencoder whose hidden layer is the class vector, in closed form [C].
 
@@ -317,9 +308,8 @@ def sae(
         feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed, progress: not used; every method takes them.
-        device: by default a GPU if one is available.
         lambdas: to choose from.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -327,7 +317,7 @@ def sae(
         FeatureError: NaN or infinity.
     """
 
-    def prepare():
+    def prepare(device):
         inputs = Inputs(feats, taps, True, device)
         s = _class_vectors(feats, sem, inputs.device)
         of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
@@ -340,7 +330,7 @@ def sae(
         return at
 
     trials = [{"lambda_": k} for k in lambdas]
-    return choose("sae", feats, prepare, trials, seed, device)
+    return choose("sae", feats, prepare, trials, **run)
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:

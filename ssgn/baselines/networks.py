@@ -22,16 +22,10 @@ def direct_regression(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     hidden: int = 512,
     dropout: float = 0.3,
-    epochs: int = 8,
-    steps: int = 200,
-    batch_size: int = 256,
     learning_rate: float = 1e-3,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train direct regression: from sketch features to those of a photo of the same class [C].
 
@@ -43,28 +37,21 @@ def direct_regression(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights and the batches.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         hidden: width of the hidden layer.
         dropout: of the hidden layer in training.
-        epochs, steps, batch_size, learning_rate: of the training, as in
-            :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        learning_rate: of AdamW.
+        training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
+            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, or
-            ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
     """
-    inputs = Inputs(feats, taps, True, device, aligned)
-    d = inputs.x.shape[1]
+
+    def build(inputs: Inputs) -> Regression:
+        return Regression(mlp(inputs.x.shape[1], hidden, inputs.x.shape[1], dropout))
+
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    training = (epochs, batch_size, steps, seed, progress)
-    net = partial(mlp, d, hidden, d, dropout)
-    return trained(feats, inputs, lambda: Regression(net()), optimizer, *training)
+    return trained(feats, taps, build, optimizer, **training)
 
 
 class Regression(nn.Module):
@@ -96,9 +83,6 @@ def cvae(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     standardized: bool = False,
     widths: tuple[int, int] = (4096, 2048),
     latent: int = 1024,
@@ -107,7 +91,7 @@ def cvae(
     steps: int = 0,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train the CVAE, which synthesizes photo features from sketch features and a latent z [C].
 
@@ -123,9 +107,6 @@ def cvae(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights, the batches and the noise.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         standardized: False is the published form: raw features, and a ReLU on the outputs. True
             standardizes the columns and makes the outputs linear [O].
         widths: of the two hidden layers of the encoder; those of both decoders have the second.
@@ -134,26 +115,26 @@ def cvae(
             most 10, which ranks them at a tenth of the cost [O].
         epochs, steps, batch_size, learning_rate: of the training, as in
             :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        training: ``seed``, ``device``, ``progress`` and ``aligned``, see
+            :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, fewer than
-            one draw, fewer than two sketches per batch or in all, or ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError: fewer than one draw, or fewer than two sketches per batch or in all; or see
+            :func:`~ssgn.baselines.protocol.trained`, as for FeatureError and DivergedError.
     """
-    inputs = Inputs(feats, taps, standardized, device, aligned)
-    if min(batch_size, len(inputs.x)) < 2:
-        raise ValueError(
-            f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
-            "batch normalization needs at least 2"
-        )
-    sizes = (widths, latent, min(draws, 10), standardized)
+
+    def build(inputs: Inputs) -> CVAE:
+        if min(batch_size, len(inputs.x)) < 2:
+            raise ValueError(
+                f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too "
+                "small; batch normalization needs at least 2"
+            )
+        return CVAE(inputs.x, inputs.v, widths, latent, min(draws, 10), standardized)
+
     optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
-    training = (epochs, batch_size, steps, seed, progress)
-    build, finish = partial(CVAE, inputs.x, inputs.v, *sizes), partial(CVAE.draw, draws=draws)
-    return trained(feats, inputs, build, optimizer, *training, finish)
+    finish = partial(CVAE.draw, draws=draws)
+    training |= dict(standardized=standardized, epochs=epochs, steps=steps, batch_size=batch_size)
+    return trained(feats, taps, build, optimizer, finish, **training)
 
 
 class CVAE(nn.Module):
@@ -261,17 +242,11 @@ def two_tower(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     hidden: int = 512,
     embedding: int = 128,
     dropout: float = 0.5,
-    epochs: int = 8,
-    steps: int = 200,
-    batch_size: int = 256,
     learning_rate: float = 3e-4,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train two networks, one per domain, into a common space: the modern reference [O].
 
@@ -284,29 +259,22 @@ def two_tower(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights and the batches.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         hidden: width of each tower's hidden layer.
         embedding: width of the common space.
         dropout: of the hidden layers in training.
-        epochs, steps, batch_size, learning_rate: of the training, as in
-            :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        learning_rate: of AdamW.
+        training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
+            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, or
-            ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
     """
-    inputs = Inputs(feats, taps, True, device, aligned)
-    d = inputs.x.shape[1]
-    tower = partial(mlp, d, hidden, embedding, dropout)
+
+    def build(inputs: Inputs) -> TwoTower:
+        return TwoTower(*(mlp(inputs.x.shape[1], hidden, embedding, dropout) for _ in range(2)))
+
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    training = (epochs, batch_size, steps, seed, progress)
-    return trained(feats, inputs, lambda: TwoTower(tower(), tower()), optimizer, *training)
+    return trained(feats, taps, build, optimizer, **training)
 
 
 class TwoTower(nn.Module):

@@ -122,19 +122,24 @@ def validation(model: Baseline, held_out: Features) -> float:
 def choose(
     name: str,
     feats: Features,
-    prepare: Callable[[], Callable[..., Baseline]],
+    prepare: Callable[..., Callable[..., Baseline]],
     trials: Sequence[Mapping],
-    seed: int,
-    device,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
 ) -> tuple[Baseline, History]:
     """Fit a closed form with several options, and return the best on the pseudo-unseen classes [O].
 
     Args:
-        feats, seed, device: see the method.
         name: of the method, for messages.
-        prepare: computes all that the trials share, and returns a function from options to a
-            baseline.
+        feats: features of C classes.
+        prepare: takes the device, computes all that the trials share, and returns a function from
+            options to a baseline.
         trials: the options of each trial.
+        seed: not used, and recorded; every method takes it.
+        device: by default a GPU if one is available.
+        progress: not used; every method takes it.
 
     Raises:
         ValueError: the equations cannot be solved for these features; or see
@@ -146,7 +151,7 @@ def choose(
     selects = can_select(held_out)
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
-        at = prepare()
+        at = prepare(device)
         for options in trials:
             score = validation(at(**options), held_out) if selects else None
             history.epochs.append({**options, "validation": score})
@@ -166,30 +171,45 @@ def choose(
 
 def trained(
     feats: Features,
-    inputs: Inputs,
-    build: Callable[[], nn.Module],
+    taps: str | Sequence[str],
+    build: Callable[[Inputs], nn.Module],
     optimizer: Callable[..., torch.optim.Optimizer],
-    epochs: int,
-    batch_size: int,
-    steps: int,
-    seed: int,
-    progress: bool,
     finish: Callable[[nn.Module], None] = lambda net: None,
+    *,
+    standardized: bool = True,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    epochs: int = 8,
+    steps: int = 200,
+    batch_size: int = 256,
+    aligned: bool = False,
 ) -> tuple[Baseline, History]:
     """Train a network and keep the epoch that retrieves the pseudo-unseen classes best [O].
 
     Args:
-        feats, epochs, batch_size, steps, seed, progress: see the method.
-        inputs: of the training classes.
+        feats: features of C classes.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)`` and ``embed(v)``.
         optimizer: makes the optimizer from the network's parameters.
         finish: called once with the trained network.
+        standardized: standardize each column over the training classes, per domain.
+        seed: of the weights, the batches and the noise.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
+        epochs, steps, batch_size: as in :class:`~ssgn.config.SSGNConfig`.
+        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
+            default with a random photo of its class in every epoch.
 
     Raises:
-        ValueError, FeatureError: see :func:`~ssgn.train.check_trainable`.
+        ValueError: unknown taps, no class to train on, a training class without images, or
+            ``aligned`` without pairs.
+        FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    started, seed, device = time.perf_counter(), int(seed), inputs.device
+    started, seed = time.perf_counter(), int(seed)
+    inputs = Inputs(feats, taps, standardized, device, aligned)
+    device = inputs.device
     held_out = feats.part("validation")
     selects, history = can_select(held_out), History(device=device_name(device), seed=seed)
     generator = torch.Generator(device=device).manual_seed(seed)
@@ -197,7 +217,7 @@ def trained(
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        net = build().to(device)
+        net = build(inputs).to(device)
         model = Baseline(
             lambda sketch: net.eval().synthesize(inputs.sketch(sketch)),
             lambda photo: net.eval().embed(inputs.photo(photo)),
