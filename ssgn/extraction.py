@@ -364,27 +364,19 @@ def _computed(
     batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
     bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
-
-        def one_by_one(read: Callable, rows: np.ndarray) -> Iterator:
-            for pixels in pool.map(read, rows):
-                yield pixels
-                bar.update()
-
-        processes = workers and len(batches) > 1
-        if processes:
-            each = partial(_read, images, net.size, map)
-            read = _by_processes(workers, batches, each)
+        if workers and len(batches) > 1:
+            read = _by_processes(workers, batches, partial(_read, images, net.size, map))
         else:
             # Before the forward pass, not during it: a thread that takes a core from the network
             # makes all the network's other threads wait.
-            read = map(partial(_read, images, net.size, one_by_one), batches)
+            read = map(partial(_read, images, net.size, pool.map), batches)
         for rows, pixels, errors in read:
-            for where, why in errors.items():
-                if not skip:
-                    raise FeatureError(
-                        f"{where} cannot be read: {why}. Fix or remove it, or leave out all such "
-                        "images: --skip-unreadable, in Python extract(..., on_error='skip')"
-                    )
+            if errors and not skip:
+                where, why = next(iter(errors.items()))
+                raise FeatureError(
+                    f"{where} cannot be read: {why}. Fix or remove it, or leave out all such "
+                    "images: --skip-unreadable, in Python extract(..., on_error='skip')"
+                )
             if len(rows):
                 x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
                 with _in_precision(device, precision):
@@ -397,8 +389,7 @@ def _computed(
                         "65504, extract in float32"
                     )
                 yield rows[finite], x[finite]
-            if processes:
-                bar.update(len(rows) + len(errors))
+            bar.update(len(rows) + len(errors))
 
 
 @contextmanager

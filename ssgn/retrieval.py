@@ -348,14 +348,9 @@ def evaluate_unseen(
     feats: Features,
     ks: Sequence[int] = (5, 10),
     *,
-    semantics: ArrayLike | None = None,
     leaked: bool = True,
-    stage: str = "fine",
-    candidates: ArrayLike | None = None,
-    bank: ArrayLike | None = None,
-    neighbors: int = 0,
     generalized: bool = False,
-    per_query: bool = False,
+    **options,
 ) -> dict:
     """Measure retrieval on the unseen classes: all their sketches against all their photos [C].
 
@@ -364,17 +359,14 @@ def evaluate_unseen(
     Args:
         model: an SSGN or a baseline.
         feats: features of all C classes, from the model's backbone.
-        ks, per_query: see :func:`~ssgn.metrics.evaluate`.
-        semantics: ``[C, S]`` word vectors, only for an oracle model.
+        ks: see :func:`~ssgn.metrics.evaluate`.
         leaked: keep the unseen classes that the backbone was pre-trained on, with a
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
             smaller gallery is easier: compare only results on the same classes.
-        stage, candidates: see :func:`synthesize`.
-        bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
-            correct for hubs, see :func:`hubness`.
-        neighbors: above 0, *uses the gallery*: see :func:`augmented`.
         generalized: put the photos of the seen classes into the gallery too, as in generalized
             zero-shot retrieval.
+        options: ``semantics``, ``stage``, ``candidates``, ``bank``, ``neighbors``, ``per_query``,
+            see :func:`evaluate_all`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -393,8 +385,7 @@ def evaluate_unseen(
         )
     in_gallery = classes | ~feats.unseen if generalized else classes
     chosen = feats.rows(classes[feats.sketch_labels], in_gallery[feats.photo_labels])
-    options = dict(semantics=semantics, stage=stage, candidates=candidates, per_query=per_query)
-    return evaluate_all(model, chosen, ks, bank=bank, neighbors=neighbors, **options)
+    return evaluate_all(model, chosen, ks, **options)
 
 
 def evaluate_all(
@@ -403,12 +394,10 @@ def evaluate_all(
     ks: Sequence[int] = (5, 10),
     *,
     semantics: ArrayLike | None = None,
-    stage: str = "fine",
-    candidates: ArrayLike | None = None,
-    draws: int | None = None,
     bank: ArrayLike | None = None,
     neighbors: int = 0,
     per_query: bool = False,
+    **options,
 ) -> dict:
     """Measure the retrieval of all photos in ``feats`` by all sketches in it.
 
@@ -417,8 +406,12 @@ def evaluate_all(
     Args:
         model: an SSGN or a baseline.
         feats: features of C classes, for example ``feats.part("validation")``.
-        ks, semantics, stage, candidates, bank, neighbors, per_query: see :func:`evaluate_unseen`.
-        draws: see :func:`synthesize`.
+        ks, per_query: see :func:`~ssgn.metrics.evaluate`.
+        semantics: ``[C, S]`` word vectors, only for an oracle model.
+        bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
+            correct for hubs, see :func:`hubness`.
+        neighbors: above 0, *uses the gallery*: see :func:`augmented`.
+        options: ``stage``, ``candidates`` and ``draws``, see :func:`synthesize`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -429,7 +422,6 @@ def evaluate_all(
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
-    options = {"stage": stage, "draws": draws, "candidates": candidates}
     q, g = synthesize(model, feats.sketch, oracle=oracle, **options), embed(model, feats.photo)
     hubs = None if bank is None else hubness(g, synthesize(model, bank, **options))
     if neighbors:

@@ -117,6 +117,8 @@ def of_settings(runs: Iterable[Mapping], settings: Iterable[str]) -> list[dict]:
     ]
 
 
+# Of a level: the ends of its interval, and whether it may be the best of its ledger.
+HEAD = ("variant", "ledger", "mAP@all", "low", "high", "best")
 # The definitions that a table needs.
 LEVELS = (
     "mAP@all on unseen classes: the mean over classes of average precision, over the whole ranking "
@@ -152,17 +154,15 @@ def of_levels(
     """
     found = _levels(ledgers, options)
     if form == "csv":
-        lines = [
-            (name, heading, *(f"{x:.4f}" for x in numbers), int(best))
-            for (name, heading), (*numbers, best) in found.items()
-        ]
-        return written([("variant", "ledger", "mAP@all", "low", "high", "best"), *lines], form)
+        rows = [(*x, f"{y:.4f}", f"{a:.4f}", f"{b:.4f}", int(z)) for *x, y, a, b, z in found]
+        return written([HEAD, *rows], form)
     bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
-    lines = [["variant", *ledgers]]
-    for name in dict.fromkeys(name for name, _ in found):
-        cells = [found.get((name, heading)) for heading in ledgers]
-        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
-    return written(lines, form, caption)
+    cells: dict[str, dict[str, str]] = {}
+    for name, heading, mean, low, high, best in found:
+        shown = bold.format(f"{mean:.3f}") if best else f"{mean:.3f}"
+        cells.setdefault(name, {})[heading] = f"{shown} [{low:.3f}, {high:.3f}]"
+    lines = [[name, *(row.get(heading, "") for heading in ledgers)] for name, row in cells.items()]
+    return written([["variant", *ledgers], *lines], form, caption)
 
 
 def frame(ledgers: Mapping[str, Iterable[Mapping]], **options):
@@ -177,24 +177,19 @@ def frame(ledgers: Mapping[str, Iterable[Mapping]], **options):
     """
     with needs("plots", "a table as a DataFrame"):
         import pandas
-    names = ("mAP@all", "low", "high", "best")
-    found = _levels(ledgers, options)
-    return pandas.DataFrame(
-        {"variant": variant, "ledger": heading, **dict(zip(names, level, strict=True))}
-        for (variant, heading), level in found.items()
-    )
+    return pandas.DataFrame(_levels(ledgers, options), columns=HEAD)
 
 
-def _levels(ledgers: Mapping, options: Mapping) -> dict[tuple[str, str], tuple]:
-    """Return, by variant and ledger, a level, its interval and whether it may be the best."""
+def _levels(ledgers: Mapping, options: Mapping) -> list[tuple]:
+    """Return rows with the cells of :data:`HEAD`, sorted by variant, in the order of the runs."""
     columns = {heading: _column(list(runs), options) for heading, runs in ledgers.items()}
     names = dict.fromkeys(name for column in columns.values() for name in column)
-    return {
-        (name, heading): column[name]
+    return [
+        (name, heading, *column[name])
         for name in names
         for heading, column in columns.items()
         if name in column
-    }
+    ]
 
 
 def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
@@ -219,20 +214,15 @@ def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
     escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
     lines = [[" ".join(cell.split()) for cell in line] for line in lines]
     head, *rows = (start + between.join(escape.sub(r"\\\1", c) for c in x) + end for x in lines)
+    width = len(lines[0])
     if form == "markdown":
-        out = [
-            head,
-            "|" + " --- |" * len(lines[0]),
-            *rows,
-            *(["", f"*{caption}*"] if caption else []),
-        ]
-        return "\n".join(out) + "\n"
-    columns = "l" * len(lines[0])
-    out = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
-    out.append(r"\end{tabular}")
-    if caption:
-        caption = escape.sub(r"\\\1", caption)
-        out = [r"\begin{table}", *out, rf"\caption{{{caption}}}", r"\end{table}"]
+        out = [head, "|" + " --- |" * width, *rows, *(["", f"*{caption}*"] if caption else [])]
+    else:
+        begin, end = rf"\begin{{tabular}}{{{'l' * width}}}", r"\end{tabular}"
+        out = [begin, r"\hline", head, r"\hline", *rows, r"\hline", end]
+        if caption:
+            caption = escape.sub(r"\\\1", caption)
+            out = [r"\begin{table}", *out, rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(out) + "\n"
 
 
@@ -247,12 +237,6 @@ def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float
         return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
 
     return {name: (*found, may_be(name)) for name, found in levels.items()}
-
-
-def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
-    mean, low, high, best = cell
-    shown = f"{mean:.3f}"
-    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"
 
 
 def of_claims(

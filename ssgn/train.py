@@ -215,14 +215,15 @@ def untrained(
 def weighted(model: SSGN, *batch: Tensor) -> dict[str, Tensor]:
     """Compute the losses of a batch in training, and their weighted sum, ``total``.
 
-    The chapter *Training* prints it.
+    A loss that a subclass adds has the weight 1. The chapter *Training* prints it.
 
     Args:
         model: it is put in training mode.
         batch: the arguments of :meth:`~ssgn.model.SSGN.objective`.
     """
     losses = model.train().objective(*batch)
-    losses["total"] = sum(weight_of(model.config, name) * x for name, x in losses.items())
+    weights = {name: getattr(model.config, name) for name in LOSSES}
+    losses["total"] = sum(weights.get(name, 1.0) * x for name, x in losses.items())
     return losses
 
 
@@ -230,19 +231,6 @@ def validated(model: SSGN, held_out: Features, words: Tensor) -> float:
     """Measure ``mAP@all`` on pseudo-unseen classes, given their word vectors (for an oracle)."""
     draws = min(model.config.draws, 10)  # enough to compare epochs by
     return evaluate_all(model, held_out, (), semantics=words, draws=draws)["mAP@all"]
-
-
-def weight_of(config: SSGNConfig, loss: str) -> float:
-    """Return the weight of a loss: 1 for one that a subclass adds.
-
-    Raises:
-        ValueError: the name of another entry of the history.
-    """
-    if loss in ("total", "validation", "seconds"):
-        raise ValueError(
-            f"a loss is called {loss!r}, as another entry of the history is: rename it"
-        )
-    return getattr(config, loss) if loss in LOSSES else 1.0
 
 
 def optimization(model: SSGN, steps: int) -> tuple[Optimizer, LRScheduler | None]:
