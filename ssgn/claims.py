@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .intervals import over_seeds, ratio, shared
 from .machine import read_json
+from .metrics import word
 
 
 class ClaimError(AssertionError):
@@ -59,9 +60,7 @@ class Verdict:
     @property
     def word(self) -> str:
         """``"holds"``, ``"does not hold"``, or ``"open"`` if the threshold is in the interval."""
-        if self.low > self.claim.threshold:
-            return "holds"
-        return "does not hold" if self.high < self.claim.threshold else "open"
+        return word(self.low, self.high, self.claim.threshold)
 
     @property
     def effect(self) -> str:

@@ -123,23 +123,14 @@ def extract(
     return replace(made, presets=net.presets)  # they may have changed since
 
 
-def fused(
-    backbone: Backbone,
-    images: ImageList,
-    *,
-    batch_size: int = 64,
-    workers: int | None = None,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    progress: bool = True,
-) -> Tensor:
+def fused(backbone: Backbone, images: ImageList, *, progress: bool = True, **options) -> Tensor:
     """Compute the fused features of N images in memory [A, B].
 
     The chapter *Multi-layer features* explains them.
 
     Args:
-        batch_size, workers, device, precision: see :func:`extract`.
         progress: show a progress bar.
+        options: ``batch_size``, ``workers``, ``device`` and ``precision``, see :func:`extract`.
 
     Returns:
         float32 ``[N, D]`` on the CPU; ``backbone.columns`` names the columns of each tap.
@@ -148,10 +139,9 @@ def fused(
         ValueError: an unknown device or precision, or a batch size below 1.
         FeatureError: an image cannot be read, or features are not finite.
     """
-    options = compute_options(batch_size, workers, device, precision)
+    options = compute_options(**options) | {"progress": progress}
     x = torch.empty(len(images), backbone.width)
-    every = np.arange(len(images))
-    for rows, features in _computed(backbone, images, every, progress=progress, **options):
+    for rows, features in _computed(backbone, images, np.arange(len(images)), **options):
         x[rows] = torch.from_numpy(features)
     return x
 

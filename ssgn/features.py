@@ -16,7 +16,6 @@ from .machine import atomic, check_free, digest, in_lines, name_list, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
 ArrayLike = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
-PARTS = ("train", "validation", "unseen", "seen")
 
 
 class FeatureError(ValueError):
@@ -85,12 +84,12 @@ class Features:
         if self.pairs is not None:
             pairs = as_labels(self.pairs, len(self.sketch), "pairs")
             object.__setattr__(self, "pairs", pairs)
-            if ((pairs < -1) | (pairs >= len(self.photo))).any():
-                raise FeatureError("pairs must be the row of one photo, or -1, per sketch")
-            paired = pairs >= 0
-            if (self.photo_labels[pairs[paired]] != self.sketch_labels[paired]).any():
+            outside, known = (pairs < -1) | (pairs >= len(self.photo)), pairs >= 0
+            if outside.any() or (
+                (self.photo_labels[pairs[known]] != self.sketch_labels[known]).any()
+            ):
                 raise FeatureError(
-                    "pairs must be of one class: a sketch has a photo of another one"
+                    "pairs must be the row of one photo of the sketch's class, or -1, per sketch"
                 )
         for name, columns in self.taps.items():
             if name in ("all", *self.presets):
@@ -196,10 +195,11 @@ class Features:
             ValueError: an unknown part.
         """
         unseen, validation = self.split.masks(self.classes)
-        if part not in PARTS:
-            raise ValueError(f"unknown part {part!r}; available: {', '.join(PARTS)}")
         train = ~(unseen | validation)
-        return {"train": train, "validation": validation, "unseen": unseen, "seen": ~unseen}[part]
+        parts = {"train": train, "validation": validation, "unseen": unseen, "seen": ~unseen}
+        if part not in parts:
+            raise ValueError(f"unknown part {part!r}; available: {', '.join(parts)}")
+        return parts[part]
 
     def part(self, part: str) -> "Features":
         """Return the features of one part only, relabeled: no row of another class is within reach.

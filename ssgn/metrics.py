@@ -427,6 +427,11 @@ def verdict(values: Sequence[float], threshold: float) -> str:
         ValueError: no values.
     """
     mean, half = interval(values)
-    if mean - half > threshold:
+    return word(mean - half, mean + half, threshold)
+
+
+def word(low: float, high: float, threshold: float) -> str:
+    """Return ``"holds"``, ``"does not hold"`` or ``"open"``: the :func:`verdict` of an interval."""
+    if low > threshold:
         return "holds"
-    return "does not hold" if mean + half < threshold else "open"
+    return "does not hold" if high < threshold else "open"
