@@ -109,9 +109,8 @@ def extract(
     if options["precision"] != "float32":
         provenance["precision"] = options["precision"]
     options |= {"skip": on_error == "skip", "progress": progress}
-    if (
-        not pretrained and weights is None
-    ):  # random weights differ between processes, so nothing is shared or kept
+    # Random weights differ between processes, so nothing is shared or kept.
+    if not pretrained and weights is None:
         provenance["weights"] += ":" + os.urandom(8).hex()
         with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
             made = _made(Path(folder) / "features", ds, net, provenance, options)
@@ -385,16 +384,11 @@ def _computed(
 @contextmanager
 def _in_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Run layers in a precision; float32 means float32 on a GPU too, not TF32."""
-    if precision != "float32":
-        with torch.autocast(device.type, getattr(torch, precision)):
-            yield
-        return
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [backend.allow_tf32 for backend in backends]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
     try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
+        with torch.autocast(device.type, getattr(torch, precision), precision != "float32"):
+            yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        cudnn.allow_tf32, matmul.allow_tf32 = before

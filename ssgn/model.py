@@ -44,19 +44,18 @@ class Standardize(nn.Module):
 
     def __init__(self, sample: Tensor, on: bool = True):
         super().__init__()
-        if not on:
-            self.register_buffer("mean", torch.zeros(sample.shape[1]))
-            self.register_buffer("scale", torch.ones(sample.shape[1]))
-            return
-        self.register_buffer("mean", sample.mean(0))
-        # A column that is constant on the training classes, but for rounding or noise, carries no
-        # information. It becomes zero; dividing by its tiny deviation would blow it up on unseen
-        # classes.
-        std = sample.std(0, correction=0)
-        low, high = sample.aminmax(dim=0)
-        rounding = 2 * torch.finfo(torch.float32).eps * torch.maximum(-low, high)
-        varies = std > torch.maximum(rounding, 1e-6 * std.median())
-        self.register_buffer("scale", torch.where(varies, 1 / std, 0.0))
+        mean, scale = torch.zeros(sample.shape[1]), torch.ones(sample.shape[1])
+        if on:
+            # A column that is constant on the training classes, but for rounding or noise, carries
+            # no information. It becomes zero; dividing by its tiny deviation would blow it up on
+            # unseen classes.
+            mean, std = sample.mean(0), sample.std(0, correction=0)
+            low, high = sample.aminmax(dim=0)
+            rounding = 2 * torch.finfo(torch.float32).eps * torch.maximum(-low, high)
+            varies = std > torch.maximum(rounding, 1e-6 * std.median())
+            scale = torch.where(varies, 1 / std, 0.0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize rows ``[B, D]``."""

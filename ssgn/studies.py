@@ -164,11 +164,9 @@ def _train(feats: Features, sem: Tensor, variant, seed: int, device) -> tuple[An
             f"{type(variant).__name__}.fit returned {model!r:.80}; it must return an object with "
             "synthesize(sketch) and embed(photo)"
         )
-    history = History([{}], seconds=time.perf_counter() - started, seed=seed)
-    history.device, held_out = machine.device_name(device), given[0].part("validation")
+    seconds, held_out = time.perf_counter() - started, given[0].part("validation")
     score = evaluate_all(model, held_out, ())["mAP@all"] if can_select(held_out) else None
-    history.epochs[0]["validation"] = score
-    return model, history
+    return model, History([{"validation": score}], 0, seconds, machine.device_name(device), seed)
 
 
 def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, device) -> dict:

@@ -5,9 +5,10 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache, partial
 
-from .claims import CLAIMS, Claim, verdicts
+from .claims import CLAIMS, Claim, Verdict, verdicts
 from .intervals import level, ratio, shared
 from .machine import needs
 from .studies import unseen_of
@@ -265,12 +266,11 @@ def of_claims(
     if claims is None:
         given = [claim for claim in given if any(key[0] == claim for key in cells)]
     if form == "csv":
-        numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
-        counts = ("splits", "seeds", "classes")
-        lines = [("claim", "a", "b", "threshold", "ledger", *numbers, *counts, "verdict")]
+        names = [field.name for field in fields(Verdict)][1:]  # all but the claim
+        lines = [("claim", "a", "b", "threshold", "ledger", *names, "verdict")]
         for (claim, heading), v in cells.items():
-            shown = [f"{getattr(v, name):.4f}" for name in numbers]
-            shown += [getattr(v, name) for name in counts]
+            numbers = (getattr(v, name) for name in names)
+            shown = (f"{x:.4f}" if isinstance(x, float) else x for x in numbers)
             lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
         return written(lines, form)
     lines = [["claim", *ledgers]]
