@@ -153,8 +153,7 @@ def ranges(
 def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **options) -> Verdict:
     """Return the verdict on a claim.
 
-    Only splits that both variants have are used. Seeds are paired if both have several, see
-    :func:`~ssgn.intervals.shared`.
+    It is on the runs that both variants have, see :func:`~ssgn.intervals.shared`.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
@@ -164,17 +163,16 @@ def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **option
     Raises:
         ValueError: the runs lack a variant, or have no split of both.
     """
-    some, paired = shared(runs, claim.a, claim.b, setting)
-    key, same = "per_class" + setting, dict(setting=setting)
-    numbers = ratio(some, claim.a, claim.b, paired=paired, **same, **options)
-    _, *seeds_alone = over_seeds(some, claim.a, claim.b, **same)
+    some, _ = shared(runs, claim.a, claim.b, setting=setting)
+    numbers = ratio(some, claim.a, claim.b, setting=setting, **options)
+    _, *seeds_alone = over_seeds(some, claim.a, claim.b, setting=setting)
     return Verdict(
         claim,
         *numbers,
         *seeds_alone,
         splits=len({run["split"] for run in some}),
         seeds=len({run["seed"] for run in some}),
-        classes=min(len(run[key]) for run in some),
+        classes=min(len(run["per_class" + setting]) for run in some),
     )
 
 
@@ -199,7 +197,7 @@ def verdicts(
         (claim, heading): judged(runs, claim, setting=setting, **options)
         for claim in (CLAIMS.values() if claims is None else claims)
         for heading, runs in ledgers.items()
-        if len({run["split"] for run in shared(runs, claim.a, claim.b, setting)[0]}) >= fewest
+        if len({r["split"] for r in shared(runs, claim.a, claim.b, setting=setting)[0]}) >= fewest
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cache, partial
 
 from .claims import CLAIMS, Claim, Verdict, verdicts
-from .intervals import level, ratio, shared
+from .intervals import level, ratio
 from .machine import needs
 from .studies import unseen_of
 
@@ -232,11 +232,10 @@ def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float
     levels = {name: level(runs, name, **options) for name in names}
     best = max(levels, key=lambda name: levels[name][0], default=None)
 
-    def may_be(name: str) -> bool:
-        some, paired = shared(runs, name, best, options.get("setting", ""))
-        return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
-
-    return {name: (*found, may_be(name)) for name, found in levels.items()}
+    return {
+        name: (*found, name == best or ratio(runs, name, best, **options)[2] >= 1)
+        for name, found in levels.items()
+    }
 
 
 def of_claims(
