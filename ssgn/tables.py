@@ -23,10 +23,7 @@ BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-
 
 def short(heading: str) -> str:
     """Return a heading of :func:`columns` without the data's limits, which a page names once."""
-    for name, data in {
-        "Sketchy": DATA["sketchy", 3125],
-        "TU-Berlin": DATA["tuberlin", 2900],
-    }.items():
+    for name, data in zip(("Sketchy", "TU-Berlin"), DATA.values(), strict=True):
         heading = heading.replace(data, name)
     return heading.replace(", ", " with ", 1)
 
