@@ -216,10 +216,8 @@ def over_seeds(
             by_seed[seed].append(np.mean(precision) * 1e-4)
         splits = len({split for split, _ in found})
         means.append({s: np.mean(x) for s, x in sorted(by_seed.items()) if len(x) == splits})
-    over, under = means[0], means[-1]
-    if b is None:
-        each = list(over.values())
-    elif 1 in (len(over), len(under)):
+    over, under = means if b is not None else (*means, {0: 1.0})
+    if 1 in (len(over), len(under)):
         each = [x / y for x in over.values() for y in under.values()]
     else:
         each = [over[seed] / under[seed] for seed in over if seed in under]
