@@ -115,7 +115,9 @@ def fit(
             lambda: batches,
             partial(weighted, model),
             lambda: validated(model, held_out, held_out_words) if selects else None,
-            *(config.epochs, history, progress),
+            config.epochs,
+            history,
+            progress,
             *optimization(model, config.epochs * len(batches)),
         )
     history.seconds = time.perf_counter() - started

@@ -94,8 +94,8 @@ display(
 plots.show_source(train.weighted)
 
 # %% [markdown]
-# Every step lowers the sum a little. After every epoch, the model retrieves the images of the pseudo-unseen
-# classes, and the weights of the best epoch are kept. The trained baselines go through the same loop:
+# Each step follows the gradient of this sum. After every epoch, the model retrieves the images of the
+# pseudo-unseen classes, and the weights of the best epoch are kept. The trained baselines use the same loop:
 
 # %%
 plots.show_source(train.descend)

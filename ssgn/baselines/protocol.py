@@ -227,7 +227,9 @@ def trained(
             lambda: inputs.batches(batch_size, generator, count),
             lambda *batch: {"total": net.train().loss(*batch)},
             lambda: validation(model, held_out) if selects else None,
-            *(epochs, history, progress),
+            epochs,
+            history,
+            progress,
             optimizer(net.parameters()),
         )
     net.requires_grad_(False)
