@@ -30,7 +30,7 @@ def features(d: int, sketches: int) -> Features:
 def cvae(feats: Features, small: bool, epochs: int, device: str):
     """The CVAE at its published sizes: the training, and its objective, optimizer and batches."""
     widths, latent = ((32, 16), 8) if small else ((4096, 2048), 1024)
-    inputs = Inputs(feats, "train", "fusion", False, device)
+    inputs = Inputs(feats, "fusion", False, device)
     net = baselines.CVAE(inputs.x, inputs.v, widths, latent, draws=1).to(device).train()
     options = dict(widths=widths, latent=latent, draws=1, epochs=epochs, batch_size=BATCH)
     return (

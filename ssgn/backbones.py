@@ -223,18 +223,12 @@ def _efficientnet_lite0(size: int, pretrained: bool) -> Backbone:
         network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
         weights = "sha256:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
     stages = {f"blocks.{i}": f"stage{i + 1}" for i in range(7)}
-    return _extractor(
-        "efficientnet-lite0",
-        network,
-        {**stages, "global_pool": "embedding"},
-        # Chosen on folds of seen classes, see book/results/protocol.md [O].
-        fusion=("stage5", "stage6", "stage7"),
-        best=("stage7",),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        size=size,
-        weights=weights,
-    )
+    # Chosen on folds of seen classes, see book/results/protocol.md [O].
+    chosen = {"fusion": ("stage5", "stage6", "stage7"), "best": ("stage7",)}
+    presets = {"single": ("embedding",), **chosen}
+    nodes = {**stages, "global_pool": "embedding"}
+    half = (0.5, 0.5, 0.5)
+    return _extractor("efficientnet-lite0", network, nodes, presets, half, half, size, weights)
 
 
 def _vgg16(name: str, size: int, pretrained: bool) -> Backbone:
@@ -242,42 +236,22 @@ def _vgg16(name: str, size: int, pretrained: bool) -> Backbone:
 
     # The last ReLU of each convolutional block, and that of the second fully connected layer [B].
     nodes = {f"features.{i}": f"block{b}" for b, i in enumerate((3, 8, 15, 22, 29), 1)}
-    chosen, single, best = VGG16_Weights.IMAGENET1K_FEATURES, "block5", ("block5",)
-    fusion = ("block4", "block5")  # chosen on folds of seen classes [O]
     if name == "vgg16":
-        chosen, single, best = VGG16_Weights.IMAGENET1K_V1, "embedding", ()
-        nodes["classifier.4"] = single
-        fusion = tuple(nodes.values())
+        chosen = VGG16_Weights.IMAGENET1K_V1
+        nodes["classifier.4"] = "embedding"
+        presets = {"single": ("embedding",), "fusion": tuple(nodes.values())}
+    else:
+        chosen = VGG16_Weights.IMAGENET1K_FEATURES
+        # The fusion was chosen on folds of seen classes [O].
+        presets = {"single": ("block5",), "fusion": ("block4", "block5"), "best": ("block5",)}
     with _weights_of(name):
         network = vgg16(weights=chosen if pretrained else None)
-    made_for = chosen.transforms()
-    return _extractor(
-        name,
-        network,
-        nodes,
-        single=(single,),
-        best=best,
-        fusion=fusion,
-        mean=tuple(made_for.mean),
-        std=tuple(made_for.std),
-        size=size,
-        weights=str(chosen if pretrained else "random"),
-    )
+    made_for, weights = chosen.transforms(), str(chosen if pretrained else "random")
+    mean, std = tuple(made_for.mean), tuple(made_for.std)
+    return _extractor(name, network, nodes, presets, mean, std, size, weights)
 
 
-def _extractor(
-    name,
-    network,
-    nodes: dict[str, str],
-    *,
-    fusion,
-    mean,
-    std,
-    size,
-    weights,
-    single=("embedding",),
-    best=(),
-):
+def _extractor(name: str, network: nn.Module, nodes: dict[str, str], presets: dict, *further):
     """Tap a network at named nodes of its graph, with torchvision's feature extraction."""
     from timm.models import get_notrace_functions, get_notrace_modules
     from torchvision.models.feature_extraction import create_feature_extractor
@@ -290,9 +264,7 @@ def _extractor(
         found = graph(x)
         return [found[tap] for tap in nodes.values()]
 
-    taps = tuple(nodes.values())
-    presets = {"single": single, "fusion": fusion} | ({"best": best} if best else {})
-    return Backbone(name, graph, forward, taps, presets, mean, std, size, weights)
+    return Backbone(name, graph, forward, tuple(nodes.values()), presets, *further)
 
 
 def _timm(name: str, size: int | None, pretrained: bool) -> Backbone:

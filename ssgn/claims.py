@@ -7,9 +7,11 @@ reproduces* shows the verdicts.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from .config import LOSSES
 from .intervals import over_seeds, ratio, shared
+from .machine import read_json
+from .metrics import word
 
 
 class ClaimError(AssertionError):
@@ -58,9 +60,7 @@ class Verdict:
     @property
     def word(self) -> str:
         """``"holds"``, ``"does not hold"``, or ``"open"`` if the threshold is in the interval."""
-        if self.low > self.claim.threshold:
-            return "holds"
-        return "does not hold" if self.high < self.claim.threshold else "open"
+        return word(self.low, self.high, self.claim.threshold)
 
     @property
     def effect(self) -> str:
@@ -153,8 +153,7 @@ def ranges(
 def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **options) -> Verdict:
     """Return the verdict on a claim.
 
-    Only splits that both variants have are used. Seeds are paired if both have several, see
-    :func:`~ssgn.intervals.shared`.
+    It is on the runs that both variants have, see :func:`~ssgn.intervals.shared`.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
@@ -164,17 +163,16 @@ def judged(runs: Iterable[Mapping], claim: Claim, *, setting: str = "", **option
     Raises:
         ValueError: the runs lack a variant, or have no split of both.
     """
-    some, paired = shared(runs, claim.a, claim.b, setting)
-    key, same = "per_class" + setting, dict(setting=setting)
-    numbers = ratio(some, claim.a, claim.b, paired=paired, **same, **options)
-    _, *seeds_alone = over_seeds(some, claim.a, claim.b, **same)
+    some, _ = shared(runs, claim.a, claim.b, setting=setting)
+    numbers = ratio(some, claim.a, claim.b, setting=setting, **options)
+    _, *seeds_alone = over_seeds(some, claim.a, claim.b, setting=setting)
     return Verdict(
         claim,
         *numbers,
         *seeds_alone,
         splits=len({run["split"] for run in some}),
         seeds=len({run["seed"] for run in some}),
-        classes=min(len(run[key]) for run in some),
+        classes=min(len(run["per_class" + setting]) for run in some),
     )
 
 
@@ -183,6 +181,7 @@ def verdicts(
     claims: Iterable[Claim] | None = None,
     *,
     fewest: int = 1,
+    setting: str = "",
     **options,
 ) -> dict[tuple[Claim, str], Verdict]:
     """Judge claims on several ledgers.
@@ -191,104 +190,23 @@ def verdicts(
         ledgers: by heading, the runs of a study.
         claims: by default all :data:`CLAIMS`.
         fewest: the number of splits on which a ledger must have both variants of a claim.
-        options: see :func:`judged`.
+        setting, options: see :func:`judged`.
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
     return {
-        (claim, heading): judged(runs, claim, **options)
+        (claim, heading): judged(runs, claim, setting=setting, **options)
         for claim in (CLAIMS.values() if claims is None else claims)
         for heading, runs in ledgers.items()
-        if len({run["split"] for run in _both(runs, claim, **options)}) >= fewest
+        if len({r["split"] for r in shared(runs, claim.a, claim.b, setting=setting)[0]}) >= fewest
     }
-
-
-def _both(runs: list, claim: Claim, *, setting: str = "", **options) -> list[Mapping]:
-    return shared(runs, claim.a, claim.b, setting)[0]
 
 
 OURS = "chosen layers, coarse-to-fine"  # what the claims call SSGN
 
 
-def _claims() -> tuple[Claim, ...]:
-    literal = "literal: all layers, coarse-to-fine"
-    fusion = (
-        ("all layers over the last layer", "all layers, {}", "last layer, {}"),
-        ("read literally, all layers over the last layer",
-         "literal: all layers, {}", "literal: last layer, {}"),
-    )  # fmt: skip
-    choices = (
-        ("all layers over the best single layer", "all layers", "best single layer"),
-        ("chosen layers over the best single layer", "chosen layers", "best single layer"),
-        ("chosen layers over all layers", "chosen layers", "all layers"),
-    )
-    decoders = (
-        ("coarse-to-fine over single-stage, chosen layers", "chosen layers"),
-        ("coarse-to-fine over single-stage, all layers", "all layers"),
-        ("coarse-to-fine over single-stage, last layer", "last layer"),
-        ("read literally, coarse-to-fine over single-stage, all layers", "literal: all layers"),
-        ("read literally, coarse-to-fine over single-stage, last layer", "literal: last layer"),
-    )
-    cvae = (
-        ("SSGN over the CVAE on the same features, by 20%", OURS,
-         "CVAE (standardized), chosen layers"),
-        ("SSGN over the CVAE's published form, by 20%", OURS, "CVAE (published form), last layer"),
-        ("read literally, SSGN over the CVAE's published form, by 20%", literal,
-         "CVAE (published form), last layer"),
-        ("read literally, SSGN over the CVAE's published form on all layers, by 20%", literal,
-         "CVAE (published form), all layers"),
-    )  # fmt: skip
-    methods = (
-        ("ridge", "ridge"),
-        ("ridge towards the identity", "ridge towards the identity"),
-        ("a two-tower network", "two-tower"),
-        ("the nearest neighbor", "nearest neighbor, standardized"),
-        ("CCA", "CCA"),
-        ("direct regression", "direct regression"),
-    )
-    two, one = "coarse-to-fine", "single-stage"
-    return (
-        *(
-            Claim(f"{text}, {form}", a.format(form), b.format(form))
-            for text, a, b in fusion
-            for form in (two, one)
-        ),
-        *(Claim(text, f"{a}, {two}", f"{b}, {two}") for text, a, b in choices),
-        *(Claim(text, f"{layers}, {two}", f"{layers}, {one}") for text, layers in decoders),
-        *(Claim(text, a, b, 1.2) for text, a, b in cvae),
-        *(
-            Claim(f"the {'KL' if x == 'kl' else x} loss helps", OURS, f"SSGN without {x} loss")
-            for x in LOSSES
-            if x != "back"
-        ),
-        *(
-            Claim(f"SSGN over {method} on the same features", OURS, f"{name}, chosen layers")
-            for method, name in methods
-        ),
-    )
-
-
-# The claims of the verdict, by their text.
-CLAIMS = {claim.text: claim for claim in _claims()}
-
-_PLAIN = "SSGN without skip connection"
-_CVAE = "CVAE (standardized), chosen layers"
-# Claims that a review asked for after results had been seen, see the protocol's deviations.
-FURTHER = {
-    claim.text: claim
-    for claim in (
-        Claim("the skip connection helps", OURS, _PLAIN),
-        Claim("the contrastive classifier helps", OURS, "SSGN with a linear classifier"),
-        Claim("SSGN over the CVAE, both on aligned pairs, by 20%", f"aligned: {OURS}", _CVAE, 1.2),
-        Claim("SSGN without its skip connection over the CVAE, by 20%", _PLAIN, _CVAE, 1.2),
-        Claim(
-            "SSGN over ridge towards the identity on the last layer",
-            OURS,
-            "ridge towards the identity, last layer",
-        ),
-        Claim(
-            "SSGN without its skip connection over ridge towards the identity",
-            _PLAIN,
-            "ridge towards the identity, chosen layers",
-        ),
-    )
-}
+# By their text: the claims of the verdict, and those that a review asked for after results had been
+# seen, see the protocol's deviations.
+CLAIMS, FURTHER = (
+    {text: Claim(text, *about) for text, *about in rows}
+    for rows in read_json(Path(__file__).parent / "data/tables/claims.json").values()
+)

@@ -4,10 +4,12 @@
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .baselines import table
 from .config import CHOICES, SSGNConfig, ablations
+from .machine import read_json
 
 VERDICT_LAYERS = {
     "chosen layers": "fusion",
@@ -17,30 +19,9 @@ VERDICT_LAYERS = {
 }
 ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
 OF_ONE = ("ablations", "forms")  # studies that vary one configuration
-# For each backbone: the layers that the choice began with, those it ended with, and all others that
-# were compared.
-LAYERS = {
-    "efficientnet-lite0": (
-        ("stage3", "stage4", "stage5", "stage6", "stage7", "embedding"),
-        ("stage5", "stage6", "stage7"),
-        (
-            *(("stage5",), ("stage6",), ("stage7",), ("embedding",)),
-            ("stage5", "stage6", "stage7"),
-            ("stage4", "stage5", "stage6", "stage7"),
-            ("stage5", "stage6", "stage7", "embedding"),
-            ("stage4", "stage5", "stage6", "stage7", "embedding"),
-        ),
-    ),
-    "vgg16-features": (
-        "all",
-        ("block4", "block5"),
-        (
-            *(("block3",), ("block4",), ("block5",)),
-            ("block4", "block5"),
-            ("block3", "block4", "block5"),
-        ),
-    ),
-}
+# By backbone, the layers that the choice began with, those it ended with, and all sets of them that
+# were compared; and the changes of both rounds.
+CHOSEN_FROM = read_json(Path(__file__).parent / "data/tables/choices.json")
 
 
 def compared(
@@ -163,38 +144,17 @@ def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:
         backbone: whose layers to choose from.
         only_layers: leave out the changes of anything but the layers.
     """
-    began, chosen, sets = LAYERS.get(backbone, ("all", "all", ()))
-    base = SSGNConfig(taps=began, steps=200, dropout=0.5, draws=16)
-    layers = [{"taps": taps} for taps in ("all", *sets)]
-    changes = [
-        *({"steps": n} for n in (100, 400, 800)),
-        *({"hidden": n} for n in (256, 512, 1024)),
-        *({"learning_rate": rate} for rate in (5e-4, 1e-3)),
-        *({"draws": n} for n in (4, 64)),
-        *({"dropout": share} for share in (0.2, 0.7)),
-        *({"temperature": t} for t in (0.03, 0.1)),
-        *({"classification": weight} for weight in (0.05, 1.0)),
-        *({"condition": name} for name in ("regression", "contrastive")),
-        {"classifier": "linear"},
-        {"skip": False},
-        {"decoder": "single-stage"},
-    ]
-    second = {"steps": 100, "taps": chosen}
-    combined = [
-        second,
-        {**second, "dropout": 0.7},
-        {**second, "learning_rate": 1e-3},
-        {**second, "classifier": "linear"},
-        {**second, "dropout": 0.7, "classifier": "linear"},
-        {**second, "dropout": 0.7, "condition": "regression"},
-        {**second, "dropout": 0.7, "hidden": 256},
-        {"taps": chosen, "dropout": 0.7, "learning_rate": 5e-4},
-        {**second, "dropout": 0.7, "decoder": "single-stage"},
-    ]
-    named = {"base": base}
-    for change in layers if only_layers else [*layers, *changes, *combined]:
-        named[", ".join(map(_shown, change.items()))] = replace(base, **change)
-    return named
+    nothing = {"began": "all", "chosen": "all", "sets": ()}
+    layers = CHOSEN_FROM["layers"].get(backbone, nothing)
+    base = SSGNConfig(taps=layers["began"], steps=200, dropout=0.5, draws=16)
+    changes = [{"taps": taps} for taps in ("all", *layers["sets"])]
+    if not only_layers:
+        changes += CHOSEN_FROM["first round"]
+        changes += [{**change, "taps": layers["chosen"]} for change in CHOSEN_FROM["second round"]]
+    return {
+        "base": base,
+        **{", ".join(map(_shown, change.items())): replace(base, **change) for change in changes},
+    }
 
 
 def _shown(change: tuple[str, object]) -> str:

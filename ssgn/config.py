@@ -1,24 +1,14 @@
 """The configuration of a model and its training, and the variants that the studies compare."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
+from typing import Literal, get_args, get_origin
 
 from .machine import name_list
 
 LOSSES = ("reconstruction", "coarse", "kl", "regression", "classification", "semantic", "back")
 SIZES = ("latent", "embedding", "hidden", "epochs", "batch_size", "draws")
 ONE_STAGE_LOSSES = tuple(name for name in LOSSES if name not in ("coarse", "semantic"))
-
-CHOICES = {
-    "decoder": ("coarse-to-fine", "single-stage"),
-    "condition": ("regression", "convex", "contrastive", "oracle"),
-    "training_condition": ("predicted", "true", "mixed"),
-    "coarse_target": ("class mean", "photo"),
-    "latent_at": ("coarse", "fine", "both"),
-    "classifier": ("linear", "contrastive"),
-    "network": ("mlp", "cvae"),
-    "optimizer": ("adamw", "adam"),
-}
 
 
 @dataclass(frozen=True)
@@ -90,17 +80,17 @@ class SSGNConfig:
 
     taps: str | tuple[str, ...] = "fusion"
     standardize: bool = True
-    decoder: str = "coarse-to-fine"
-    condition: str = "convex"
-    training_condition: str = "predicted"
-    coarse_target: str = "class mean"
+    decoder: Literal["coarse-to-fine", "single-stage"] = "coarse-to-fine"
+    condition: Literal["regression", "convex", "contrastive", "oracle"] = "convex"
+    training_condition: Literal["predicted", "true", "mixed"] = "predicted"
+    coarse_target: Literal["class mean", "photo"] = "class mean"
     condition_noise: float = 0.0
-    latent_at: str = "coarse"
-    classifier: str = "contrastive"
+    latent_at: Literal["coarse", "fine", "both"] = "coarse"
+    classifier: Literal["linear", "contrastive"] = "contrastive"
     temperature: float = 0.05
     aligned: bool = False
     skip: bool = True
-    network: str = "mlp"
+    network: Literal["mlp", "cvae"] = "mlp"
     latent: int = 64
     embedding: int = 256
     hidden: int = 128
@@ -115,7 +105,7 @@ class SSGNConfig:
     epochs: int = 4
     steps: int = 100
     batch_size: int = 256
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     draws: int = 64
@@ -195,6 +185,11 @@ class SSGNConfig:
         return self.condition == "oracle" and self.two_stage
 
 
+CHOICES = {
+    field.name: get_args(field.type)
+    for field in fields(SSGNConfig)
+    if get_origin(field.type) is Literal
+}
 PAPER = {
     "taps": "all",  # every block of VGG-16, and its second fully connected layer [B]
     "standardize": False,  # no source mentions it [O]

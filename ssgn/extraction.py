@@ -109,9 +109,8 @@ def extract(
     if options["precision"] != "float32":
         provenance["precision"] = options["precision"]
     options |= {"skip": on_error == "skip", "progress": progress}
-    if (
-        not pretrained and weights is None
-    ):  # random weights differ between processes, so nothing is shared or kept
+    # Random weights differ between processes, so nothing is shared or kept.
+    if not pretrained and weights is None:
         provenance["weights"] += ":" + os.urandom(8).hex()
         with tempfile.TemporaryDirectory(prefix="ssgn-") as folder:
             made = _made(Path(folder) / "features", ds, net, provenance, options)
@@ -123,23 +122,14 @@ def extract(
     return replace(made, presets=net.presets)  # they may have changed since
 
 
-def fused(
-    backbone: Backbone,
-    images: ImageList,
-    *,
-    batch_size: int = 64,
-    workers: int | None = None,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    progress: bool = True,
-) -> Tensor:
+def fused(backbone: Backbone, images: ImageList, *, progress: bool = True, **options) -> Tensor:
     """Compute the fused features of N images in memory [A, B].
 
     The chapter *Multi-layer features* explains them.
 
     Args:
-        batch_size, workers, device, precision: see :func:`extract`.
         progress: show a progress bar.
+        options: ``batch_size``, ``workers``, ``device`` and ``precision``, see :func:`extract`.
 
     Returns:
         float32 ``[N, D]`` on the CPU; ``backbone.columns`` names the columns of each tap.
@@ -148,10 +138,9 @@ def fused(
         ValueError: an unknown device or precision, or a batch size below 1.
         FeatureError: an image cannot be read, or features are not finite.
     """
-    options = compute_options(batch_size, workers, device, precision)
+    options = compute_options(**options) | {"progress": progress}
     x = torch.empty(len(images), backbone.width)
-    every = np.arange(len(images))
-    for rows, features in _computed(backbone, images, every, progress=progress, **options):
+    for rows, features in _computed(backbone, images, np.arange(len(images)), **options):
         x[rows] = torch.from_numpy(features)
     return x
 
@@ -364,27 +353,19 @@ def _computed(
     batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
     bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
-
-        def one_by_one(read: Callable, rows: np.ndarray) -> Iterator:
-            for pixels in pool.map(read, rows):
-                yield pixels
-                bar.update()
-
-        processes = workers and len(batches) > 1
-        if processes:
-            each = partial(_read, images, net.size, map)
-            read = _by_processes(workers, batches, each)
+        if workers and len(batches) > 1:
+            read = _by_processes(workers, batches, partial(_read, images, net.size, map))
         else:
             # Before the forward pass, not during it: a thread that takes a core from the network
             # makes all the network's other threads wait.
-            read = map(partial(_read, images, net.size, one_by_one), batches)
+            read = map(partial(_read, images, net.size, pool.map), batches)
         for rows, pixels, errors in read:
-            for where, why in errors.items():
-                if not skip:
-                    raise FeatureError(
-                        f"{where} cannot be read: {why}. Fix or remove it, or leave out all such "
-                        "images: --skip-unreadable, in Python extract(..., on_error='skip')"
-                    )
+            if errors and not skip:
+                where, why = next(iter(errors.items()))
+                raise FeatureError(
+                    f"{where} cannot be read: {why}. Fix or remove it, or leave out all such "
+                    "images: --skip-unreadable, in Python extract(..., on_error='skip')"
+                )
             if len(rows):
                 x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
                 with _in_precision(device, precision):
@@ -397,23 +378,17 @@ def _computed(
                         "65504, extract in float32"
                     )
                 yield rows[finite], x[finite]
-            if processes:
-                bar.update(len(rows) + len(errors))
+            bar.update(len(rows) + len(errors))
 
 
 @contextmanager
 def _in_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Run layers in a precision; float32 means float32 on a GPU too, not TF32."""
-    if precision != "float32":
-        with torch.autocast(device.type, getattr(torch, precision)):
-            yield
-        return
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [backend.allow_tf32 for backend in backends]
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
     try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
+        with torch.autocast(device.type, getattr(torch, precision), precision != "float32"):
+            yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -1,5 +1,6 @@
 """Features of a dataset: two arrays, sketches and photos, with labels, classes and a split."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ from .machine import atomic, check_free, digest, in_lines, name_list, read_json
 
 FORMAT = 2  # of a features folder; raise it when the meaning of its files changes
 ArrayLike = Tensor | np.ndarray | Sequence  # whatever torch.as_tensor takes
-PARTS = ("train", "validation", "unseen", "seen")
 
 
 class FeatureError(ValueError):
@@ -84,28 +84,23 @@ class Features:
         if self.pairs is not None:
             pairs = as_labels(self.pairs, len(self.sketch), "pairs")
             object.__setattr__(self, "pairs", pairs)
-            if ((pairs < -1) | (pairs >= len(self.photo))).any():
-                raise FeatureError("pairs must be the row of one photo, or -1, per sketch")
-            paired = pairs >= 0
-            if (self.photo_labels[pairs[paired]] != self.sketch_labels[paired]).any():
+            outside, known = (pairs < -1) | (pairs >= len(self.photo)), pairs >= 0
+            if outside.any() or (
+                (self.photo_labels[pairs[known]] != self.sketch_labels[known]).any()
+            ):
                 raise FeatureError(
-                    "pairs must be of one class: a sketch has a photo of another one"
+                    "pairs must be the row of one photo of the sketch's class, or -1, per sketch"
                 )
         for name, columns in self.taps.items():
             if name in ("all", *self.presets):
                 raise FeatureError(f"tap {name!r} has the name of a preset; rename it")
-            if (
-                not isinstance(columns, slice)
-                or columns.step not in (None, 1)
-                or not (isinstance(columns.start, int) and isinstance(columns.stop, int))
-            ):
-                raise FeatureError(f"tap {name!r} must be a slice(start, stop), got {columns!r}")
-            if columns.start != stop or columns.stop <= stop:
+            end = getattr(columns, "stop", None)
+            if columns != slice(stop, end) or not isinstance(end, int) or end <= stop:
                 raise FeatureError(
-                    f"tap {name!r} must have columns from {stop} on, where the tap before it ends, "
-                    f"got {columns.start} to {columns.stop}"
+                    f"tap {name!r} must be a slice from {stop} on, where the tap before it ends, "
+                    f"got {columns!r}"
                 )
-            stop = columns.stop
+            stop = end
         if stop != width or not set().union(*self.presets.values()) <= set(self.taps):
             raise FeatureError(
                 f"taps must cover all {width} columns and presets must name taps, got taps "
@@ -146,22 +141,11 @@ class Features:
                 integers.
             ValueError: an unknown split, or a split with other classes.
         """
-        sketch = as_rows(sketch, "sketch features")
+        arrays = copy.deepcopy((sketch, photo, sketch_labels, photo_labels))
         classes = name_list(classes, "classes", FeatureError)
-        taps = dict(taps or {"features": slice(0, sketch.shape[1])})
-        default = {"single": tuple(taps)[-1:], "fusion": tuple(taps)}
-        made = cls(
-            sketch.clone(),
-            as_rows(photo, "photo features").clone(),
-            as_labels(sketch_labels, len(sketch), "sketch features").clone(),
-            as_labels(photo_labels, len(photo), "photo features").clone(),
-            classes=classes,
-            taps=taps,
-            presets=presets or default,
-            split=Split.of(split, classes),
-            provenance={},
-            pairs=pairs,
-        )
+        taps = dict(taps or {"features": slice(0, as_rows(sketch, "sketch features").shape[1])})
+        presets = presets or {"single": tuple(taps)[-1:], "fusion": tuple(taps)}
+        made = cls(*arrays, classes, taps, presets, Split.of(split, classes), {}, pairs)
         check_finite(made.sketch, "sketch features")
         check_finite(made.photo, "photo features")
         about = {"dataset": "arrays", "backbone": "", "fingerprint": made.content}
@@ -211,10 +195,11 @@ class Features:
             ValueError: an unknown part.
         """
         unseen, validation = self.split.masks(self.classes)
-        if part not in PARTS:
-            raise ValueError(f"unknown part {part!r}; available: {', '.join(PARTS)}")
         train = ~(unseen | validation)
-        return {"train": train, "validation": validation, "unseen": unseen, "seen": ~unseen}[part]
+        parts = {"train": train, "validation": validation, "unseen": unseen, "seen": ~unseen}
+        if part not in parts:
+            raise ValueError(f"unknown part {part!r}; available: {', '.join(parts)}")
+        return parts[part]
 
     def part(self, part: str) -> "Features":
         """Return the features of one part only, relabeled: no row of another class is within reach.
@@ -389,8 +374,21 @@ class Features:
                 "folders: run `ssgn extract` again"
             )
         try:
-            about = read_json(folder / "about.json")
-            found = cls._loaded(folder, about) if about["format"] == FORMAT else None
+            about, found = read_json(folder / "about.json"), None
+            if about["format"] == FORMAT:
+                maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
+                name_list([about["provenance"].get("backbone", "")], "backbone")
+                found = cls(
+                    *map(torch.from_numpy, maps),
+                    about["sketch_labels"],
+                    about["photo_labels"],
+                    about["classes"],
+                    {name: slice(*columns) for name, columns in about["taps"].items()},
+                    about["presets"],
+                    Split((), ()),
+                    about["provenance"],
+                    about["pairs"],
+                )
         except Exception as error:  # a damaged file can raise anything
             raise FeatureError(
                 f"{folder} is not a features folder, or is damaged ({error}). Delete it and "
@@ -402,26 +400,6 @@ class Features:
                 "`ssgn extract` again"
             )
         return found.with_split(split)
-
-    @classmethod
-    def _loaded(cls, folder: Path, about: dict) -> "Features":
-        maps = (np.load(folder / f"{d}.npy", mmap_mode="c") for d in ("sketch", "photo"))
-        name_list([about["provenance"].get("backbone", "")], "backbone")
-        labels = (about["sketch_labels"], about["photo_labels"], about["pairs"])
-        sketch_labels, photo_labels, pairs = (
-            None if given is None else torch.tensor(given, dtype=torch.int64) for given in labels
-        )
-        return cls(
-            *map(torch.from_numpy, maps),
-            sketch_labels,
-            photo_labels,
-            about["classes"],
-            {name: slice(*columns) for name, columns in about["taps"].items()},
-            about["presets"],
-            Split((), ()),
-            about["provenance"],
-            pairs,
-        )
 
 
 def as_rows(x: ArrayLike, what: str) -> Tensor:
@@ -460,16 +438,19 @@ def word_vectors(feats: Features, sem: ArrayLike) -> Tensor:
     return sem
 
 
-def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str) -> Tensor:
-    """Return the chosen columns of full features ``[N, D]``, on their own device.
+def selected(
+    features: ArrayLike, columns: Tensor, width: int, domain: str, whose: str, like: Tensor
+) -> Tensor:
+    """Return the chosen columns of full features ``[N, D]``.
 
     Args:
         columns: int64 ``[d]``.
         width: D, the width of the features that the model was trained on.
         domain, whose: ``"sketch"`` or ``"photo"``, and the backbone, for the message.
+        like: has the device and the type of the result.
 
     Raises:
-        FeatureError: features of another width, or not ``[N, D]``.
+        FeatureError: features of another width, or not ``[N, D]``; NaN or infinity.
     """
     x = as_rows(features, f"{domain} features")
     if x.shape[1] != width:
@@ -478,7 +459,9 @@ def selected(features: ArrayLike, columns: Tensor, width: int, domain: str, whos
             f"{tuple(x.shape)}. Extract them with the same backbone and give all columns; the "
             "model selects its own"
         )
-    return x[:, columns.to(x.device)]
+    x = x[:, columns.to(x.device)].to(like)
+    check_finite(x, f"{domain} features")
+    return x
 
 
 def as_labels(labels: ArrayLike, n: int, what: str) -> Tensor:

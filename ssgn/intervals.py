@@ -15,7 +15,6 @@ def bootstrap(
     runs: Iterable[Mapping],
     variants: Sequence[str],
     *,
-    paired: bool = True,
     setting: str = "",
     crossed: bool = False,
     n: int = 10_000,
@@ -31,9 +30,8 @@ def bootstrap(
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger; each has ``split``, ``seed`` and
             ``per_class``.
-        variants: V names. All are resampled on the same splits and classes.
-        paired: resample the same seeds for all variants: right for runs whose batches are the same.
-            False for variants with different seeds, such as a closed form, which has one.
+        variants: V names. All are resampled on the same splits and classes, of the runs that are
+            :func:`shared`; and on the same seeds, if these can be paired.
         setting: the ending of the metric's name, if it was measured in another setting: one of
             ``studies.SETTINGS``; or ``studies.WITHOUT_LEAKS``, without the classes that the
             backbone was pre-trained on, on the splits where at least ``studies.FEWEST`` others
@@ -49,10 +47,10 @@ def bootstrap(
         float64 ``[n, V]``: the mean of the classes' mean average precision, in 0..1.
 
     Raises:
-        ValueError: a variant without runs, or variants whose splits (or, if paired, seeds) differ.
+        ValueError: a variant without runs, or variants that share none.
     """
-    runs = list(runs)
-    tables = _tables(runs, variants, paired, setting)
+    runs, paired = shared(runs, *variants, setting=setting)
+    tables = _tables(runs, variants, setting)
     if crossed:
         return _crossed(runs, tables, paired, n, np.random.default_rng(seed))
     out = np.zeros((n, len(variants)))
@@ -122,23 +120,14 @@ def _per_class(runs: Iterable[Mapping], variant: str, setting: str) -> dict[tupl
     }
 
 
-def _tables(
-    runs: list, variants: Sequence[str], paired: bool, setting: str
-) -> list[list[np.ndarray]]:
+def _tables(runs: list, variants: Sequence[str], setting: str) -> list[list[np.ndarray]]:
     """Return, for each split and variant, the average precision ``[C, R]`` of classes and seeds."""
     found = [_per_class(runs, name, setting) for name in variants]
-    keys = [sorted(table if paired else {split for split, _ in table}) for table in found]
-    for name, there in zip(variants, keys, strict=True):
-        if not there:
-            raise ValueError(
-                f"{name!r} has no runs with the average precision of each class"
-                f"{setting}; record it with `ssgn study`"
-            )
-        if there != keys[0]:
-            raise ValueError(
-                f"{name!r} has runs of {there}, {variants[0]!r} of {keys[0]}; to be compared, they "
-                "need the same ones"
-            )
+    if not all(found):
+        raise ValueError(
+            f"{' and '.join(map(repr, variants))}: no runs with the average precision of each class"
+            f"{setting}, or none on the same split; record them with `ssgn study`"
+        )
     return [
         [
             np.array([table[key] for key in sorted(table) if key[0] == split]).T * 1e-4
@@ -149,30 +138,31 @@ def _tables(
 
 
 def shared(
-    runs: Iterable[Mapping], a: str, b: str, setting: str = ""
+    runs: Iterable[Mapping], *variants: str, setting: str = ""
 ) -> tuple[list[Mapping], bool]:
-    """Return the runs of two variants that can be compared, and whether their seeds can be paired.
+    """Return the runs of variants that can be compared, and whether their seeds can be paired.
 
-    These are the runs on the splits of both. If both have several seeds, these are the seeds of
-    both too, and are paired. Else one is a closed form, and is compared with all seeds of the other
-    by split.
+    These are the runs on the splits of all. If all have several seeds, these are the seeds of all
+    too, and are paired. Else one is a closed form, and is compared with all seeds of the others by
+    split.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
-        a, b: names of variants.
+        variants: their names.
         setting: see :func:`bootstrap`.
 
     Returns:
-        The runs, none if the two share no split; and ``paired`` for :func:`ratio`.
+        The runs, none if the variants share no split; and whether their seeds can be paired.
     """
     runs = list(runs)
-    keys = [set(_per_class(runs, name, setting)) for name in (a, b)]
+    keys = [set(_per_class(runs, name, setting)) for name in variants]
     paired = all(len({seed for _, seed in found}) > 1 for found in keys)
-    both = keys[0] & keys[1]
+    all_have = set.intersection(*keys)
     if not paired:
         splits = set.intersection(*({split for split, _ in found} for found in keys))
-        both = {key for key in keys[0] | keys[1] if key[0] in splits}
-    return [r for r in runs if r["variant"] in (a, b) and (r["split"], r["seed"]) in both], paired
+        all_have = {key for key in set.union(*keys) if key[0] in splits}
+    kept = [r for r in runs if r["variant"] in variants and (r["split"], r["seed"]) in all_have]
+    return kept, paired
 
 
 def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
@@ -205,15 +195,16 @@ def _interval(
     variants: Sequence[str],
     of: Callable[[np.ndarray], np.ndarray],
     *,
-    paired: bool = True,
     setting: str = "",
     **options,
 ) -> tuple[float, float, float]:
     """Return a number that follows from the variants' means ``[..., V]``, and its 95% interval."""
-    runs, same = list(runs), dict(paired=paired, setting=setting)
-    tables = _tables(runs, variants, **same)
+    runs, _ = shared(runs, *variants, setting=setting)
+    tables = _tables(runs, variants, setting)
     means = np.mean([[precision.mean() for precision in table] for table in tables], axis=0)
-    low, high = np.percentile(of(bootstrap(runs, variants, **same, **options)), [2.5, 97.5])
+    low, high = np.percentile(
+        of(bootstrap(runs, variants, setting=setting, **options)), [2.5, 97.5]
+    )
     return float(of(means)), float(low), float(high)
 
 
@@ -247,10 +238,8 @@ def over_seeds(
             by_seed[seed].append(np.mean(precision) * 1e-4)
         splits = len({split for split, _ in found})
         means.append({s: np.mean(x) for s, x in sorted(by_seed.items()) if len(x) == splits})
-    over, under = means[0], means[-1]
-    if b is None:
-        each = list(over.values())
-    elif 1 in (len(over), len(under)):
+    over, under = means if b is not None else (*means, {0: 1.0})
+    if 1 in (len(over), len(under)):
         each = [x / y for x in over.values() for y in under.values()]
     else:
         each = [over[seed] / under[seed] for seed in over if seed in under]
@@ -272,13 +261,9 @@ def widths(runs: Iterable[Mapping], a: str, b: str | None = None) -> tuple[float
     Returns:
         The number; half its interval over seeds alone; half that over splits, classes and seeds.
     """
-    if b is None:
-        some = [run for run in runs if run["variant"] == a]
-        mean, low, high = level(some, a)
-    else:
-        some, paired = shared(runs, a, b)
-        mean, low, high = ratio(some, a, b, paired=paired)
-    _, bottom, top = over_seeds(some, a, b)
+    runs, _ = shared(runs, *((a,) if b is None else (a, b)))
+    mean, low, high = level(runs, a) if b is None else ratio(runs, a, b)
+    _, bottom, top = over_seeds(runs, a, b)
     return mean, (top - bottom) / 2, (high - low) / 2
 
 

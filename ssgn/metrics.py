@@ -194,50 +194,32 @@ def _ranks(similarity: Tensor, relevant: Tensor, pool: Executor) -> Tensor:
 
     Args:
         similarity: ``[Q, G]``.
-        relevant: int64 ``[R]``, ascending: the items of the queries' class.
+        relevant: int64 ``[R]``: the items of the queries' class.
 
     Returns:
         int64 ``[Q, R]``, rows ascending.
     """
-    ascending = _sorted_rows(similarity, pool)
-    own = _sorted_rows(similarity[:, relevant], pool).flip(1)  # the best one first
-    # Equal relevant items are a run in ``own``, from ``first`` to before ``end``.
-    i = torch.arange(own.shape[1], device=own.device).expand_as(own)
-    edge = own[:, 1:] != own[:, :-1]
-    first = i.clone()
-    first[:, 1:] = torch.where(edge, i[:, 1:], 0)
-    first = first.cummax(1).values
-    end = torch.full_like(i, own.shape[1])
-    end[:, :-1] = torch.where(edge, i[:, 1:], own.shape[1])
-    end = end.flip(1).cummin(1).values.flip(1)
-
+    ascending, own = _sorted_rows(similarity, pool), similarity[:, relevant]
+    n = similarity.shape[1]
     at_or_below = torch.searchsorted(ascending, own, right=True)
-    ranks = 1 + i + similarity.shape[1] - at_or_below - first
-    next_below = at_or_below - (end - first) - 1
-    tied = (ascending.gather(1, next_below.clamp_min(0)) == own) & (next_below >= 0)
+    ranks = 1 + n - at_or_below  # right for an item that ties with none
+    before = ascending.gather(1, (at_or_below - 2).clamp_min(0))
+    tied = (before == own) & (at_or_below >= 2)
 
     # Tied items keep the gallery's order. Float32 cosines tie by chance, more often in a larger
     # gallery, so a few ties must be cheap; many ties mean binary codes or copies.
     many = tied.sum(1) > _FEW
-    row = (tied.any(1) & ~many).nonzero().flatten()
-    if len(row):
-        order = similarity[row][:, relevant].sort(dim=1, descending=True, stable=True).indices
-        of, column = tied[row].nonzero(as_tuple=True)
-        item = torch.arange(similarity.shape[1], device=similarity.device)
-        for some in torch.arange(len(of), device=of.device).split(max(1, _CELLS // len(item))):
-            at = row[of[some]], column[some]
-            same = similarity[at[0]] == own[at][:, None]
-            same[:, relevant] = False
-            before = same & (item < relevant[order[of[some], column[some]]][:, None])
-            ranks[at] += before.sum(1)
-    row = many.nonzero().flatten()
-    if len(row):
-        ranking = similarity[row].argsort(dim=1, descending=True, stable=True)
-        place = torch.empty_like(ranking).scatter_(
-            1, ranking, torch.arange(ranking.shape[1], device=row.device).expand_as(ranking)
-        )
-        ranks[row] = 1 + place[:, relevant].sort(dim=1).values
-    return ranks
+    item = torch.arange(n, device=similarity.device)
+    row, column = (tied & ~many[:, None]).nonzero(as_tuple=True)
+    for some in torch.arange(len(row), device=row.device).split(max(1, _CELLS // n)):
+        at = row[some], column[some]
+        same = similarity[at[0]] == own[at][:, None]
+        ranks[at] += (same & (item < relevant[at[1]][:, None])).sum(1)
+    if many.any():
+        ranking = similarity[many].argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(ranking).scatter_(1, ranking, item.expand_as(ranking))
+        ranks[many] = 1 + place[:, relevant]
+    return ranks.sort(dim=1).values
 
 
 def _sorted_rows(x: Tensor, pool: Executor) -> Tensor:
@@ -445,6 +427,11 @@ def verdict(values: Sequence[float], threshold: float) -> str:
         ValueError: no values.
     """
     mean, half = interval(values)
-    if mean - half > threshold:
+    return word(mean - half, mean + half, threshold)
+
+
+def word(low: float, high: float, threshold: float) -> str:
+    """Return ``"holds"``, ``"does not hold"`` or ``"open"``: the :func:`verdict` of an interval."""
+    if low > threshold:
         return "holds"
-    return "does not hold" if mean + half < threshold else "open"
+    return "does not hold" if high < threshold else "open"

@@ -15,12 +15,11 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from . import losses, machine
-from .config import LOSSES, SSGNConfig
-from .features import ArrayLike, check_finite, selected
+from .config import SSGNConfig
+from .features import ArrayLike, selected
 from .moved import moved
 
 __getattr__ = moved(__name__)
@@ -45,19 +44,18 @@ class Standardize(nn.Module):
 
     def __init__(self, sample: Tensor, on: bool = True):
         super().__init__()
-        if not on:
-            self.register_buffer("mean", torch.zeros(sample.shape[1]))
-            self.register_buffer("scale", torch.ones(sample.shape[1]))
-            return
-        self.register_buffer("mean", sample.mean(0))
-        # A column that is constant on the training classes, but for rounding or noise, carries no
-        # information. It becomes zero; dividing by its tiny deviation would blow it up on unseen
-        # classes.
-        std = sample.std(0, correction=0)
-        low, high = sample.aminmax(dim=0)
-        rounding = 2 * torch.finfo(torch.float32).eps * torch.maximum(-low, high)
-        varies = std > torch.maximum(rounding, 1e-6 * std.median())
-        self.register_buffer("scale", torch.where(varies, 1 / std, 0.0))
+        mean, scale = torch.zeros(sample.shape[1]), torch.ones(sample.shape[1])
+        if on:
+            # A column that is constant on the training classes, but for rounding or noise, carries
+            # no information. It becomes zero; dividing by its tiny deviation would blow it up on
+            # unseen classes.
+            mean, std = sample.mean(0), sample.std(0, correction=0)
+            low, high = sample.aminmax(dim=0)
+            rounding = 2 * torch.finfo(torch.float32).eps * torch.maximum(-low, high)
+            varies = std > torch.maximum(rounding, 1e-6 * std.median())
+            scale = torch.where(varies, 1 / std, 0.0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize rows ``[B, D]``."""
@@ -85,19 +83,16 @@ def _part(config: SSGNConfig, n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, config.hidden), nn.ReLU(), nn.Linear(config.hidden, n_out))
 
 
-def _encoder(config: SSGNConfig, n_in: int) -> nn.Sequential:
-    """Make the encoder of the CVAE: ``[B, n_in]`` to ``[B, 2Z]`` [C]."""
-    first, second = 2 * config.hidden, config.hidden
+def cvae_encoder(n_in: int, first: int, second: int, dropout: float) -> nn.Sequential:
+    """Make the hidden layers of the CVAE's encoder: ``[B, n_in]`` to ``[B, second]`` [C]."""
     return nn.Sequential(
         nn.Linear(n_in, first),
         nn.ReLU(),
         nn.BatchNorm1d(first),
-        nn.Dropout(config.dropout),
+        nn.Dropout(dropout),
         nn.Linear(first, second),
         nn.ReLU(),
         nn.BatchNorm1d(second),
-        nn.Linear(second, 2 * config.latent),
-        nn.Tanh(),
     )
 
 
@@ -149,7 +144,11 @@ class SSGN(nn.Module):
         d, s, z = len(columns), semantics.shape[1], config.latent
         literal, part = config.network == "cvae", partial(_part, config)
         self.register_buffer("words", self.standardize_semantics(semantics))
-        self.encoder = _encoder(config, 2 * d) if literal else part(2 * d, 2 * z)
+        if literal:
+            hidden = cvae_encoder(2 * d, 2 * config.hidden, config.hidden, config.dropout)
+            self.encoder = nn.Sequential(*hidden, nn.Linear(config.hidden, 2 * z), nn.Tanh())
+        else:
+            self.encoder = part(2 * d, 2 * z)
         if config.two_stage:
             out = {"convex": len(self.classes), "contrastive": config.embedding}
             given = config.embedding if config.condition == "contrastive" else s
@@ -206,10 +205,8 @@ class SSGN(nn.Module):
         return self.standardize_photo(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        x = selected(features, self.columns, self.width, domain, self.backbone or "a backbone's")
-        x = x.to(self.standardize_sketch.mean)  # its device and type
-        check_finite(x, f"{domain} features")
-        return x
+        whose, like = self.backbone or "a backbone's", self.standardize_sketch.mean
+        return selected(features, self.columns, self.width, domain, whose, like)
 
     # The parts ----------------------------------------------------------------------------
 
@@ -308,35 +305,28 @@ class SSGN(nn.Module):
         Returns:
             Scalars by the names of :mod:`ssgn.losses`.
         """
-        on = {name for name in LOSSES if getattr(self.config, name) > 0}
+        config, two_stage = self.config, self.config.two_stage
         mu, log_var = self.encode(v, x)
         z = mu + noise * (0.5 * log_var).exp()
-        two_stage = self.config.two_stage
         s_hat = self.condition(x) if two_stage else None
         f, c = self.decode(z, x, self._given(s_hat, s) if two_stage else None)
 
-        terms = {}
-        if "reconstruction" in on:
-            terms["reconstruction"] = losses.reconstruction(f, v)
-        if "kl" in on:
-            terms["kl"] = losses.kl(mu, log_var)
-        if "regression" in on:
-            terms["regression"] = losses.regression(self.regressor(f), s)
-        if "classification" in on:
-            terms["classification"] = (
+        linear, targets = config.classifier == "linear", {"class mean": class_mean, "photo": v}
+        terms = {
+            "reconstruction": lambda: losses.reconstruction(f, v),
+            "kl": lambda: losses.kl(mu, log_var),
+            "regression": lambda: losses.regression(self.regressor(f), s),
+            "classification": lambda: (
                 losses.classification(self.classifier(f), labels)
-                if self.config.classifier == "linear"
-                else losses.contrastive(f, v, labels, labels, self.config.temperature)
-            )
-        if "back" in on:
-            terms["back"] = losses.back(self.back_decoder(f), x)
-        if two_stage and "coarse" in on:
-            terms["coarse"] = losses.coarse(
-                c, class_mean if self.config.coarse_target == "class mean" else v
-            )
-        if two_stage and "semantic" in on:
-            terms["semantic"] = self._semantic_loss(x, s_hat, s, labels)
-        return terms
+                if linear
+                else losses.contrastive(f, v, labels, labels, config.temperature)
+            ),
+            "back": lambda: losses.back(self.back_decoder(f), x),
+        }
+        if two_stage:
+            terms["coarse"] = lambda: losses.coarse(c, targets[config.coarse_target])
+            terms["semantic"] = lambda: self._semantic_loss(x, s_hat, s, labels)
+        return {name: loss() for name, loss in terms.items() if getattr(config, name)}
 
     def _given(self, s_hat: Tensor, s: Tensor) -> Tensor:
         """Return the condition that the coarse stage gets in training."""
@@ -372,11 +362,11 @@ class SSGN(nn.Module):
             FileExistsError: something else is in the way.
             OSError: the folder cannot be written, for example because the disk is full.
         """
-        about = {**self.provenance, "class": type(self).__name__}
-        check_folder(folder, self.config, about, overwrite=overwrite)
+        of = type(self).__name__
+        check_folder(folder, self.config, {**self.provenance, "class": of}, overwrite=overwrite)
         about = {
             "format": FORMAT,
-            "class": type(self).__name__,
+            "class": of,
             "config": asdict(self.config),
             "width": self.width,
             "classes": self.classes,
@@ -416,34 +406,29 @@ class SSGN(nn.Module):
                 )
         try:
             about = machine.read_json(folder / FILES[0])
-            if (made := about.get("class", "SSGN")) != cls.__name__:
-                raise CheckpointError(
-                    f"{folder} is a checkpoint of the class {made}: load it with {made}.load"
-                )
-            if about.get("format") == FORMAT:
-                return cls._loaded(about, folder / FILES[1]).to(device).eval()
-        except CheckpointError:
-            raise
-        except (
-            *(SafetensorError, OSError, RuntimeError, ValueError),
-            *(AttributeError, LookupError, TypeError),
-        ) as error:
+            made, version = about.get("class", "SSGN"), about.get("format")
+            fits = (made, version) == (cls.__name__, FORMAT)
+            found = cls._loaded(about, folder / FILES[1]) if fits else None
+        except Exception as error:  # a damaged file can raise anything
             why = machine.printable(f"{type(error).__name__}: {error}")
             raise CheckpointError(f"{folder} is damaged ({why}). Train again") from error
-        raise CheckpointError(
-            f"{folder} is a checkpoint of format {about.get('format')}, but this version reads "
-            f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
-        )
+        if made != cls.__name__:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of the class {made}: load it with {made}.load"
+            )
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of format {version}, but this version reads "
+                f"{FORMAT}: train again, into another folder (`ssgn train FOLDER`)"
+            )
+        return found.to(device).eval()
 
     @classmethod
     def _loaded(cls, about: dict, weights: Path) -> "SSGN":
         tensors = safetensors.torch.load_file(weights)
         columns, width, classes = tensors["columns"], about["width"], about["classes"]
         if not 0 <= int(columns.min()) <= int(columns.max()) < width:
-            raise ValueError(
-                f"columns must be in 0..{width - 1}, got {int(columns.min())} to "
-                f"{int(columns.max())}"
-            )
+            raise ValueError(f"columns must be in 0..{width - 1}")
         with torch.device("meta"):  # no memory, because a damaged description can ask for any size
             nothing = torch.zeros(1, width)
             model = cls(

@@ -17,6 +17,7 @@ from .moved import moved
 
 __getattr__ = moved(__name__)
 
+_SKETCHES = 1024  # decoded at a time
 _CELLS = 2**24  # numbers held at a time: similarities, or a block of the gallery
 
 
@@ -30,7 +31,6 @@ def synthesize(
     stage: str = "fine",
     oracle: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
-    chunk: int = 1024,
 ) -> Tensor:
     """Synthesize photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
 
@@ -48,7 +48,6 @@ def synthesize(
         candidates: ``[U, S]``, word vectors of the classes that queries may be of. The condition
             is then :func:`named`, their average. If unseen classes are among them, this is
             *class-transductive*, so report such results in a table of their own.
-        chunk: sketches to decode at a time.
 
     Returns:
         float32 ``[N, d]``, in the model's own standardized space, on the model's device.
@@ -56,9 +55,8 @@ def synthesize(
     Raises:
         FeatureError: features of another width, NaN or infinity.
         ValueError: an oracle for a model without one, a missing oracle, or one of another shape;
-            candidates for a model that is not conditioned on word vectors; fewer than one draw, or
-            sketch at a time; a stage that the decoder does not have; or any of these options for a
-            baseline.
+            candidates for a model that is not conditioned on word vectors; fewer than one draw; a
+            stage that the decoder does not have; or any of these options for a baseline.
     """
     if not isinstance(model, SSGN):
         if (draws, stage, oracle, candidates) != (None, "fine", None, None):
@@ -72,13 +70,13 @@ def synthesize(
     config, draws = model.config, model.config.draws if draws is None else draws
     model.eval()
     x = model.sketch_input(sketch)
-    _check_options(model, len(x), draws, stage, oracle, chunk)
+    _check_options(model, len(x), draws, stage, oracle)
     latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
     true = None if oracle is None else model.standardize_semantics(oracle.to(x))
     if candidates is not None:
         true = named(model, x, candidates) @ _candidates(model, candidates)
     out = torch.empty_like(x)
-    for rows in torch.arange(len(x), device=x.device).split(chunk):
+    for rows in torch.arange(len(x), device=x.device).split(_SKETCHES):
         s = None
         if config.two_stage:
             s = model.condition(x[rows]) if true is None else true[rows]
@@ -120,9 +118,7 @@ def _candidates(model: SSGN, candidates: ArrayLike) -> Tensor:
     return model.standardize_semantics(words.to(model.standardize_semantics.mean))
 
 
-def _check_options(
-    model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None, chunk: int
-) -> None:
+def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None) -> None:
     config = model.config
     if config.leaks != (oracle is not None):
         raise ValueError(
@@ -134,8 +130,8 @@ def _check_options(
         raise ValueError(
             f"unknown stage {stage!r} of the {config.decoder} decoder; available: {stages}"
         )
-    if min(draws, chunk) < 1:
-        raise ValueError(f"draws is {draws} and chunk {chunk}; both must be at least 1")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; it must be at least 1")
     width = len(model.standardize_semantics.mean)
     if oracle is not None and oracle.shape != (n, width):
         raise ValueError(
@@ -348,14 +344,9 @@ def evaluate_unseen(
     feats: Features,
     ks: Sequence[int] = (5, 10),
     *,
-    semantics: ArrayLike | None = None,
     leaked: bool = True,
-    stage: str = "fine",
-    candidates: ArrayLike | None = None,
-    bank: ArrayLike | None = None,
-    neighbors: int = 0,
     generalized: bool = False,
-    per_query: bool = False,
+    **options,
 ) -> dict:
     """Measure retrieval on the unseen classes: all their sketches against all their photos [C].
 
@@ -364,17 +355,14 @@ def evaluate_unseen(
     Args:
         model: an SSGN or a baseline.
         feats: features of all C classes, from the model's backbone.
-        ks, per_query: see :func:`~ssgn.metrics.evaluate`.
-        semantics: ``[C, S]`` word vectors, only for an oracle model.
+        ks: see :func:`~ssgn.metrics.evaluate`.
         leaked: keep the unseen classes that the backbone was pre-trained on, with a
             :class:`~ssgn.leaks.LeakWarning`; False takes them out of queries and gallery. A
             smaller gallery is easier: compare only results on the same classes.
-        stage, candidates: see :func:`synthesize`.
-        bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
-            correct for hubs, see :func:`hubness`.
-        neighbors: above 0, *uses the gallery*: see :func:`augmented`.
         generalized: put the photos of the seen classes into the gallery too, as in generalized
             zero-shot retrieval.
+        options: ``semantics``, ``stage``, ``candidates``, ``bank``, ``neighbors``, ``per_query``,
+            see :func:`evaluate_all`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -393,8 +381,7 @@ def evaluate_unseen(
         )
     in_gallery = classes | ~feats.unseen if generalized else classes
     chosen = feats.rows(classes[feats.sketch_labels], in_gallery[feats.photo_labels])
-    options = dict(semantics=semantics, stage=stage, candidates=candidates, per_query=per_query)
-    return evaluate_all(model, chosen, ks, bank=bank, neighbors=neighbors, **options)
+    return evaluate_all(model, chosen, ks, **options)
 
 
 def evaluate_all(
@@ -403,12 +390,10 @@ def evaluate_all(
     ks: Sequence[int] = (5, 10),
     *,
     semantics: ArrayLike | None = None,
-    stage: str = "fine",
-    candidates: ArrayLike | None = None,
-    draws: int | None = None,
     bank: ArrayLike | None = None,
     neighbors: int = 0,
     per_query: bool = False,
+    **options,
 ) -> dict:
     """Measure the retrieval of all photos in ``feats`` by all sketches in it.
 
@@ -417,8 +402,12 @@ def evaluate_all(
     Args:
         model: an SSGN or a baseline.
         feats: features of C classes, for example ``feats.part("validation")``.
-        ks, semantics, stage, candidates, bank, neighbors, per_query: see :func:`evaluate_unseen`.
-        draws: see :func:`synthesize`.
+        ks, per_query: see :func:`~ssgn.metrics.evaluate`.
+        semantics: ``[C, S]`` word vectors, only for an oracle model.
+        bank: ``[B, D]``, full features of seen sketches, such as ``feats.part("train").sketch``, to
+            correct for hubs, see :func:`hubness`.
+        neighbors: above 0, *uses the gallery*: see :func:`augmented`.
+        options: ``stage``, ``candidates`` and ``draws``, see :func:`synthesize`.
 
     Returns:
         The metrics of :func:`~ssgn.metrics.evaluate` by key.
@@ -429,7 +418,6 @@ def evaluate_all(
     """
     leaks = isinstance(model, SSGN) and model.config.leaks and semantics is not None
     oracle = word_vectors(feats, semantics)[feats.sketch_labels] if leaks else None
-    options = {"stage": stage, "draws": draws, "candidates": candidates}
     q, g = synthesize(model, feats.sketch, oracle=oracle, **options), embed(model, feats.photo)
     hubs = None if bank is None else hubness(g, synthesize(model, bank, **options))
     if neighbors:

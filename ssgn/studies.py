@@ -164,11 +164,9 @@ def _train(feats: Features, sem: Tensor, variant, seed: int, device) -> tuple[An
             f"{type(variant).__name__}.fit returned {model!r:.80}; it must return an object with "
             "synthesize(sketch) and embed(photo)"
         )
-    history = History([{}], seconds=time.perf_counter() - started, seed=seed)
-    history.device, held_out = machine.device_name(device), given[0].part("validation")
+    seconds, held_out = time.perf_counter() - started, given[0].part("validation")
     score = evaluate_all(model, held_out, ())["mAP@all"] if can_select(held_out) else None
-    history.epochs[0]["validation"] = score
-    return model, history
+    return model, History([{"validation": score}], 0, seconds, machine.device_name(device), seed)
 
 
 def _run(feats, sem, variant, seed: int, ks, metrics, settings: bool, device) -> dict:
@@ -326,22 +324,18 @@ def _job(ledger, names: dict, data: str, variant, made_with: list, run) -> dict:
 def _source(variant) -> list[str | bytes] | None:
     """Return the source of the modules of a class and its bases; None, and warn, if it may change
     without being seen."""
-    cls = type(variant)
-    extra = getattr(variant, "__dict__", {}).keys() - {field.name for field in fields(variant)}
+    cls, theirs = type(variant), {field.name for field in fields(variant)}
     why, found = None, [f"{cls.__module__}.{cls.__qualname__}"]
-    for base in cls.__mro__:
-        module = sys.modules.get(base.__module__)
-        if base.__module__ == "builtins" or base.__module__.startswith(f"{__package__}."):
-            continue
-        try:
-            if base.__module__ == "__main__" or Path(module.__file__).stat().st_mtime > STARTED:
-                raise OSError
-            found.append(Path(module.__file__).read_bytes())
-        except (OSError, TypeError, AttributeError):
+    if "<locals>" in cls.__qualname__ or getattr(variant, "__dict__", {}).keys() - theirs:
+        why = "it is made by a function, or has attributes that are not fields of the dataclass"
+    ours = ("builtins.", f"{__package__}.")
+    for base in [base for base in cls.__mro__ if not f"{base.__module__}.".startswith(ours)]:
+        path = Path(getattr(sys.modules.get(base.__module__), "__file__", None) or "")
+        if base.__module__ == "__main__" or not path.is_file() or path.stat().st_mtime > STARTED:
             why = f"{base.__name__} is defined in a notebook, a script or a prompt, or its file has"
             why += " changed since this process began: define it in a module, and restart"
-    if extra or "<locals>" in cls.__qualname__:
-        why = "it is made by a function, or has attributes that are not fields of the dataclass"
+        else:
+            found.append(path.read_bytes())
     if why:
         warnings.warn(f"runs of {cls.__qualname__} are not kept: {why}", stacklevel=5)
     return None if why else found
@@ -401,15 +395,11 @@ def _current(run: dict) -> bool:
 
 def _check_names(path: Path, jobs: Sequence[dict]) -> None:
     """Check that no two runs of a ledger have the same names but other data or settings."""
-    keys = {}
-    planned = [
-        {**job["names"], "experiment": EXPERIMENT, "key": job["key"]}
-        for job in jobs
-        if job["code"] is not None
-    ]
-    for run in (*_content(path)["runs"], *planned) if planned else ():
+    keys, kept = {}, [job for job in jobs if job["code"] is not None]
+    runs = [run for run in _content(path)["runs"] if _current(run)]
+    for run in [*runs, *({**job["names"], **job} for job in kept)] if kept else ():
         names = tuple(run.get(name) for name in jobs[0]["names"])
-        if _current(run) and keys.setdefault(names, run["key"]) != run["key"]:
+        if keys.setdefault(names, run["key"]) != run["key"]:
             raise FileExistsError(
                 f"{path} is in the way: its run {', '.join(map(str, names))} is of other features, "
                 "word vectors, classes or settings. Give another name"
@@ -447,19 +437,16 @@ def read_ledger(path: Path | str) -> dict:
 
 def describe_data(feats: Features, sem: Tensor) -> dict:
     """Return what a ledger says about its data, on which all its runs must agree."""
-    fingerprint = feats.provenance.get("fingerprint", feats.content)
+    provenance = feats.provenance
     return {
-        "dataset": feats.provenance.get("dataset"),
-        "fingerprint": fingerprint[:16],
-        "backbone": feats.provenance.get("backbone"),
-        "weights": feats.provenance.get("weights"),
-        "size": feats.provenance.get("size"),
-        "features_precision": feats.provenance.get("precision", "float32"),
+        **{name: provenance.get(name) for name in ("dataset", "backbone", "weights", "size")},
+        "fingerprint": provenance.get("fingerprint", feats.content)[:16],
+        "features_precision": provenance.get("precision", "float32"),
         # The mean, if classes differ.
         "sketches_per_class": round(len(feats.sketch) / len(feats.classes)),
         "photos": len(feats.photo),
         "classes": list(feats.classes),
-        "left_out": len(feats.provenance.get("left_out", {})),  # unreadable images
+        "left_out": len(provenance.get("left_out", {})),  # unreadable images
         "words": machine.digest(sem.numpy().tobytes())[:16],
     }
 

@@ -5,10 +5,11 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache, partial
 
-from .claims import CLAIMS, Claim, verdicts
-from .intervals import level, ratio, shared
+from .claims import CLAIMS, Claim, Verdict, verdicts
+from .intervals import level, ratio
 from .machine import needs
 from .studies import unseen_of
 
@@ -22,10 +23,7 @@ BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-
 
 def short(heading: str) -> str:
     """Return a heading of :func:`columns` without the data's limits, which a page names once."""
-    for name, data in {
-        "Sketchy": DATA["sketchy", 3125],
-        "TU-Berlin": DATA["tuberlin", 2900],
-    }.items():
+    for name, data in zip(("Sketchy", "TU-Berlin"), DATA.values(), strict=True):
         heading = heading.replace(data, name)
     return heading.replace(", ", " with ", 1)
 
@@ -59,9 +57,8 @@ def columns(
         dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
         data = DATA.get((dataset, entry.get("photos")), dataset)
         heading = ", ".join(filter(None, (data, BACKBONES.get(backbone, backbone)))) or "data"
-        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
-        if "weights" in entry:  # an older ledger does not say
-            of["weights"] = entry["weights"]
+        told = ("fingerprint", "size", "features_precision", "weights")  # not all by older ledgers
+        of = {key: entry[key] for key in told if key in entry}
         known = about.setdefault(heading, {})
         if any(known.setdefault(key, value) != value for key, value in of.items()):
             raise ValueError(
@@ -117,6 +114,8 @@ def of_settings(runs: Iterable[Mapping], settings: Iterable[str]) -> list[dict]:
     ]
 
 
+# Of a level: the ends of its interval, and whether it may be the best of its ledger.
+HEAD = ("variant", "ledger", "mAP@all", "low", "high", "best")
 # The definitions that a table needs.
 LEVELS = (
     "mAP@all on unseen classes: the mean over classes of average precision, over the whole ranking "
@@ -152,17 +151,15 @@ def of_levels(
     """
     found = _levels(ledgers, options)
     if form == "csv":
-        lines = [
-            (name, heading, *(f"{x:.4f}" for x in numbers), int(best))
-            for (name, heading), (*numbers, best) in found.items()
-        ]
-        return written([("variant", "ledger", "mAP@all", "low", "high", "best"), *lines], form)
+        rows = [(*x, f"{y:.4f}", f"{a:.4f}", f"{b:.4f}", int(z)) for *x, y, a, b, z in found]
+        return written([HEAD, *rows], form)
     bold = r"\textbf{{{}}}" if form == "latex" else "**{}**"
-    lines = [["variant", *ledgers]]
-    for name in dict.fromkeys(name for name, _ in found):
-        cells = [found.get((name, heading)) for heading in ledgers]
-        lines.append([name, *(_cell(cell, bold) if cell else "" for cell in cells)])
-    return written(lines, form, caption)
+    cells: dict[str, dict[str, str]] = {}
+    for name, heading, mean, low, high, best in found:
+        shown = bold.format(f"{mean:.3f}") if best else f"{mean:.3f}"
+        cells.setdefault(name, {})[heading] = f"{shown} [{low:.3f}, {high:.3f}]"
+    lines = [[name, *(row.get(heading, "") for heading in ledgers)] for name, row in cells.items()]
+    return written([["variant", *ledgers], *lines], form, caption)
 
 
 def frame(ledgers: Mapping[str, Iterable[Mapping]], **options):
@@ -177,24 +174,19 @@ def frame(ledgers: Mapping[str, Iterable[Mapping]], **options):
     """
     with needs("plots", "a table as a DataFrame"):
         import pandas
-    names = ("mAP@all", "low", "high", "best")
-    found = _levels(ledgers, options)
-    return pandas.DataFrame(
-        {"variant": variant, "ledger": heading, **dict(zip(names, level, strict=True))}
-        for (variant, heading), level in found.items()
-    )
+    return pandas.DataFrame(_levels(ledgers, options), columns=HEAD)
 
 
-def _levels(ledgers: Mapping, options: Mapping) -> dict[tuple[str, str], tuple]:
-    """Return, by variant and ledger, a level, its interval and whether it may be the best."""
+def _levels(ledgers: Mapping, options: Mapping) -> list[tuple]:
+    """Return rows with the cells of :data:`HEAD`, sorted by variant, in the order of the runs."""
     columns = {heading: _column(list(runs), options) for heading, runs in ledgers.items()}
     names = dict.fromkeys(name for column in columns.values() for name in column)
-    return {
-        (name, heading): column[name]
+    return [
+        (name, heading, *column[name])
         for name in names
         for heading, column in columns.items()
         if name in column
-    }
+    ]
 
 
 def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
@@ -219,20 +211,15 @@ def written(lines: Sequence[Sequence], form: str, caption: str = "") -> str:
     escape = re.compile(r"([&%#_$])" if form == "latex" else r"(\|)")
     lines = [[" ".join(cell.split()) for cell in line] for line in lines]
     head, *rows = (start + between.join(escape.sub(r"\\\1", c) for c in x) + end for x in lines)
+    width = len(lines[0])
     if form == "markdown":
-        out = [
-            head,
-            "|" + " --- |" * len(lines[0]),
-            *rows,
-            *(["", f"*{caption}*"] if caption else []),
-        ]
-        return "\n".join(out) + "\n"
-    columns = "l" * len(lines[0])
-    out = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *rows, r"\hline"]
-    out.append(r"\end{tabular}")
-    if caption:
-        caption = escape.sub(r"\\\1", caption)
-        out = [r"\begin{table}", *out, rf"\caption{{{caption}}}", r"\end{table}"]
+        out = [head, "|" + " --- |" * width, *rows, *(["", f"*{caption}*"] if caption else [])]
+    else:
+        begin, end = rf"\begin{{tabular}}{{{'l' * width}}}", r"\end{tabular}"
+        out = [begin, r"\hline", head, r"\hline", *rows, r"\hline", end]
+        if caption:
+            caption = escape.sub(r"\\\1", caption)
+            out = [r"\begin{table}", *out, rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(out) + "\n"
 
 
@@ -242,17 +229,10 @@ def _column(runs: list, options: Mapping) -> dict[str, tuple[float, float, float
     levels = {name: level(runs, name, **options) for name in names}
     best = max(levels, key=lambda name: levels[name][0], default=None)
 
-    def may_be(name: str) -> bool:
-        some, paired = shared(runs, name, best, options.get("setting", ""))
-        return name == best or ratio(some, name, best, **{**options, "paired": paired})[2] >= 1
-
-    return {name: (*found, may_be(name)) for name, found in levels.items()}
-
-
-def _cell(cell: tuple[float, float, float, bool], bold: str) -> str:
-    mean, low, high, best = cell
-    shown = f"{mean:.3f}"
-    return f"{bold.format(shown) if best else shown} [{low:.3f}, {high:.3f}]"
+    return {
+        name: (*found, name == best or ratio(runs, name, best, **options)[2] >= 1)
+        for name, found in levels.items()
+    }
 
 
 def of_claims(
@@ -282,12 +262,11 @@ def of_claims(
     if claims is None:
         given = [claim for claim in given if any(key[0] == claim for key in cells)]
     if form == "csv":
-        numbers = ("ratio", "low", "high", "seeds_low", "seeds_high")
-        counts = ("splits", "seeds", "classes")
-        lines = [("claim", "a", "b", "threshold", "ledger", *numbers, *counts, "verdict")]
+        names = [field.name for field in fields(Verdict)][1:]  # all but the claim
+        lines = [("claim", "a", "b", "threshold", "ledger", *names, "verdict")]
         for (claim, heading), v in cells.items():
-            shown = [f"{getattr(v, name):.4f}" for name in numbers]
-            shown += [getattr(v, name) for name in counts]
+            numbers = (getattr(v, name) for name in names)
+            shown = (f"{x:.4f}" if isinstance(x, float) else x for x in numbers)
             lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
         return written(lines, form)
     lines = [["claim", *ledgers]]

@@ -7,11 +7,12 @@ import copy
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
@@ -102,34 +103,77 @@ def fit(
     check_trainable(feats)
     train, held_out = feats.part("train"), feats.part("validation")
     words, held_out_words = sem[feats.mask("train")], sem[feats.mask("validation")]
-    history, best = History(seed=seed, device=device_name(device)), -1.0
-    selects = can_select(held_out)
+    history, selects = History(seed=seed, device=device_name(device)), can_select(held_out)
     # Layers draw weights and dropout from the global generator; restore its state afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = untrained(feats, train, sem, config, seed, model).to(device)
         batches = Batches(model, train, words, seed)
         del train  # the batches hold all that is needed
-        steps = config.epochs * len(batches)
-        optimizer, schedule = optimization(model, steps)
-        bar = tqdm(total=steps, desc="training", unit="step", disable=not progress)
-        for epoch in range(1, config.epochs + 1):
-            began = time.perf_counter()
-            record = train_epoch(model, batches, optimizer, schedule, bar)
-            check_diverged(record, model, epoch, seed)
-            score = validated(model, held_out, held_out_words) if selects else None
-            record["validation"] = score
-            record["seconds"] = time.perf_counter() - began
-            history.epochs.append(record)
-            # Without a metric to select by, keep the last epoch.
-            if score is None or score > best:
-                best, history.best_epoch = score, epoch
-                kept = copy.deepcopy(model.state_dict())
-            bar.set_postfix(loss=record["total"], validation=score)
-        bar.close()
-    model.load_state_dict(kept)
+        descend(
+            model,
+            lambda: batches,
+            partial(weighted, model),
+            lambda: validated(model, held_out, held_out_words) if selects else None,
+            config.epochs,
+            history,
+            progress,
+            *optimization(model, config.epochs * len(batches)),
+        )
     history.seconds = time.perf_counter() - started
     return model.eval(), history
+
+
+def descend(
+    network: nn.Module,
+    batches: Callable[[], Iterable[tuple]],
+    losses_of: Callable[..., dict[str, Tensor]],
+    validate: Callable[[], float | None],
+    epochs: int,
+    history: History,
+    progress: bool,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None = None,
+) -> None:
+    """Train a network, and keep the weights of the epoch that validates best [O].
+
+    The chapter *Training* prints the loop. Baselines and :func:`~ssgn.baselines.finetune` use it
+    too.
+
+    Args:
+        network: it is changed in place.
+        batches: returns those of an epoch.
+        losses_of: takes a batch, and returns losses by name and the one to minimize, ``total``.
+        validate: measures an epoch; returns None if there is no metric to select by.
+        epochs: number of epochs.
+        history: gets one record per epoch, and the number of the best one.
+        progress: show a progress bar.
+        optimizer, schedule: of the parameters, and of the learning rate over the steps.
+
+    Raises:
+        DivergedError: a loss or a weight became NaN or infinite.
+    """
+    best = -1.0
+    for epoch in tqdm(range(1, epochs + 1), "training", unit="epoch", disable=not progress):
+        began, steps = time.perf_counter(), []
+        for batch in batches():
+            losses = losses_of(*batch)
+            optimizer.zero_grad()
+            losses["total"].backward()
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            steps.append({name: loss.detach().double() for name, loss in losses.items()})
+        record = {name: float(sum(x[name] for x in steps)) / len(steps) for name in steps[0]}
+        check_diverged(record, network, epoch, history.seed)
+        record["validation"] = score = validate()
+        record["seconds"] = time.perf_counter() - began
+        history.epochs.append(record)
+        # Without a metric to select by, keep the last epoch.
+        if score is None or score > best:
+            best, history.best_epoch = score, epoch
+            kept = copy.deepcopy(network.state_dict())
+    network.load_state_dict(kept)
 
 
 def untrained(
@@ -170,35 +214,19 @@ def untrained(
     return built
 
 
-def train_epoch(
-    model: SSGN, batches: "Batches", optimizer: Optimizer, schedule: LRScheduler, bar: tqdm
-) -> dict[str, float]:
-    """Take the steps of one epoch.
+def weighted(model: SSGN, *batch: Tensor) -> dict[str, Tensor]:
+    """Compute the losses of a batch in training, and their weighted sum, ``total``.
 
-    The chapter *Training* prints them.
+    A loss that a subclass adds has the weight 1. The chapter *Training* prints it.
 
     Args:
-        model: it is changed in place.
-        batches: of the epoch.
-        optimizer, schedule: from :func:`optimization`.
-        bar: the progress bar.
-
-    Returns:
-        The mean of each loss by name, and of their weighted ``total``.
+        model: it is put in training mode.
+        batch: the arguments of :meth:`~ssgn.model.SSGN.objective`.
     """
-    model.train()
-    sums = {}
-    for batch in batches:
-        losses = model.objective(*batch)
-        losses["total"] = sum(weight_of(model.config, n) * x for n, x in losses.items())
-        optimizer.zero_grad()
-        losses["total"].backward()
-        optimizer.step()
-        schedule.step()
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + loss.detach().double()
-        bar.update()
-    return {name: float(total) / len(batches) for name, total in sums.items()}
+    losses = model.train().objective(*batch)
+    weights = {name: getattr(model.config, name) for name in LOSSES}
+    losses["total"] = sum(weights.get(name, 1.0) * x for name, x in losses.items())
+    return losses
 
 
 def validated(model: SSGN, held_out: Features, words: Tensor) -> float:
@@ -207,23 +235,10 @@ def validated(model: SSGN, held_out: Features, words: Tensor) -> float:
     return evaluate_all(model, held_out, (), semantics=words, draws=draws)["mAP@all"]
 
 
-def weight_of(config: SSGNConfig, loss: str) -> float:
-    """Return the weight of a loss: 1 for one that a subclass adds.
-
-    Raises:
-        ValueError: the name of another entry of the history.
-    """
-    if loss in ("total", "validation", "seconds"):
-        raise ValueError(
-            f"a loss is called {loss!r}, as another entry of the history is: rename it"
-        )
-    return getattr(config, loss) if loss in LOSSES else 1.0
-
-
-def optimization(model: SSGN, steps: int) -> tuple[Optimizer, LRScheduler]:
+def optimization(model: SSGN, steps: int) -> tuple[Optimizer, LRScheduler | None]:
     """Return the optimizer of a model, and the schedule of its learning rate over the steps.
 
-    The chapter *Training* explains them.
+    There is no schedule for a constant rate. The chapter *Training* explains them.
     """
     config, literal = model.config, model.config.optimizer == "adam"
     optimizer = (torch.optim.Adam if literal else torch.optim.AdamW)(
@@ -233,9 +248,8 @@ def optimization(model: SSGN, steps: int) -> tuple[Optimizer, LRScheduler]:
         weight_decay=config.weight_decay,
         fused=True,  # one pass over the weights, several times faster on two cores
     )
-    if literal:
-        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = None if literal else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return optimizer, schedule
 
 
 class Batches:
@@ -410,7 +424,7 @@ def can_select(held_out: Features) -> bool:
     return len(held_out.classes) > 1
 
 
-def check_diverged(record: dict[str, float], model: torch.nn.Module, epoch: int, seed: int) -> None:
+def check_diverged(record: dict[str, float], model: nn.Module, epoch: int, seed: int) -> None:
     """Check that the losses and the weights of an epoch are finite.
 
     Args:

@@ -69,7 +69,7 @@ def test_pairs_follow_their_photos_into_a_part(feats):
     part = feats.part("validation")
     assert torch.equal(part.pairs, part.sketch_labels * 5 + 1)
     assert feats.part("train").pairs[:3].tolist() == [-1, 1, 1]
-    with pytest.raises(ssgn.FeatureError, match="pairs must be of one class"):
+    with pytest.raises(ssgn.FeatureError, match="pairs must be .* of the sketch's class"):
         dataclasses.replace(feats, pairs=feats.pairs.flip(0))
 
 
@@ -139,10 +139,13 @@ def test_unknown_taps_name_those_there_are(feats, taps, named):
         (lambda f: {"pairs": f.pairs[1:]}, "384 pairs must be"),
         (lambda f: {"pairs": f.pairs + 0.5}, "384 pairs must be"),
         (lambda f: {"pairs": f.pairs + 10}, "pairs must be"),
-        (lambda f: {"taps": {**f.taps, "mid": slice(8, 8)}}, "'mid' .* from 8 on.* got 8 to 8"),
+        (
+            lambda f: {"taps": {**f.taps, "mid": slice(8, 8)}},
+            r"'mid' .* from 8 on.* got slice\(8, 8",
+        ),
         (
             lambda f: {"taps": {"low": slice(0, 8), "mid": slice(9, 24)}},
-            "'mid' .* from 8 on.* got 9 to 24",
+            r"'mid' .* from 8 on.* got slice\(9, 24",
         ),
         (lambda f: {"taps": {"low": slice(0, 8)}}, "cover all 24 columns"),
         (lambda f: {"presets": {"single": ("none",)}}, "'none'"),
@@ -387,7 +390,7 @@ def test_a_flipped_bit_never_raises_another_error(feats, saved, file):
         (lambda about: about.pop("classes"), "damaged.*classes"),
         (lambda about: about["classes"].pop(), "31 classes"),
         (lambda about: about["taps"].pop("embedding"), "cover all 24 columns"),
-        (lambda about: about["taps"].update(mid=[20, 8]), "'mid' .* from 8 on.* got 20 to 8"),
+        (lambda about: about["taps"].update(mid=[20, 8]), r"'mid' .* from 8 on.* got slice\(20, 8"),
         (lambda about: about["taps"].update(mid=["8", 16]), "damaged"),
         (lambda about: about.update(taps=[]), "damaged"),
         (lambda about: about["presets"].update(single=["none"]), "'none'"),

@@ -88,14 +88,20 @@ display(
 # %% [markdown]
 # ## The loop
 #
-# An epoch computes the losses of [the model](05_model) on each batch, weights them, and takes a step:
+# A batch gives the losses of [the model](05_model), and their weighted sum:
 
 # %%
-plots.show_source(train.train_epoch)
+plots.show_source(train.weighted)
 
 # %% [markdown]
-# After every epoch, the model retrieves the images of the pseudo-unseen classes, and the weights of the best
-# epoch are kept. The whole function:
+# Each step follows the gradient of this sum. After every epoch, the model retrieves the images of the
+# pseudo-unseen classes, and the weights of the best epoch are kept. The trained baselines use the same loop:
+
+# %%
+plots.show_source(train.descend)
+
+# %% [markdown]
+# The whole function:
 
 # %%
 plots.show_source(ssgn.fit)

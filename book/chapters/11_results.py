@@ -650,9 +650,8 @@ display(
 # heading = next(iter(drawn))
 # mine = {c: v for (c, where), v in found.items() if where == heading}
 # for claim, plain in mine.items():
-#     some, paired = intervals.shared(drawn[heading], claim.a, claim.b)
 #     a, b = intervals.bootstrap(
-#         some, (claim.a, claim.b), paired=paired, n=5000
+#         drawn[heading], (claim.a, claim.b), n=5000
 #     ).T
 #     miss = 5 / len(mine)  # percent, on both sides together
 #     low, high = np.percentile(a / b, [miss / 2, 100 - miss / 2])

@@ -9,8 +9,7 @@ Every method is called like :func:`~ssgn.train.fit` and returns a model and a
 They share one protocol with SSGN: the same training classes, columns standardized with the
 statistics of those classes only, options and epochs chosen by ``mAP@all`` on the pseudo-unseen
 classes, and no unseen class within reach. Like the result of ``fit``, the returned model has not
-been fitted to the pseudo-unseen classes; a closed form with ``refit=True`` has, and is then not
-comparable with ``fit``.
+been fitted to the pseudo-unseen classes.
 
 A closed form or CCA has no epochs: its history holds one record per trial, with the trial's
 options and ``validation``, and ``best_epoch`` is 0. The chapter *What reproduces* explains the

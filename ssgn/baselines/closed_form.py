@@ -20,16 +20,17 @@ from ..model import Standardize
 from ..train import History, class_means
 from .protocol import Baseline, Inputs, choose
 
+PCA_COLUMNS = 256  # of CCA, per domain; fewer if there are fewer rows or columns
+PAIRS = 5  # of CCA: how many times each sketch is paired with a random photo of its class
+
 
 def nearest_neighbor(
     feats: Features,
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     standardized: bool = True,
+    **run,
 ) -> tuple[Baseline, History]:
     """Compare the features of sketches and photos directly; nothing is learned [O].
 
@@ -37,22 +38,22 @@ def nearest_neighbor(
 
     Args:
         feats: features of C classes.
-        sem, seed, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        device: by default a GPU if one is available.
         standardized: standardize each column over the training classes, per domain; False compares
             raw features.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, or a training class without images.
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, standardized, device)
+    def prepare(device):
+        inputs = Inputs(feats, taps, standardized, device)
         return lambda: Baseline(inputs.sketch, inputs.photo)
 
-    return choose("nearest neighbor", feats, prepare, [{}], seed, device)
+    return choose("nearest neighbor", feats, prepare, [{}], **run)
 
 
 def ridge(
@@ -60,12 +61,9 @@ def ridge(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     strengths: Sequence[float] = (1e2, 1e3, 1e4, 1e5),
     identity: bool = False,
-    refit: bool = False,
+    **run,
 ) -> tuple[Baseline, History]:
     """Regress the mean photo features of a sketch's class from the sketch, in closed form [O].
 
@@ -77,12 +75,11 @@ def ridge(
 
     Args:
         feats: features of C classes.
-        sem, seed, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        device: by default a GPU if one is available.
         strengths: of the penalty, to choose from.
         identity: penalize the distance from the identity.
-        refit: fit once more on all seen classes, with the chosen strength.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or
@@ -90,8 +87,8 @@ def ridge(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
+    def prepare(device):
+        inputs = Inputs(feats, taps, True, device)
         x, target = inputs.x, class_means(inputs.v, inputs.count)[inputs.x_labels]
         gram, right, eye = x.T @ x, x.T @ target, torch.eye(x.shape[1], device=x.device)
 
@@ -103,7 +100,7 @@ def ridge(
         return at
 
     trials = [{"strength": s} for s in strengths]
-    return choose("ridge", feats, prepare, trials, seed, device, refit)
+    return choose("ridge", feats, prepare, trials, **run)
 
 
 def cca(
@@ -112,11 +109,8 @@ def cca(
     taps: str | Sequence[str] = "fusion",
     *,
     seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     components: Sequence[int] = (8, 16, 32, 64),
-    pca: int = 256,
-    pairs: int = 5,
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit canonical correlation analysis: projections in which a sketch and a photo correlate [O].
 
@@ -130,32 +124,27 @@ def cca(
 
     Args:
         feats: features of C classes.
-        sem, progress: not used; every method takes them.
+        sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         seed: of the pairs and of the PCA.
-        device: by default a GPU if one is available.
         components: numbers of canonical components, to choose from; none above the number of
             columns after the PCA.
-        pca: columns per domain after the PCA; fewer if there are fewer rows or columns.
-        pairs: how many times each sketch is paired with a random photo of its class.
+        run: ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or less
-            than one component, column or pair.
+            than one component.
         FeatureError: NaN or infinity.
     """
-    if min(pca, pairs, *components) < 1:
-        raise ValueError(
-            f"cca: pca is {pca}, pairs is {pairs} and components are {tuple(components)}; all must "
-            "be at least 1"
-        )
+    if min(components) < 1:
+        raise ValueError(f"cca: components are {tuple(components)}; all must be at least 1")
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
+    def prepare(device):
+        inputs = Inputs(feats, taps, True, device)
         generator = torch.Generator(device=inputs.device).manual_seed(int(seed))
-        of_x, of_v = (_whitening(rows, pca, seed) for rows in (inputs.x, inputs.v))
+        of_x, of_v = (_whitening(rows, PCA_COLUMNS, seed) for rows in (inputs.x, inputs.v))
         xs, vs = [], []
-        for _ in range(pairs):
+        for _ in range(PAIRS):
             x, v, _ = next(inputs.batches(len(inputs.x), generator))  # every sketch, in one batch
             xs.append(x @ of_x)
             vs.append(v @ of_v)
@@ -172,7 +161,7 @@ def cca(
 
         return at
 
-    return choose("cca", feats, prepare, [{"components": n} for n in components], seed, device)
+    return choose("cca", feats, prepare, [{"components": n} for n in components], seed=seed, **run)
 
 
 def _whitening(x: Tensor, width: int, seed: int) -> Tensor:
@@ -219,12 +208,9 @@ def eszsl(
     sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     gammas: Sequence[float] = (1e-1, 1e0, 1e1, 1e2),
     lambdas: Sequence[float] = (1e-1, 1e0, 1e1),
-    refit: bool = False,
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit ESZSL, a bilinear map between features and class vectors, in closed form [C].
 
@@ -242,11 +228,9 @@ def eszsl(
         feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed, progress: not used; every method takes them.
-        device: by default a GPU if one is available.
         gammas, lambdas: penalties to choose from, as multiples of the mean diagonal entry of X'X
             and of S'S, so that one grid fits both domains [O].
-        refit: fit once more on all seen classes, with the chosen penalties.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -254,15 +238,14 @@ def eszsl(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
-        s = _class_vectors(feats, sem, part, inputs.device)
+    def prepare(device):
+        inputs = Inputs(feats, taps, True, device)
+        s = _class_vectors(feats, sem, inputs.device)
 
-        def solver(x: Tensor, labels: Tensor):
-            return eszsl_solver(x, 2.0 * F.one_hot(labels, len(s)) - 1, s)
-
-        of_sketch = solver(inputs.x, inputs.x_labels)
-        of_photo = solver(inputs.v, inputs.v_labels)
+        of_sketch, of_photo = (
+            eszsl_solver(x, 2.0 * F.one_hot(labels, len(s)) - 1, s)
+            for x, labels in ((inputs.x, inputs.x_labels), (inputs.v, inputs.v_labels))
+        )
 
         def at(gamma: float, lambda_: float) -> Baseline:
             of_x, of_v = of_sketch(gamma, lambda_), of_photo(gamma, lambda_)
@@ -271,7 +254,7 @@ def eszsl(
         return at
 
     trials = [{"gamma": g, "lambda_": k} for g, k in product(gammas, lambdas)]
-    return choose("eszsl", feats, prepare, trials, seed, device, refit)
+    return choose("eszsl", feats, prepare, trials, **run)
 
 
 def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Tensor]:
@@ -287,6 +270,7 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
     Returns:
         A function from gamma and lambda to W ``[d, a]``.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         torch.linalg.LinAlgError: the equations cannot be solved.
@@ -310,11 +294,8 @@ def sae(
     sem: ArrayLike,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     lambdas: Sequence[float] = (1e-2, 1e-1, 1e0, 1e1),
-    refit: bool = False,
+    **run,
 ) -> tuple[Baseline, History]:
     """Fit SAE, a linear autoencoder whose hidden layer is the class vector, in closed form [C].
 
@@ -332,10 +313,8 @@ def sae(
         feats: features of C classes.
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed, progress: not used; every method takes them.
-        device: by default a GPU if one is available.
         lambdas: to choose from.
-        refit: fit once more on all seen classes, with the chosen lambda.
+        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -343,9 +322,9 @@ def sae(
         FeatureError: NaN or infinity.
     """
 
-    def prepare(part: str):
-        inputs = Inputs(feats, part, taps, True, device)
-        s = _class_vectors(feats, sem, part, inputs.device)
+    def prepare(device):
+        inputs = Inputs(feats, taps, True, device)
+        s = _class_vectors(feats, sem, inputs.device)
         of_sketch = sae_solver(inputs.x.T, s[inputs.x_labels].T)
         of_photo = sae_solver(inputs.v.T, s[inputs.v_labels].T)
 
@@ -356,7 +335,7 @@ def sae(
         return at
 
     trials = [{"lambda_": k} for k in lambdas]
-    return choose("sae", feats, prepare, trials, seed, device, refit)
+    return choose("sae", feats, prepare, trials, **run)
 
 
 def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
@@ -386,7 +365,7 @@ def sae_solver(x: Tensor, s: Tensor) -> Callable[[float], Tensor]:
     return at
 
 
-def _class_vectors(feats: Features, sem: ArrayLike, part: str, device: torch.device) -> Tensor:
-    """Return the word vectors of a part's classes, standardized over these classes."""
-    words = word_vectors(feats, sem)[feats.mask(part)]
+def _class_vectors(feats: Features, sem: ArrayLike, device: torch.device) -> Tensor:
+    """Return the word vectors of the training classes, standardized over these classes."""
+    words = word_vectors(feats, sem)[feats.mask("train")]
     return Standardize(words)(words).to(device)

@@ -3,7 +3,6 @@
 The chapter *What came after* prints this loop and compares the resulting features.
 """
 
-import copy
 import time
 from collections.abc import Sequence
 
@@ -11,14 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..backbones import Backbone
 from ..data.dataset import Dataset, ImageList
 from ..features import Features
 from ..machine import device_name, pick_device
 from ..metrics import evaluate
-from ..train import History, check_diverged
+from ..train import History, descend
 
 LOWER = ("conv_stem", "bn1", "blocks.0.", "blocks.1.", "blocks.2.", "blocks.3.")
 
@@ -86,33 +84,28 @@ def finetune(
     weight = torch.randn(int(train.sum()), last.stop - last.start, generator=random)
     weight = nn.Parameter(weight.to(device))  # of the classifier, one row per class
     optimizer = torch.optim.Adam([*learned, weight], learning_rate)
-    history, best = History(seed=seed, device=device_name(device)), None
+    history = History(seed=seed, device=device_name(device))
 
-    for epoch in tqdm(range(1, epochs + 1), "fine-tuning", unit="epoch", disable=not progress):
-        losses = []
-        for rows in sketches[torch.randperm(len(sketches), generator=random)].split(batch_size):
-            others = photos[torch.randint(len(photos), rows.shape, generator=random)]
-            labels = index[torch.cat([ds.sketch_labels[rows], ds.photo_labels[others]])].to(device)
-            images = torch.cat([_images(ds.sketch, rows, net), _images(ds.photo, others, net)])
-            flipped = torch.rand(len(images), generator=random) < 0.5
-            images[flipped] = images[flipped].flip(3)
-            x = net.features(images)[:, last]  # [2B, d]
-            logits = F.normalize(x) @ F.normalize(weight).T / temperature  # [2B, C]
-            teacher = feats.photo[others][:, last].to(device)  # [B, d], of the frozen network
-            forgotten = 1 - F.cosine_similarity(x[len(rows) :], teacher).mean()
-            loss = F.cross_entropy(logits, labels) + keep * forgotten
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        record = {"total": sum(losses) / len(losses)}
-        check_diverged(record, network, epoch, seed)
-        record["validation"] = _retrieved(ds, held_out, net, last) if held_out.sum() > 1 else None
-        history.epochs.append(record)
-        if best is None or record["validation"] is None or record["validation"] > best[0]:
-            best = record["validation"], copy.deepcopy(network.state_dict())
-            history.best_epoch = epoch
-    network.load_state_dict(best[1])
+    def batches():
+        order = torch.randperm(len(sketches), generator=random)
+        return zip(sketches[order].split(batch_size), strict=True)
+
+    def losses_of(rows: Tensor) -> dict[str, Tensor]:
+        others = photos[torch.randint(len(photos), rows.shape, generator=random)]
+        labels = index[torch.cat([ds.sketch_labels[rows], ds.photo_labels[others]])].to(device)
+        images = torch.cat([_images(ds.sketch, rows, net), _images(ds.photo, others, net)])
+        flipped = torch.rand(len(images), generator=random) < 0.5
+        images[flipped] = images[flipped].flip(3)
+        x = net.features(images)[:, last]  # [2B, d]
+        logits = F.normalize(x) @ F.normalize(weight).T / temperature  # [2B, C]
+        teacher = feats.photo[others][:, last].to(device)  # [B, d], of the frozen network
+        forgotten = 1 - F.cosine_similarity(x[len(rows) :], teacher).mean()
+        return {"total": F.cross_entropy(logits, labels) + keep * forgotten}
+
+    def validate() -> float | None:
+        return _retrieved(ds, held_out, net, last) if held_out.sum() > 1 else None
+
+    descend(network, batches, losses_of, validate, epochs, history, progress, optimizer)
     history.seconds = time.perf_counter() - started
     return net, history
 

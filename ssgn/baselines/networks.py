@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..features import ArrayLike, Features
-from ..model import mlp
+from ..model import cvae_encoder, mlp
 from ..train import History
-from .protocol import Baseline, Inputs, descend
+from .protocol import Baseline, Inputs, trained
 
 
 def direct_regression(
@@ -22,16 +22,10 @@ def direct_regression(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     hidden: int = 512,
     dropout: float = 0.3,
-    epochs: int = 8,
-    steps: int = 200,
-    batch_size: int = 256,
     learning_rate: float = 1e-3,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train direct regression: from sketch features to those of a photo of the same class [C].
 
@@ -43,30 +37,21 @@ def direct_regression(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights and the batches.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         hidden: width of the hidden layer.
         dropout: of the hidden layer in training.
-        epochs, steps, batch_size, learning_rate: of the training, as in
-            :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        learning_rate: of AdamW.
+        training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
+            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, or
-            ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
     """
-    inputs = Inputs(feats, "train", taps, True, device, aligned)
-    d = inputs.x.shape[1]
 
-    def build():
-        return Regression(mlp(d, hidden, d, dropout))
+    def build(inputs: Inputs) -> Regression:
+        return Regression(mlp(inputs.x.shape[1], hidden, inputs.x.shape[1], dropout))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
+    return trained(feats, taps, build, optimizer, **training)
 
 
 class Regression(nn.Module):
@@ -98,9 +83,6 @@ def cvae(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     standardized: bool = False,
     widths: tuple[int, int] = (4096, 2048),
     latent: int = 1024,
@@ -109,7 +91,7 @@ def cvae(
     steps: int = 0,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train the CVAE, which synthesizes photo features from sketch features and a latent z [C].
 
@@ -125,9 +107,6 @@ def cvae(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights, the batches and the noise.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         standardized: False is the published form: raw features, and a ReLU on the outputs. True
             standardizes the columns and makes the outputs linear [O].
         widths: of the two hidden layers of the encoder; those of both decoders have the second.
@@ -136,32 +115,26 @@ def cvae(
             most 10, which ranks them at a tenth of the cost [O].
         epochs, steps, batch_size, learning_rate: of the training, as in
             :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        training: ``seed``, ``device``, ``progress`` and ``aligned``, see
+            :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, fewer than
-            one draw, fewer than two sketches per batch or in all, or ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError: fewer than one draw, or fewer than two sketches per batch or in all; or see
+            :func:`~ssgn.baselines.protocol.trained`, as for FeatureError and DivergedError.
     """
-    inputs = Inputs(feats, "train", taps, standardized, device, aligned)
-    if min(batch_size, len(inputs.x)) < 2:
-        raise ValueError(
-            f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too small; "
-            "batch normalization needs at least 2"
-        )
 
-    def build():
+    def build(inputs: Inputs) -> CVAE:
+        if min(batch_size, len(inputs.x)) < 2:
+            raise ValueError(
+                f"cvae: batches of {batch_size} from {len(inputs.x)} training sketches are too "
+                "small; batch normalization needs at least 2"
+            )
         return CVAE(inputs.x, inputs.v, widths, latent, min(draws, 10), standardized)
 
-    def finish(net):
-        net.draw(draws)
-
     optimizer = partial(torch.optim.Adam, lr=learning_rate, betas=(0.5, 0.999), fused=True)
-    return descend(
-        feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress, finish
-    )
+    finish = partial(CVAE.draw, draws=draws)
+    training |= dict(standardized=standardized, epochs=epochs, steps=steps, batch_size=batch_size)
+    return trained(feats, taps, build, optimizer, finish, **training)
 
 
 class CVAE(nn.Module):
@@ -196,15 +169,7 @@ class CVAE(nn.Module):
         super().__init__()
         d, (first, second) = sketch.shape[1], widths
         self.latent = latent
-        self.encoder = nn.Sequential(
-            nn.Linear(d + d, first),
-            nn.ReLU(),
-            nn.BatchNorm1d(first),
-            nn.Dropout(0.3),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.BatchNorm1d(second),
-        )
+        self.encoder = cvae_encoder(d + d, first, second, 0.3)
         self.mu = nn.Sequential(nn.Linear(second, latent), nn.Tanh())
         self.log_var = nn.Sequential(nn.Linear(second, latent), nn.Tanh())
         self.decoder_hidden = nn.Linear(latent + d, second)
@@ -277,17 +242,11 @@ def two_tower(
     sem: ArrayLike | None = None,
     taps: str | Sequence[str] = "fusion",
     *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    progress: bool = True,
     hidden: int = 512,
     embedding: int = 128,
     dropout: float = 0.5,
-    epochs: int = 8,
-    steps: int = 200,
-    batch_size: int = 256,
     learning_rate: float = 3e-4,
-    aligned: bool = False,
+    **training,
 ) -> tuple[Baseline, History]:
     """Train two networks, one per domain, into a common space: the modern reference [O].
 
@@ -300,31 +259,22 @@ def two_tower(
         feats: features of C classes.
         sem: not used; every method takes it.
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
-        seed: of the weights and the batches.
-        device: by default a GPU if one is available.
-        progress: show a progress bar.
         hidden: width of each tower's hidden layer.
         embedding: width of the common space.
         dropout: of the hidden layers in training.
-        epochs, steps, batch_size, learning_rate: of the training, as in
-            :class:`~ssgn.config.SSGNConfig`.
-        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
-            default with a random photo of its class in every epoch.
+        learning_rate: of AdamW.
+        training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
+            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
 
     Raises:
-        ValueError: unknown taps, no class to train on, a training class without images, or
-            ``aligned`` without pairs.
-        FeatureError: NaN or infinity.
-        DivergedError: the loss or a weight became NaN or infinite.
+        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
     """
-    inputs = Inputs(feats, "train", taps, True, device, aligned)
-    d = inputs.x.shape[1]
 
-    def build():
-        return TwoTower(mlp(d, hidden, embedding, dropout), mlp(d, hidden, embedding, dropout))
+    def build(inputs: Inputs) -> TwoTower:
+        return TwoTower(*(mlp(inputs.x.shape[1], hidden, embedding, dropout) for _ in range(2)))
 
     optimizer = partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4, fused=True)
-    return descend(feats, inputs, build, optimizer, epochs, batch_size, steps, seed, progress)
+    return trained(feats, taps, build, optimizer, **training)
 
 
 class TwoTower(nn.Module):

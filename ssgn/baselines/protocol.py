@@ -3,16 +3,14 @@
 The chapter *What reproduces* explains it.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..features import ArrayLike, Features, check_finite, selected
+from ..features import ArrayLike, Features, selected
 from ..machine import device_name, pick_device
 from ..model import Standardize
 from ..retrieval import evaluate_all
@@ -20,9 +18,9 @@ from ..train import (
     History,
     Pairs,
     can_select,
-    check_diverged,
     check_trainable,
     check_varies,
+    descend,
     steps_per_epoch,
 )
 
@@ -48,8 +46,7 @@ class Inputs:
     """The chosen columns of both domains, on a device, standardized over the training classes.
 
     Args:
-        feats: features of all classes.
-        part: ``"train"`` or ``"seen"``, the C classes to fit to.
+        feats: features of all classes, of which the C training classes are taken.
         taps: the columns to use: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         standardized: bring each column to zero mean and unit variance over these classes.
         device: by default a GPU if one is available.
@@ -67,11 +64,9 @@ class Inputs:
         FeatureError: NaN or infinity, or features that are the same for all images.
     """
 
-    def __init__(
-        self, feats: Features, part: str, taps, standardized: bool, device, aligned: bool = False
-    ):
+    def __init__(self, feats: Features, taps, standardized: bool, device, aligned: bool = False):
         check_trainable(feats)
-        train = feats.part(part)
+        train = feats.part("train")
         self.device, self.width = pick_device(device), train.sketch.shape[1]
         self.columns = train.columns(taps)
         self.x_scale, self.v_scale = (
@@ -102,10 +97,8 @@ class Inputs:
         return self.v_scale(self._select(photo, "photo"))
 
     def _select(self, features: ArrayLike, domain: str) -> Tensor:
-        x = selected(features, self.columns, self.width, domain, "a backbone's")
-        x = x.to(self.device, torch.float32)
-        check_finite(x, f"{domain} features")
-        return x
+        like = torch.empty(0, device=self.device)
+        return selected(features, self.columns, self.width, domain, "a backbone's", like)
 
     def batches(
         self, size: int, generator: torch.Generator, count: int | None = None
@@ -129,21 +122,24 @@ def validation(model: Baseline, held_out: Features) -> float:
 def choose(
     name: str,
     feats: Features,
-    prepare: Callable[[str], Callable[..., Baseline]],
+    prepare: Callable[..., Callable[..., Baseline]],
     trials: Sequence[Mapping],
-    seed: int,
-    device,
-    refit: bool = False,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
 ) -> tuple[Baseline, History]:
     """Fit a closed form with several options, and return the best on the pseudo-unseen classes [O].
 
     Args:
-        feats, seed, device: see the method.
         name: of the method, for messages.
-        prepare: takes the part to fit to, ``"train"`` or ``"seen"``, computes all that the trials
-            share, and returns a function from options to a baseline.
+        feats: features of C classes.
+        prepare: takes the device, computes all that the trials share, and returns a function from
+            options to a baseline.
         trials: the options of each trial.
-        refit: fit once more to ``"seen"``, with the best options.
+        seed: not used, and recorded; every method takes it.
+        device: by default a GPU if one is available.
+        progress: not used; every method takes it.
 
     Raises:
         ValueError: the equations cannot be solved for these features; or see
@@ -155,14 +151,14 @@ def choose(
     selects = can_select(held_out)
     history = History(device=device_name(pick_device(device)), seed=seed)
     try:
-        at = prepare("train")
+        at = prepare(device)
         for options in trials:
             score = validation(at(**options), held_out) if selects else None
             history.epochs.append({**options, "validation": score})
         scores = history.column("validation")
         # Without pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
         best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
-        model = (prepare("seen") if refit else at)(**trials[best])
+        model = at(**trials[best])
     except torch.linalg.LinAlgError as error:
         raise ValueError(
             f"{name}: its equations cannot be solved for these features ({error}); they may be "
@@ -173,66 +169,69 @@ def choose(
     return model, history
 
 
-def descend(
+def trained(
     feats: Features,
-    inputs: Inputs,
-    build: Callable[[], nn.Module],
+    taps: str | Sequence[str],
+    build: Callable[[Inputs], nn.Module],
     optimizer: Callable[..., torch.optim.Optimizer],
-    epochs: int,
-    batch_size: int,
-    steps: int,
-    seed: int,
-    progress: bool,
     finish: Callable[[nn.Module], None] = lambda net: None,
+    *,
+    standardized: bool = True,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    epochs: int = 8,
+    steps: int = 200,
+    batch_size: int = 256,
+    aligned: bool = False,
 ) -> tuple[Baseline, History]:
     """Train a network and keep the epoch that retrieves the pseudo-unseen classes best [O].
 
     Args:
-        feats, epochs, batch_size, steps, seed, progress: see the method.
-        inputs: of the training classes.
+        feats: features of C classes.
+        taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         build: makes the network, with ``loss(x, v, labels)``, ``synthesize(x)`` and ``embed(v)``.
         optimizer: makes the optimizer from the network's parameters.
         finish: called once with the trained network.
+        standardized: standardize each column over the training classes, per domain.
+        seed: of the weights, the batches and the noise.
+        device: by default a GPU if one is available.
+        progress: show a progress bar.
+        epochs, steps, batch_size: as in :class:`~ssgn.config.SSGNConfig`.
+        aligned: train on each sketch with the photo that it was drawn from, where it is known; by
+            default with a random photo of its class in every epoch.
 
     Raises:
-        ValueError, FeatureError: see :func:`~ssgn.train.check_trainable`.
+        ValueError: unknown taps, no class to train on, a training class without images, or
+            ``aligned`` without pairs.
+        FeatureError: NaN or infinity.
         DivergedError: the loss or a weight became NaN or infinite.
     """
-    started = time.perf_counter()
+    started, seed = time.perf_counter(), int(seed)
+    inputs = Inputs(feats, taps, standardized, device, aligned)
+    device = inputs.device
     held_out = feats.part("validation")
-    selects = can_select(held_out)
-    seed = int(seed)
-    history, best, kept = History(device=device_name(inputs.device), seed=seed), -1.0, None
-    generator = torch.Generator(device=inputs.device).manual_seed(seed)
+    selects, history = can_select(held_out), History(device=device_name(device), seed=seed)
+    generator = torch.Generator(device=device).manual_seed(seed)
     count = steps_per_epoch(len(inputs.x), batch_size, epochs, steps)
     # Layers draw from the global generator; restore its state afterwards, as fit() does.
-    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        net = build().to(inputs.device)
+        net = build(inputs).to(device)
         model = Baseline(
-            lambda sketch: net.synthesize(inputs.sketch(sketch)),
-            lambda photo: net.embed(inputs.photo(photo)),
+            lambda sketch: net.eval().synthesize(inputs.sketch(sketch)),
+            lambda photo: net.eval().embed(inputs.photo(photo)),
         )
-        step = optimizer(net.parameters())
-        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=not progress):
-            began, total = time.perf_counter(), 0.0
-            net.train()
-            for batch in inputs.batches(batch_size, generator, count):
-                loss = net.loss(*batch)
-                step.zero_grad()
-                loss.backward()
-                step.step()
-                total += loss.detach().double()
-            record = {"total": float(total) / count}
-            check_diverged(record, net, epoch, seed)
-            net.eval()
-            record["validation"] = score = validation(model, held_out) if selects else None
-            history.epochs.append({**record, "seconds": time.perf_counter() - began})
-            # Without pseudo-unseen classes there is nothing to select by: keep the last epoch.
-            if score is None or score > best:
-                best, history.best_epoch = score, epoch
-                kept = copy.deepcopy(net.state_dict())
-    net.load_state_dict(kept)
+        descend(
+            net,
+            lambda: inputs.batches(batch_size, generator, count),
+            lambda *batch: {"total": net.train().loss(*batch)},
+            lambda: validation(model, held_out) if selects else None,
+            epochs,
+            history,
+            progress,
+            optimizer(net.parameters()),
+        )
     net.requires_grad_(False)
     finish(net)
     history.seconds = time.perf_counter() - started
