@@ -353,12 +353,19 @@ def _computed(
     batches = np.array_split(todo, range(batch_size, len(todo), batch_size))
     bar = tqdm(total=len(todo), desc=desc, unit="image", disable=not (progress and len(todo)))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
-        if workers and len(batches) > 1:
+
+        def one_by_one(read: Callable, rows: np.ndarray) -> Iterator:
+            for pixels in pool.map(read, rows):
+                yield pixels
+                bar.update()  # a batch of large photos takes half a minute
+
+        processes = workers and len(batches) > 1
+        if processes:
             read = _by_processes(workers, batches, partial(_read, images, net.size, map))
         else:
             # Before the forward pass, not during it: a thread that takes a core from the network
             # makes all the network's other threads wait.
-            read = map(partial(_read, images, net.size, pool.map), batches)
+            read = map(partial(_read, images, net.size, one_by_one), batches)
         for rows, pixels, errors in read:
             if errors and not skip:
                 where, why = next(iter(errors.items()))
@@ -378,7 +385,8 @@ def _computed(
                         "65504, extract in float32"
                     )
                 yield rows[finite], x[finite]
-            bar.update(len(rows) + len(errors))
+            if processes:
+                bar.update(len(rows) + len(errors))
 
 
 @contextmanager

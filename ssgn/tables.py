@@ -57,8 +57,9 @@ def columns(
         dataset, backbone = entry.get("dataset"), entry.get("backbone")  # none in the cache
         data = DATA.get((dataset, entry.get("photos")), dataset)
         heading = ", ".join(filter(None, (data, BACKBONES.get(backbone, backbone)))) or "data"
-        told = ("fingerprint", "size", "features_precision", "weights")  # not all by older ledgers
-        of = {key: entry[key] for key in told if key in entry}
+        of = {key: entry.get(key) for key in ("fingerprint", "size", "features_precision")}
+        if "weights" in entry:  # an older ledger does not say
+            of["weights"] = entry["weights"]
         known = about.setdefault(heading, {})
         if any(known.setdefault(key, value) != value for key, value in of.items()):
             raise ValueError(

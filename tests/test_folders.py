@@ -1004,6 +1004,7 @@ def test_a_split_is_read_from_a_file(tmp_path):
     for text, message in (
         ('{"validation": []}', 'has no "unseen"'),
         ("[", "is damaged"),
+        ('{"unseen": ["c1", 3]}', r"both\.json: unseen classes must be strings, got 3"),
         ('{"unseen": ["c1"], "validaton": ["c2"]}', "has 'validaton'; give"),
     ):
         path.write_text(text)

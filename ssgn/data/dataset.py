@@ -441,7 +441,10 @@ class Split:
                 raise ValueError(f'{path} has no "unseen"; give {{"unseen": [...]}}')
             if wrong := sorted(content.keys() - {"unseen", "validation"}):
                 raise ValueError(f'{path} has {wrong[0]!r}; give "unseen" and "validation" only')
-            made = cls(content["unseen"], content.get("validation", ()))
+            try:
+                made = cls(content["unseen"], content.get("validation", ()))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
         else:
             unseen = listed_classes(path)
             rest = [name for name in classes if name not in set(unseen)]
