@@ -50,12 +50,14 @@ seed = 0
 # %% [markdown]
 # ## The results
 #
-# Three datasets, with their limits:
+# Four datasets, with their limits:
 #
 # - **real Sketchy (first 25 of each class)**: 6,250 images, not extended, photos re-encoded, and with 25
 #   photos per class no P@200; with two backbones;
 # - **TU-Berlin sketches, 116 classes, our own gallery**: nobody else has this gallery;
-# - **doodle-emoji**, 243 classes with 40 sketches and at most nine emoji each: artwork, not photos.
+# - **doodle-emoji**, 243 classes with 40 sketches and at most nine emoji each: artwork, not photos;
+# - **doodle-photo**, 69 classes with 40 sketches each and 11,046 small photos: few classes, from the backbone's own training
+#   data, and the chosen layers only.
 #
 # Each dataset's classes are divided into five parts, twice. Each part is the unseen classes of one split, so there are
 # ten *drawn splits*, and each class is unseen in two of them. Each method is trained with three seeds per split;
