@@ -111,7 +111,7 @@ def said(condition: bool, words: str, found: object = "the condition is false") 
 
 
 def by_effect(found: Mapping[str, Verdict]) -> str:
-    """Say in words what verdicts found, such as ``"**better** on A and on B; **worse** on C"``.
+    """Say in words what verdicts found: ``"**better** on A, on B and on C; **worse** on D"``.
 
     Args:
         found: by what the page calls the data.
@@ -119,7 +119,8 @@ def by_effect(found: Mapping[str, Verdict]) -> str:
     groups: dict[str, list[str]] = {}
     for name, verdict in found.items():
         groups.setdefault(verdict.effect, []).append(f"on {name}")
-    return "; ".join(f"**{effect}** {' and '.join(names)}" for effect, names in groups.items())
+    listed = {k: filter(None, (", ".join(names[:-1]), names[-1])) for k, names in groups.items()}
+    return "; ".join(f"**{effect}** {' and '.join(names)}" for effect, names in listed.items())
 
 
 def tally(found: Iterable[Verdict]) -> str:

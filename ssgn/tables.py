@@ -73,7 +73,8 @@ def columns(
             is_drawn = split.startswith("seed-")
             if drawn in (None, is_drawn):
                 found.setdefault(heading if is_drawn else f"{heading}, {split}", []).append(run)
-    return found
+    # The paper's data first.
+    return dict(sorted(found.items(), key=lambda x: not x[0].startswith(tuple(DATA.values()))))
 
 
 def _unseen(entry: Mapping, split: str) -> dict[str, list[str]]:

@@ -171,10 +171,12 @@ best, last = "chosen layers, coarse-to-fine", "last layer, coarse-to-fine"
 head = ["", "number", "seeds alone", "splits, classes, seeds"]
 lines, wider, relative = [head], {}, {}
 for heading, runs in recorded.items():
+    if last not in {run["variant"] for run in runs}:
+        continue
     for what, under in (("mAP@all", None), ("chosen / last layer", last)):
         mean, narrow, wide = intervals.widths(runs, best, under)
         lines.append(
-            [f"{what}, {heading}", f"{mean:.3f}"]
+            [f"{what}, {tables.short(heading)}", f"{mean:.3f}"]
             + [f"± {half:.3f}" for half in (narrow, wide)]
         )
         relative.setdefault(what, []).append(wide / mean)
@@ -249,10 +251,11 @@ on_fusion, two_stages = (
     [v for (claim, _), v in judged.items() if claim in claims]
     for claims in (fusion, decoder)
 )
-lines = [
-    f"- {claim.text}: {by_effect(by_data(judged, claim))}."
-    for claim in fusion
-] + [f"- coarse-to-fine over single-stage: {tally(two_stages)}."]
+lines = [f"- coarse-to-fine over single-stage: {tally(two_stages)}."]
+for claim in reversed(fusion):
+    at = by_data(judged, claim).items()
+    words = by_effect({tables.short(heading): v for heading, v in at})
+    lines.insert(0, f"- {claim.text}: {words}.")
 if judged:
     lines.append(
         said(

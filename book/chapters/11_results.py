@@ -72,9 +72,7 @@ FEWEST = 5  # splits: with fewer, nothing is shown
 # %% tags=["hide-input", "full-width"] mystnb={"code_prompt_show": "The table of levels"}
 NAMES = {*comparisons.verdict(pairs=True), *comparisons.baselines(True)}
 shown, notes = {}, []
-for heading, runs in sorted(
-    drawn.items(), key=lambda column: "Sketchy" not in column[0]
-):
+for heading, runs in drawn.items():
     splits, data = {}, tables.short(heading)
     for run in runs:
         splits.setdefault(run["variant"], set()).add(run["split"])
