@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -159,7 +160,7 @@ def choose(
         # Without pseudo-unseen classes there is nothing to choose by: take the middle of the grid.
         best = len(trials) // 2 if scores[0] is None else scores.index(max(scores))
         model = at(**trials[best])
-    except torch.linalg.LinAlgError as error:
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
         raise ValueError(
             f"{name}: its equations cannot be solved for these features ({error}); they may be "
             "nearly the same for all images or classes. Check the images, or choose other taps or "
