@@ -625,6 +625,7 @@ def main() -> None:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
+        message = "\n".join([message, *getattr(error, "__notes__", ())])
         # Line by line: a name from data may contain characters that move the terminal's cursor.
         typer.echo("\n".join(map(printable, f"error: {message}".split("\n"))), err=True)
         raise SystemExit(1) from None

@@ -358,12 +358,12 @@ def _recorded(feats: Features, sem: Tensor, ledger, jobs: Sequence[dict], progre
         # Another process may have written meanwhile.
         done = [r for r in _content(path)["runs"] if _current(r) and r["key"] == key]
         if code is None:
-            done = [{**_rounded(job["run"]()), "commit": commit}]
+            done = [{**_finished(job), "commit": commit}]
         elif not done or done[0].get("code", "") != code:
             machine.check_free(path, lambda _: None)  # before the run, not after it
             about = {"commit": commit, "experiment": EXPERIMENT, "key": key}
             about |= {"code": code} if code else {}
-            done = [{**names, **_rounded(job["run"]()), **about}]
+            done = [{**names, **_finished(job), **about}]
             with machine.lock(path):
                 content = _content(path)
                 # It replaces that of other code or, of the same names, of an earlier experiment.
@@ -377,7 +377,12 @@ def _recorded(feats: Features, sem: Tensor, ledger, jobs: Sequence[dict], progre
     return rows
 
 
-def _rounded(run: dict) -> dict:
+def _finished(job: dict) -> dict:
+    try:
+        run = job["run"]()
+    except Exception as error:
+        error.add_note(f"In the run {', '.join(map(str, job['names'].values()))}")
+        raise
     return {name: round(x, 5) if isinstance(x, float) else x for name, x in run.items()}
 
 

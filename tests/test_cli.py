@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ssgn
-from ssgn import baselines, cli, comparisons, studies
+from ssgn import baselines, cli, comparisons, studies, tables
 from ssgn.claims import CLAIMS
 from ssgn.config import ablations
 
@@ -267,6 +267,18 @@ def test_a_table_of_claims_and_one_of_a_setting(run, recorded):
     assert code == 0 and shown.splitlines()[2:3] == [f"| {CHOSEN} | **0.100** [0.100, 0.100] |"]
     code, _, err = run(*words, "in the rain")
     assert code == 1 and "recorded: without leaked classes" in err
+
+
+def test_the_notes_of_an_error_are_printed_below_it(run, recorded, monkeypatch):
+    def fails(*_, **__):
+        error = ValueError("SVD did not converge")
+        error.add_note("In the run CCA, last layer, seed-1, 0")
+        raise error
+
+    monkeypatch.setattr(tables, "columns", fails)
+    code, _, err = run("table", *recorded)
+    assert code == 1
+    assert err == "error: SVD did not converge\nIn the run CCA, last layer, seed-1, 0\n"
 
 
 def test_a_table_refuses_to_mix_ledgers_of_other_images(run, tmp_path, recorded):

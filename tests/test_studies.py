@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,6 +267,20 @@ def test_a_ledger_is_written_after_every_run_and_goes_on_after_a_stop(run, calls
     assert calls() == ["a", "b", "c", "a", "b"] and [c[3]["seed"] for c in CALLS[3:]] == [1, 1]
     assert read_ledger(ledger_of(ledger, cache))["runs"] == whole
     assert run(TWO, (0, 1), **ledger) == whole and len(CALLS) == 5  # all are done
+
+
+@dataclass(frozen=True)
+class Wrong(Spy):
+    def fit(self, feats, sem, **options):
+        raise ValueError("SVD did not converge")
+
+
+def test_an_error_in_a_run_says_which_run(run, ledger, cache):
+    with pytest.raises(ValueError, match="SVD did not converge") as caught:
+        run({"a": Spy("a"), "b": Wrong("b")}, (0, 1), **ledger)
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"In the run b, \S+, 0", note)
+    assert len(read_ledger(ledger_of(ledger, cache))["runs"]) == 1  # the one before it is kept
 
 
 def test_a_method_of_the_users_is_run_again_after_a_change_of_its_module(
