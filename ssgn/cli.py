@@ -85,11 +85,14 @@ class _Folder:
         from .data.dataset import listed_classes
         from .data.folders import AVAILABLE
 
+        aliases = None if self.aliases is None else read_json(self.aliases)
+        if not all(isinstance(name, str) for name in (aliases or {}).values()):
+            raise ValueError(f'{self.aliases} must be a JSON object, {{"FOLDER": "CLASS"}}')
         named = self.classes in (None, AVAILABLE)
         return {
             "root": self.root,
             "classes": self.classes if named else listed_classes(self.classes),
-            "aliases": None if self.aliases is None else read_json(self.aliases),
+            "aliases": aliases,
             "extended": None if self.first is None else False,
         }
 

@@ -1,6 +1,5 @@
 """Features of a dataset: two arrays, sketches and photos, with labels, classes and a split."""
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,7 +140,11 @@ class Features:
                 integers.
             ValueError: an unknown split, or a split with other classes.
         """
-        arrays = copy.deepcopy((sketch, photo, sketch_labels, photo_labels))
+        given = sketch, photo, sketch_labels, photo_labels
+        mutable = np.ndarray, Tensor
+        arrays = [
+            torch.as_tensor(a).detach().clone() if isinstance(a, mutable) else a for a in given
+        ]
         classes = name_list(classes, "classes", FeatureError)
         taps = dict(taps or {"features": slice(0, as_rows(sketch, "sketch features").shape[1])})
         presets = presets or {"single": tuple(taps)[-1:], "fusion": tuple(taps)}

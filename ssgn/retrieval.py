@@ -17,7 +17,6 @@ from .moved import moved
 
 __getattr__ = moved(__name__)
 
-_SKETCHES = 1024  # decoded at a time
 _CELLS = 2**24  # numbers held at a time: similarities, or a block of the gallery
 
 
@@ -31,6 +30,7 @@ def synthesize(
     stage: str = "fine",
     oracle: ArrayLike | None = None,
     candidates: ArrayLike | None = None,
+    chunk: int = 1024,
 ) -> Tensor:
     """Synthesize photo features for sketches: the decoder's mean over K draws of z ~ N(0, I) [C].
 
@@ -48,6 +48,7 @@ def synthesize(
         candidates: ``[U, S]``, word vectors of the classes that queries may be of. The condition
             is then :func:`named`, their average. If unseen classes are among them, this is
             *class-transductive*, so report such results in a table of their own.
+        chunk: sketches to decode at a time.
 
     Returns:
         float32 ``[N, d]``, in the model's own standardized space, on the model's device.
@@ -55,8 +56,9 @@ def synthesize(
     Raises:
         FeatureError: features of another width, NaN or infinity.
         ValueError: an oracle for a model without one, a missing oracle, or one of another shape;
-            candidates for a model that is not conditioned on word vectors; fewer than one draw; a
-            stage that the decoder does not have; or any of these options for a baseline.
+            candidates for a model that is not conditioned on word vectors; fewer than one draw, or
+            sketch at a time; a stage that the decoder does not have; or any of these options for a
+            baseline.
     """
     if not isinstance(model, SSGN):
         if (draws, stage, oracle, candidates) != (None, "fine", None, None):
@@ -70,13 +72,13 @@ def synthesize(
     config, draws = model.config, model.config.draws if draws is None else draws
     model.eval()
     x = model.sketch_input(sketch)
-    _check_options(model, len(x), draws, stage, oracle)
+    _check_options(model, len(x), draws, stage, oracle, chunk)
     latents = torch.randn(draws, config.latent, generator=torch.Generator().manual_seed(seed)).to(x)
     true = None if oracle is None else model.standardize_semantics(oracle.to(x))
     if candidates is not None:
         true = named(model, x, candidates) @ _candidates(model, candidates)
     out = torch.empty_like(x)
-    for rows in torch.arange(len(x), device=x.device).split(_SKETCHES):
+    for rows in torch.arange(len(x), device=x.device).split(chunk):
         s = None
         if config.two_stage:
             s = model.condition(x[rows]) if true is None else true[rows]
@@ -118,7 +120,9 @@ def _candidates(model: SSGN, candidates: ArrayLike) -> Tensor:
     return model.standardize_semantics(words.to(model.standardize_semantics.mean))
 
 
-def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None) -> None:
+def _check_options(
+    model: SSGN, n: int, draws: int, stage: str, oracle: Tensor | None, chunk: int
+) -> None:
     config = model.config
     if config.leaks != (oracle is not None):
         raise ValueError(
@@ -130,8 +134,8 @@ def _check_options(model: SSGN, n: int, draws: int, stage: str, oracle: Tensor |
         raise ValueError(
             f"unknown stage {stage!r} of the {config.decoder} decoder; available: {stages}"
         )
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it must be at least 1")
+    if min(draws, chunk) < 1:
+        raise ValueError(f"draws is {draws} and chunk {chunk}; both must be at least 1")
     width = len(model.standardize_semantics.mean)
     if oracle is not None and oracle.shape != (n, width):
         raise ValueError(

@@ -164,7 +164,8 @@ def descend(
             if schedule is not None:
                 schedule.step()
             steps.append({name: loss.detach().double() for name, loss in losses.items()})
-        record = {name: float(sum(x[name] for x in steps)) / len(steps) for name in steps[0]}
+        names = dict.fromkeys(name for losses in steps for name in losses)
+        record = {name: float(sum(x.get(name, 0.0) for x in steps)) / len(steps) for name in names}
         check_diverged(record, network, epoch, history.seed)
         record["validation"] = score = validate()
         record["seconds"] = time.perf_counter() - began
@@ -224,6 +225,10 @@ def weighted(model: SSGN, *batch: Tensor) -> dict[str, Tensor]:
         batch: the arguments of :meth:`~ssgn.model.SSGN.objective`.
     """
     losses = model.train().objective(*batch)
+    if clash := sorted(losses.keys() & {"total", "validation", "seconds"}):
+        raise ValueError(
+            f"a loss is called {clash[0]!r}, as another entry of the history: rename it"
+        )
     weights = {name: getattr(model.config, name) for name in LOSSES}
     losses["total"] = sum(weights.get(name, 1.0) * x for name, x in losses.items())
     return losses

@@ -443,3 +443,9 @@ def test_layers_of_arrays_are_the_last_one_and_all():
 
 
 MADE_SPLIT = ssgn.Split(("c",), ())
+
+
+def test_features_that_require_grad_are_copied_without_their_graph(world):
+    rows = torch.nn.Linear(4, 6)(torch.randn(4, 4))
+    made = ssgn.Features.from_arrays(rows, rows, [0, 1, 2, 3], [0, 1, 2, 3], list("abcd"))
+    assert not made.sketch.requires_grad and torch.equal(made.photo, rows.detach())

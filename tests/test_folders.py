@@ -368,7 +368,8 @@ def test_halves_with_other_names_are_told_their_names(own, names):
     for half, name in zip(("sketch", "photo"), names, strict=True):
         (own / half).rename(own / name)
     message = refusal("folder", own)
-    assert f"{own} has no sketch folder; it would be sketch or " in message
+    assert f"{own} has no sketch folder; it would be sketch. It holds " in message
+    assert all(name in message for name in names)
     assert f"so that there is\n  {own / 'sketch/<class>/*'}" in message
 
 
@@ -856,8 +857,8 @@ def test_a_good_tree_has_no_problems(own):
 @pytest.mark.parametrize(
     "total, lines",
     [
-        (2, ["0 unseen, 0 pseudo-unseen, 2 to train on", "fewer than 2 unseen"]),
-        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "each unseen class is 50%"]),
+        (2, ["0 unseen, 0 pseudo-unseen, 2 to train on", "fewer than 2 unseen", "cannot select"]),
+        (6, ["2 unseen, 0 pseudo-unseen, 4 to train on", "class is 50%", "cannot select"]),
         (12, ["2 unseen, 2 pseudo-unseen, 8 to train on", "each unseen class is 50%"]),
         (40, ["8 unseen, 4 pseudo-unseen, 28 to train on", "each unseen class is 12%"]),
     ],

@@ -247,7 +247,7 @@ def test_unreadable_images_are_left_out_and_reported(images, model, read):
     assert "a.png" not in broken.paths and "a.png" in broken.unreadable
 
 
-def test_a_folder_that_cannot_be_opened_is_reported(images, model, monkeypatch):
+def test_a_folder_that_cannot_be_opened_is_reported_and_loses_nothing(images, model, monkeypatch):
     build(images, model)
     shut, scandir = {images / "sub"}, os.scandir
 
@@ -258,10 +258,12 @@ def test_a_folder_that_cannot_be_opened_is_reported(images, model, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scan)
     made = build(images, model)
-    assert made.unreadable == {"sub": "Permission denied"} and made.paths == sorted(ALL)[:3]
+    assert made.unreadable == {"sub": "Permission denied"} and made.paths == sorted(ALL)
+    assert made.changes["removed"] == 0
     shut.clear()
+    (images / "sub/d.png").unlink()
     opened = build(images, model)
-    assert not opened.unreadable and opened.paths == sorted(ALL)
+    assert not opened.unreadable and opened.paths == sorted(set(ALL) - {"sub/d.png"})
 
     shut.add(images)
     with pytest.raises(ssgn.DataError, match="no image that can be read: .: Permission denied"):

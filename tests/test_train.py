@@ -616,12 +616,33 @@ class Named(ssgn.SSGN):
         return {**terms, self.loss: terms["reconstruction"].detach() * 0 + 1}
 
 
-def test_a_loss_of_ones_own_has_the_weight_1_whatever_its_name(fit, world):
+def test_a_loss_of_ones_own_has_the_weight_1_whatever_its_name(fit, world, monkeypatch):
     _, plain = fit(epochs=1)
     given = (world.feats, world.sem, fit(epochs=1)[0].config)
     options = dict(seed=0, device="cpu", progress=False, model=Named)
     _, history = ssgn.fit(*given, **options)
     assert history.epochs[0]["total"] == pytest.approx(plain.epochs[0]["total"] + 1, abs=1e-4)
+    monkeypatch.setattr(Named, "loss", "validation")
+    with pytest.raises(ValueError, match="a loss is called 'validation'"):
+        ssgn.fit(*given, **options)
+
+
+class Sometimes(ssgn.SSGN):
+    """A loss that only every second batch has."""
+
+    batch = 0
+
+    def objective(self, *batch):
+        Sometimes.batch += 1
+        terms = super().objective(*batch)
+        extra = {"extra": terms["reconstruction"].detach() * 0 + 1}
+        return terms if Sometimes.batch % 2 else {**terms, **extra}
+
+
+def test_a_loss_that_only_some_batches_have_is_recorded(fit, world):
+    given = (world.feats, world.sem, fit(epochs=1)[0].config)
+    _, history = ssgn.fit(*given, seed=0, device="cpu", progress=False, model=Sometimes)
+    assert 0 < history.epochs[0]["extra"] <= 0.5
 
 
 def test_a_checkpoint_is_loaded_by_its_own_class_and_not_replaced_by_another(fit, world, tmp_path):

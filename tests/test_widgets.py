@@ -181,6 +181,7 @@ def test_intervals_are_the_verdicts_of_fewer_runs(interval):
 def test_claims_without_runs_are_left_out():
     page = plots.interval_widget({"data": runs()}, [CLAIM, Claim("c over b", "c", "b")]).data
     assert page.count("<option") == 1
+    assert "Not recorded" in plots.interval_widget({"data": []}, [CLAIM]).data
 
 
 # In a browser -----------------------------------------------------------------------------------

@@ -270,7 +270,6 @@ def eszsl_solver(x: Tensor, y: Tensor, s: Tensor) -> Callable[[float, float], Te
 
     Returns:
         A function from gamma and lambda to W ``[d, a]``.
-        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
 
     Raises:
         torch.linalg.LinAlgError: the equations cannot be solved.

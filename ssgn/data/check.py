@@ -94,7 +94,7 @@ def check_dataset(
     for ending, line in not_read(survey.others).items():
         (report.problems if ending in NEEDS else report.found).append(line)
     if survey.classes:
-        report.found += what_a_split_tells(survey)
+        report.found += what_a_split_tells(survey) if survey.photo else []
     images = folders.image_files(survey.sketch + survey.photo)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # reasons are reported, not printed
@@ -116,4 +116,7 @@ def what_a_split_tells(survey: Survey) -> list[str]:
     means = "too few classes: retrieval among fewer than 2 unseen classes says nothing"
     if n > 1:
         means = f"each unseen class is {1 / n:.0%} of the result: report several splits"
-    return [f"split {split.name}: {split.counts(survey.classes)}", means]
+    lines = [f"split {split.name}: {split.counts(survey.classes)}", means]
+    if len(split.validation) < 2:
+        lines.append("no pseudo-unseen classes: training cannot select an epoch and keeps the last")
+    return lines

@@ -495,7 +495,7 @@ class Split:
 
 
 def _stored(name: str) -> dict:
-    """The file of a stored split."""
+    """The content of a stored split's file."""
     known = {path.stem: path for path in sorted(SPLITS.glob("*.json"))}
     if name not in known:
         raise ValueError(

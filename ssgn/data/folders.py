@@ -406,10 +406,12 @@ def located(survey: Survey, half: str) -> Path | None:
     if where := next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None):
         survey.notes.append(f"{half}: {where}")
     elif survey.root.is_dir():
-        survey.wrong(
-            f"{survey.root} has no {half} folder; it would be {' or '.join(names)}."
-            f"{_other_root(survey)}"
-        )
+        with suppress(OSError):
+            there = some(sorted(p.name for p in survey.root.iterdir() if p.is_dir()))
+            survey.wrong(
+                f"{survey.root} has no {half} folder; it would be {' or '.join(names)}. It holds "
+                f"{there or 'no folders'}.{_other_root(survey)}"
+            )
     else:
         survey.wrong(f"There is no folder {survey.root}.{_other_root(survey)}")
     return where
@@ -431,7 +433,8 @@ def _other_root(survey: Survey) -> str:
 
 
 def _places(layout: Layout, half: str) -> list[str]:
-    return [f"{name}{end}" for name in layout.places[half] for end in ("", "_ready")]
+    ends = ("",) if layout.name in ("doodle-photo", "folder") else ("", "_ready")
+    return [f"{name}{end}" for name in layout.places[half] for end in ends]
 
 
 def plain(name: str) -> str:
@@ -517,7 +520,9 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     found = []
     for path, about in _entries(survey, where):
         if about is None:
-            survey.wrong(f"{path} is a broken or circular link. Fix or remove it.")
+            survey.wrong(
+                f"{path} is a broken link, or leads to what cannot be opened. Fix or remove it."
+            )
         elif stat.S_ISDIR(about.st_mode):
             found.append(path)
         elif _is_image(path.name):

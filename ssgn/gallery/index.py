@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .. import machine
 from ..backbones import FROM_FILE, load_backbone
@@ -354,7 +354,9 @@ class Gallery:
         if self.model.provenance.get("dataset") in RASTERS:
             return Drawings(raster[None], ["the sketch"]), remark
         side = max(image.size)
-        return _Sketch(ImageOps.pad(image, (side, side), color="white")), ""
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return _Sketch(square), ""
 
 
 def _index_of(folder: Path) -> Path:
@@ -415,9 +417,13 @@ def _check_same(index: Path, stored: _Stored, new: dict, there: dict[str, File])
 def _update(index: Path, root: Path, there, others, stored: _Stored, about, net, options) -> dict:
     """Update an index to the images that the folder has now, and count the changes."""
     before = {f.path: f for f in (*stored.files, *stored.unreadable)}
+    # Files in a folder that cannot be opened now are not gone: keep them as they were.
+    locked = tuple(path + os.sep for path, f in there.items() if f.reason)
+    there |= {path: f._replace(reason="") for path, f in before.items() if path.startswith(locked)}
     same = {p for p, f in there.items() if p in before and before[p]._replace(reason="") == f}
     features = {f.path: (stored.x, i) for i, f in enumerate(stored.files) if f.path in same}
     failed = {path: f for path, f in there.items() if f.reason}
+    failed |= {path: before[path] for path in same - features.keys() if path.startswith(locked)}
     # Unreadable images are tried again: a permission or a decoder does not change the file.
     todo = [f for path, f in there.items() if path not in features and path not in failed]
     changed = sum(f.path in before and f.path not in same for f in todo)

@@ -172,6 +172,8 @@ def interval_widget(
                 options += f'<option value="{len(given)}">{html.escape(claim.text)}</option>'
                 given.append(dict(text=f"{claim.text}; {heading}", grid=grid, ticks=_ticks(grid)))
         entries += f'<optgroup label="{html.escape(heading)}">{options}</optgroup>' * bool(options)
+    if not given:
+        return HTML(figure_html("", "Not recorded."))
     most = [len(given[0]["grid"]), len(given[0]["grid"][0])]
     sliders = "".join(
         _slider(name, 1, n, n) for name, n in zip(("splits", "seeds"), most, strict=True)
