@@ -520,9 +520,7 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     found = []
     for path, about in _entries(survey, where):
         if about is None:
-            survey.wrong(
-                f"{path} is a broken link, or leads to what cannot be opened. Fix or remove it."
-            )
+            survey.wrong(f"{path} is a broken or circular link. Fix or remove it.")
         elif stat.S_ISDIR(about.st_mode):
             found.append(path)
         elif _is_image(path.name):
@@ -572,9 +570,13 @@ def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result
         survey.wrong(f"{where} cannot be opened: {reason(error)}. Fix or remove it.")
         return
     for entry in entries:
-        about = None
-        with suppress(OSError):
+        try:
             about = entry.stat()
+        except PermissionError as error:
+            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
+            continue
+        except OSError:
+            about = None
         if is_system(entry.name) and about and stat.S_ISDIR(about.st_mode):
             survey.skipped.append(Path(entry.path))
         elif not entry.name.startswith("."):
