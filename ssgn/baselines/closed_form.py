@@ -42,7 +42,7 @@ def nearest_neighbor(
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         standardized: standardize each column over the training classes, per domain; False compares
             raw features.
-        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
+        run: ``seed``, ``device`` and ``progress``, see ``ssgn.baselines.protocol.choose``.
 
     Raises:
         ValueError: unknown taps, no class to train on, or a training class without images.
@@ -79,7 +79,7 @@ def ridge(
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         strengths: of the penalty, to choose from.
         identity: penalize the distance from the identity.
-        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
+        run: ``seed``, ``device`` and ``progress``, see ``ssgn.baselines.protocol.choose``.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or
@@ -129,7 +129,7 @@ def cca(
         seed: of the pairs and of the PCA.
         components: numbers of canonical components, to choose from; none above the number of
             columns after the PCA.
-        run: ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
+        run: ``device`` and ``progress``, see ``ssgn.baselines.protocol.choose``.
 
     Raises:
         ValueError: unknown taps, no class to train on, a training class without images, or less
@@ -230,7 +230,7 @@ def eszsl(
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         gammas, lambdas: penalties to choose from, as multiples of the mean diagonal entry of X'X
             and of S'S, so that one grid fits both domains [O].
-        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
+        run: ``seed``, ``device`` and ``progress``, see ``ssgn.baselines.protocol.choose``.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training
@@ -313,7 +313,7 @@ def sae(
         sem: ``[C, a]`` word vectors; they are standardized over the training classes [O].
         taps: ``"fusion"``, ``"single"``, a tap's name or a list of names.
         lambdas: to choose from.
-        run: ``seed``, ``device`` and ``progress``, see :func:`~ssgn.baselines.protocol.choose`.
+        run: ``seed``, ``device`` and ``progress``, see ``ssgn.baselines.protocol.choose``.
 
     Raises:
         ValueError: unknown taps, word vectors that do not fit, no class to train on, a training

@@ -41,10 +41,10 @@ def direct_regression(
         dropout: of the hidden layer in training.
         learning_rate: of AdamW.
         training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
-            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
+            ``aligned``, see ``ssgn.baselines.protocol.trained``.
 
     Raises:
-        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
+        ValueError, FeatureError, DivergedError: see ``ssgn.baselines.protocol.trained``.
     """
 
     def build(inputs: Inputs) -> Regression:
@@ -116,11 +116,11 @@ def cvae(
         epochs, steps, batch_size, learning_rate: of the training, as in
             :class:`~ssgn.config.SSGNConfig`.
         training: ``seed``, ``device``, ``progress`` and ``aligned``, see
-            :func:`~ssgn.baselines.protocol.trained`.
+            ``ssgn.baselines.protocol.trained``.
 
     Raises:
         ValueError: fewer than one draw, or fewer than two sketches per batch or in all; or see
-            :func:`~ssgn.baselines.protocol.trained`, as for FeatureError and DivergedError.
+            ``ssgn.baselines.protocol.trained``, as for FeatureError and DivergedError.
     """
 
     def build(inputs: Inputs) -> CVAE:
@@ -264,10 +264,10 @@ def two_tower(
         dropout: of the hidden layers in training.
         learning_rate: of AdamW.
         training: ``seed``, ``device``, ``progress``, ``epochs``, ``steps``, ``batch_size`` and
-            ``aligned``, see :func:`~ssgn.baselines.protocol.trained`.
+            ``aligned``, see ``ssgn.baselines.protocol.trained``.
 
     Raises:
-        ValueError, FeatureError, DivergedError: see :func:`~ssgn.baselines.protocol.trained`.
+        ValueError, FeatureError, DivergedError: see ``ssgn.baselines.protocol.trained``.
     """
 
     def build(inputs: Inputs) -> TwoTower:
