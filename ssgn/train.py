@@ -154,7 +154,8 @@ def descend(
         DivergedError: a loss or a weight became NaN or infinite.
     """
     best = -1.0
-    for epoch in tqdm(range(1, epochs + 1), "training", unit="epoch", disable=not progress):
+    bar = tqdm(range(1, epochs + 1), "training", unit="epoch", disable=not progress)
+    for epoch in bar:
         began, steps = time.perf_counter(), []
         for batch in batches():
             losses = losses_of(*batch)
@@ -174,6 +175,7 @@ def descend(
         if score is None or score > best:
             best, history.best_epoch = score, epoch
             kept = copy.deepcopy(network.state_dict())
+        bar.set_postfix(loss=record["total"], validation=score)
     network.load_state_dict(kept)
 
 

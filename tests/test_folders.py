@@ -1020,3 +1020,50 @@ def test_a_split_is_read_from_a_file(tmp_path):
 def test_a_dataset_is_checked_under_further_spellings(tmp_path):
     with pytest.raises(ValueError, match="'folder' has no such choice; leave out aliases"):
         check_dataset("folder", tmp_path, aliases={"a": "b"}, progress=False)
+
+
+def test_a_root_that_cannot_be_listed_still_lacks_its_halves(tmp_path, monkeypatch):
+    closed = tmp_path / "data"
+    closed.mkdir()
+
+    def iterdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    report = check_dataset("folder", closed, progress=False)
+    assert any("has no sketch folder" in problem for problem in report.problems)
+
+
+def test_a_link_without_permission_is_not_called_broken(own, monkeypatch):
+    """A class folder is a problem; an image is left to its reading, and may be left out there."""
+    (own / "photo" / "thing shut").symlink_to(own)
+    (own / "photo" / "thing 2" / "shut.png").symlink_to(own)
+    scandir = os.scandir
+
+    class Entry:
+        def __init__(self, entry):
+            self.name, self.path, self.stat = entry.name, entry.path, entry.stat
+            if "shut" in entry.name:
+                self.stat = self.shut
+
+        def shut(self):
+            raise PermissionError(13, "Permission denied", self.path)
+
+    class Entries(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    def entries(path="."):
+        with scandir(path) as found:
+            return Entries(map(Entry, found))
+
+    monkeypatch.setattr(folders.os, "scandir", entries)
+    survey = folders.Survey(folders.LAYOUTS["folder"], own, ())
+    assert "thing shut" not in [p.name for p in folders.class_folders(survey, own / "photo")]
+    (problem,) = survey.problems
+    assert "thing shut cannot be opened: Permission denied" in problem
+    listed = folders.images(survey, own / "photo" / "thing 2", "thing 2")
+    assert "shut.png" in [file.path.name for file in listed] and len(survey.problems) == 1

@@ -406,12 +406,14 @@ def located(survey: Survey, half: str) -> Path | None:
     if where := next((path for path in map(survey.root.joinpath, names) if path.is_dir()), None):
         survey.notes.append(f"{half}: {where}")
     elif survey.root.is_dir():
-        with suppress(OSError):
+        holds = ""
+        with suppress(OSError):  # the root may be closed: what is missing is a problem all the same
             there = some(sorted(p.name for p in survey.root.iterdir() if p.is_dir()))
-            survey.wrong(
-                f"{survey.root} has no {half} folder; it would be {' or '.join(names)}. It holds "
-                f"{there or 'no folders'}.{_other_root(survey)}"
-            )
+            holds = f" It holds {there or 'no folders'}."
+        survey.wrong(
+            f"{survey.root} has no {half} folder; it would be {' or '.join(names)}.{holds}"
+            f"{_other_root(survey)}"
+        )
     else:
         survey.wrong(f"There is no folder {survey.root}.{_other_root(survey)}")
     return where
@@ -519,7 +521,9 @@ def class_folders(survey: Survey, where: Path) -> list[Path]:
     """
     found = []
     for path, about in _entries(survey, where):
-        if about is None:
+        if isinstance(about, PermissionError):
+            survey.wrong(f"{path} cannot be opened: {reason(about)}. Fix or remove it.")
+        elif isinstance(about, OSError):
             survey.wrong(f"{path} is a broken or circular link. Fix or remove it.")
         elif stat.S_ISDIR(about.st_mode):
             found.append(path)
@@ -542,7 +546,7 @@ def images(survey: Survey, where: Path, name: str) -> list[File]:
     """
     found = []
     for path, about in _entries(survey, where) if os.path.isdir(where) else ():
-        mode = about.st_mode if about else 0
+        mode = 0 if isinstance(about, OSError) else about.st_mode
         if stat.S_ISDIR(mode):
             if any(_is_image(n) for _, _, names in os.walk(path) for n in names):
                 survey.misplaced.append(path)
@@ -558,10 +562,11 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
-    """The entries of a folder by name, None if a link is broken; a problem if it cannot be opened.
+def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result | OSError]]:
+    """The entries of a folder by name, with what they are, or why a link leads to nothing.
 
-    Hidden files are passed over, and folders of the system are listed in the survey.
+    A folder that cannot be opened is a problem. Hidden files are passed over, and folders of the
+    system are listed in the survey.
     """
     try:
         with os.scandir(where) as entries:
@@ -572,12 +577,10 @@ def _entries(survey: Survey, where: Path) -> Iterator[tuple[Path, os.stat_result
     for entry in entries:
         try:
             about = entry.stat()
-        except PermissionError as error:
-            survey.wrong(f"{entry.path} cannot be opened: {reason(error)}. Fix or remove it.")
-            continue
-        except OSError:
-            about = None
-        if is_system(entry.name) and about and stat.S_ISDIR(about.st_mode):
+        except OSError as error:
+            about = error
+        known = not isinstance(about, OSError)
+        if is_system(entry.name) and known and stat.S_ISDIR(about.st_mode):
             survey.skipped.append(Path(entry.path))
         elif not entry.name.startswith("."):
             yield Path(entry.path), about
