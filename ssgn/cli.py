@@ -432,9 +432,10 @@ def study(
     what: _option(
         str,
         "ablations, baselines, verdict (what the book's verdict compares), settings "
-        "(its main rows, measured in further settings), forms (of the coarse stage); or, on "
-        "folds of seen classes, choices (of the default) or layers (those of choices that "
-        "differ in their layers).",
+        "(its main rows, measured in further settings), forms (of the coarse stage), readings (the "
+        "default and the literal reading, with one part of each other); or, on folds of seen "
+        "classes, choices (of the default) or layers (those of choices that differ in their "
+        "layers).",
     ) = "ablations",
     only: _option(str | None, "Only variants whose names match this regular expression.") = None,
     published_sizes: _option(

@@ -17,6 +17,19 @@ VERDICT_LAYERS = {
     "last layer": "single",
     "best single layer": "best",
 }
+# The fields in which the literal reading differs from the default, but for the number of draws, which
+# is of synthesis.
+PARTS = {
+    "skip connection": ("skip",),
+    "features": ("standardize",),
+    "losses": ("classifier", "kl", "regression", "classification", "back"),
+    "condition": ("condition",),
+    "network": ("network", "hidden", "dropout"),
+    "training": (
+        *("aligned", "epochs", "steps", "batch_size"),
+        *("optimizer", "learning_rate", "weight_decay"),
+    ),
+}
 ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
 OF_ONE = ("ablations", "forms")  # studies that vary one configuration
 # By backbone, the layers that the choice began with, those it ended with, and all sets of them that
@@ -36,7 +49,8 @@ def compared(
 
     Args:
         what: ``"ablations"``, ``"baselines"``, ``"verdict"``, ``"settings"``, ``"forms"``,
-            ``"choices"``, or ``"layers"`` (those of ``"choices"`` that differ in their layers).
+            ``"readings"``, ``"choices"``, or ``"layers"`` (those of ``"choices"`` that differ in
+            their layers).
         config: what ablations and forms vary; by default ``SSGNConfig()``.
         backbone: whose layers the choices are of.
         pairs, published_sizes: see :func:`verdict` and :func:`ssgn.baselines.table`.
@@ -51,6 +65,7 @@ def compared(
         "verdict": lambda: verdict(pairs, published_sizes),
         "settings": main_rows,
         "forms": lambda: forms(config),
+        "readings": lambda: readings(pairs),
         "choices": lambda: choices(backbone),
         "layers": lambda: choices(backbone, only_layers=True),
     }
@@ -131,6 +146,30 @@ def forms(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
         **{name: replace(two, condition=name) for name in CHOICES["condition"]},
         **{f"coarse weight {weight:g}": replace(two, coarse=weight) for weight in (0.0, 0.1, 10.0)},
         "coarse target photo": replace(two, coarse_target="photo"),
+    }
+
+
+def readings(pairs: bool = False) -> dict[str, SSGNConfig]:
+    """Return the default and the literal reading, each with one part of the other, on the last layer.
+
+    Names are ``"default with the literal losses, coarse-to-fine"``, ``"literal with the default
+    losses, coarse-to-fine"`` and so on, for each of :data:`PARTS` and both decoders.
+
+    Args:
+        pairs: see :func:`verdict`.
+    """
+    ours = SSGNConfig(taps="single")
+    literal = SSGNConfig.paper_small(taps="single", aligned=pairs)
+    return {
+        f"{name} with the {of} {part}, {decoder}": replace(
+            one, decoder=decoder, **{field: getattr(other, field) for field in fields}
+        )
+        for name, one, of, other in (
+            ("default", ours, "literal", literal),
+            ("literal", literal, "default", ours),
+        )
+        for part, fields in PARTS.items()
+        for decoder in CHOICES["decoder"]
     }
 
 

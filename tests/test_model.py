@@ -14,7 +14,7 @@ from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.comparisons import choices, verdict
+from ssgn.comparisons import PARTS, choices, readings, verdict
 from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES
 from ssgn.machine import partial
 from ssgn.model import SSGN, Standardize
@@ -619,6 +619,22 @@ def test_the_verdict_compares_layers_and_decoders_and_the_literal_reading():
         assert config.decoder in name and config.aligned == name.startswith(("literal", "aligned"))
         assert (config.network == "cvae") == name.startswith("literal: ")
     assert not any(config.aligned for config in plain.values())
+
+
+def test_each_part_of_the_other_reading_is_taken_once_and_whole():
+    ours = ssgn.SSGNConfig(taps="single")
+    literal = ssgn.SSGNConfig.paper_small(taps="single", aligned=True)
+    differ = {x for x in vars(ours) if getattr(ours, x) != getattr(literal, x)} - {"draws"}
+    assert sorted(field for fields in PARTS.values() for field in fields) == sorted(differ)
+    found = readings(pairs=True)
+    assert len(found) == 2 * 2 * len(PARTS)
+    for name, config in found.items():
+        one, other = (ours, literal) if name.startswith("default") else (literal, ours)
+        (part,) = (part for part in PARTS if f" {part}, " in name)
+        assert config.decoder in name
+        taken = {x for x in differ if getattr(config, x) != getattr(one, x)}
+        assert taken == set(PARTS[part])
+        assert all(getattr(config, x) == getattr(other, x) for x in taken)
 
 
 # The paper, literally ---------------------------------------------------------------------
