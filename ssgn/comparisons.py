@@ -17,8 +17,7 @@ VERDICT_LAYERS = {
     "last layer": "single",
     "best single layer": "best",
 }
-# The fields in which the literal reading differs from the default, but for the number of draws, which
-# is of synthesis.
+# The fields in which the literal reading differs from the default, but for the draws of synthesis.
 PARTS = {
     "skip connection": ("skip",),
     "features": ("standardize",),
@@ -150,7 +149,7 @@ def forms(base: SSGNConfig | None = None) -> dict[str, SSGNConfig]:
 
 
 def readings(pairs: bool = False) -> dict[str, SSGNConfig]:
-    """Return the default and the literal reading, each with one part of the other, on the last layer.
+    """Return default and literal reading, each with one part of the other, on the last layer [O].
 
     Names are ``"default with the literal losses, coarse-to-fine"``, ``"literal with the default
     losses, coarse-to-fine"`` and so on, for each of :data:`PARTS` and both decoders.
