@@ -433,9 +433,9 @@ def study(
         str,
         "ablations, baselines, verdict (what the book's verdict compares), settings "
         "(its main rows, measured in further settings), forms (of the coarse stage), readings (the "
-        "default and the literal reading, with one part of each other); or, on folds of seen "
-        "classes, choices (of the default) or layers (those of choices that differ in their "
-        "layers).",
+        "default and the literal reading, with one part of each other), longer (four times the "
+        "steps); or, on folds of seen classes, choices (of the default) or layers (those of "
+        "choices that differ in their layers).",
     ) = "ablations",
     only: _option(str | None, "Only variants whose names match this regular expression.") = None,
     published_sizes: _option(

@@ -29,6 +29,7 @@ PARTS = {
         *("optimizer", "learning_rate", "weight_decay"),
     ),
 }
+LONGER = ", four times the steps"
 ON_FOLDS = ("choices", "layers")  # studies on folds of seen classes
 OF_ONE = ("ablations", "forms")  # studies that vary one configuration
 # By backbone, the layers that the choice began with, those it ended with, and all sets of them that
@@ -48,8 +49,8 @@ def compared(
 
     Args:
         what: ``"ablations"``, ``"baselines"``, ``"verdict"``, ``"settings"``, ``"forms"``,
-            ``"readings"``, ``"choices"``, or ``"layers"`` (those of ``"choices"`` that differ in
-            their layers).
+            ``"readings"``, ``"longer"``, ``"choices"``, or ``"layers"`` (those of ``"choices"``
+            that differ in their layers).
         config: what ablations and forms vary; by default ``SSGNConfig()``.
         backbone: whose layers the choices are of.
         pairs, published_sizes: see :func:`verdict` and :func:`ssgn.baselines.table`.
@@ -65,6 +66,7 @@ def compared(
         "settings": main_rows,
         "forms": lambda: forms(config),
         "readings": lambda: readings(pairs),
+        "longer": lambda: longer(pairs),
         "choices": lambda: choices(backbone),
         "layers": lambda: choices(backbone, only_layers=True),
     }
@@ -170,6 +172,27 @@ def readings(pairs: bool = False) -> dict[str, SSGNConfig]:
         for part, fields in PARTS.items()
         for decoder in CHOICES["decoder"]
     }
+
+
+def longer(pairs: bool = False) -> dict[str, Any]:
+    """Return those whose best epoch is often their last one, with four times the steps [O].
+
+    Their names end in :data:`LONGER`.
+
+    Args:
+        pairs: see :func:`verdict`.
+    """
+    found: dict[str, Any] = {}
+    for name, config in verdict(pairs).items():
+        if name.startswith("literal: last layer"):
+            found[name + LONGER] = replace(config, steps=4 * config.steps)
+    for name, method in baselines(pairs).items():
+        if name.startswith(("CVAE", "two-tower")) and method.taps == "fusion":
+            options = {"steps": 200, **method.options}  # 200 is the default of two_tower
+            found[name + LONGER] = replace(
+                method, options={**options, "steps": 4 * options["steps"]}
+            )
+    return found
 
 
 def choices(backbone: str, only_layers: bool = False) -> dict[str, SSGNConfig]:

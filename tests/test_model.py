@@ -1,6 +1,7 @@
 """The network's parts, what each loss sees, and checkpoints."""
 
 import dataclasses
+import inspect
 import json
 import math
 import shutil
@@ -14,7 +15,8 @@ from torch import nn
 
 import ssgn
 from ssgn import CheckpointError, FeatureError
-from ssgn.comparisons import PARTS, choices, readings, verdict
+from ssgn.baselines.protocol import trained as fit_baseline
+from ssgn.comparisons import LONGER, PARTS, baselines, choices, longer, readings, verdict
 from ssgn.config import CHOICES, LOSSES, ONE_STAGE_LOSSES
 from ssgn.machine import partial
 from ssgn.model import SSGN, Standardize
@@ -635,6 +637,21 @@ def test_each_part_of_the_other_reading_is_taken_once_and_whole():
         taken = {x for x in differ if getattr(config, x) != getattr(one, x)}
         assert taken == set(PARTS[part])
         assert all(getattr(config, x) == getattr(other, x) for x in taken)
+
+
+def test_a_longer_training_changes_the_number_of_steps_only():
+    usual = {**verdict(pairs=True), **baselines(pairs=True)}
+    found = longer(pairs=True)
+    assert len(found) == 2 + 3 and all(name.endswith(LONGER) for name in found)
+    for name, variant in found.items():
+        before = usual[name.removesuffix(LONGER)]
+        if isinstance(variant, ssgn.SSGNConfig):
+            assert variant == dataclasses.replace(before, steps=4000) and before.steps == 1000
+        else:
+            default = inspect.signature(fit_baseline).parameters["steps"].default
+            steps = before.options.get("steps", default)
+            assert variant.options == {**before.options, "steps": 4 * steps}
+            assert variant.taps == before.taps and variant.name == before.name
 
 
 # The paper, literally ---------------------------------------------------------------------
