@@ -5,7 +5,7 @@ reproduces* shows the verdicts.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,8 +119,12 @@ def by_effect(found: Mapping[str, Verdict]) -> str:
     groups: dict[str, list[str]] = {}
     for name, verdict in found.items():
         groups.setdefault(verdict.effect, []).append(f"on {name}")
-    listed = {k: filter(None, (", ".join(names[:-1]), names[-1])) for k, names in groups.items()}
-    return "; ".join(f"**{effect}** {' and '.join(names)}" for effect, names in listed.items())
+    return "; ".join(f"**{effect}** {listed(names)}" for effect, names in groups.items())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does: ``"A, B and C"``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def tally(found: Iterable[Verdict]) -> str:

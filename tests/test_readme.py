@@ -82,21 +82,26 @@ def runs(**levels):
     ]
 
 
-def test_the_verdict_in_short_follows_the_numbers(pictures):
+def test_the_verdict_in_short_follows_the_numbers_and_says_first_what_fails(pictures):
     lite, vgg = (", ".join(names) for names in pictures.SHOWN_DATA[:2])
     best, single = "best single layer, coarse-to-fine", "chosen layers, single-stage"
-    part = "SSGN without skip connection"
+    every, last = (f"{layers}, coarse-to-fine" for layers in ("all layers", "last layer"))
+    part, closed = "SSGN without skip connection", "ridge towards the identity, chosen layers"
+    levels = {pictures.OURS: 3000, best: 2500, single: 3300, part: 1500, closed: 2000}
     columns = {
-        lite: runs(**{pictures.OURS: 3000, best: 2500, single: 3300, part: 1500}),
-        vgg: runs(**{pictures.OURS: 2000, best: 3000}),
+        lite: runs(**levels, **{every: 3000, last: 2000}),
+        vgg: runs(**{pictures.OURS: 2000, best: 3000, every: 1000, last: 2000, closed: 3000}),
     }
-    stage, fusion, carries, since, data = pictures.verdict(columns).splitlines()
-    assert "still ahead of what came after.** SSGN " in since and since.endswith("[Chapter 12]")
-    assert fusion.startswith("- **✓ Holds: fused layers.** Fusing the chosen layers is better than")
-    assert fusion.endswith("]. VGG-16: does not hold. [Chapter 3]")
+    fusion, stage, since, data, carries = pictures.verdict(columns).splitlines()
+    assert fusion.startswith("- **✗ Does not hold: fusing all layers.** With VGG-16, ")
+    assert "on all layers is worse than on the last: × 0.50 [" in fusion
+    assert "]. Sketchy with EfficientNet-Lite0: holds. The layers that we chose, over the" in fusion
+    assert fusion.endswith("best single one: holds (VGG-16: does not hold). [Chapter 8]")
     assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage
-    assert "carries the result.** Most of all the skip connection [ours], with" in carries
+    assert "still ahead of what came after.** SSGN " in since and since.endswith("[Chapter 12]")
     assert data.startswith("- **? Open: ") and "mAP@all is 0.300 [" in data
+    assert carries.startswith("- **✓ Holds: what carries the result.** Most of all our skip")
+    assert "a closed form: holds (VGG-16: does not hold)." in carries
 
 
 def test_numbers_of_few_splits_are_marked_or_left_out(pictures):

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssgn.claims import CLAIMS, FURTHER, OURS, Claim, Verdict, judged, verdicts
+from ssgn.claims import (
+    CLAIMS,
+    FURTHER,
+    OURS,
+    Claim,
+    Verdict,
+    by_data,
+    judged,
+    listed,
+    verdicts,
+)
 from ssgn.comparisons import readable
 from ssgn.intervals import level, over_seeds
 from ssgn.machine import read_json
@@ -48,56 +58,74 @@ ROWS = {
     )
 }
 WORDS = ("does not hold", "open", "holds")
-PLAIN = ("is worse than", "cannot be told from", "is better than")
-BY_20 = (
-    "is not 20% better than",
-    "may or may not be 20% better than",
-    "is more than 20% better than",
-)
+PLAIN = {
+    1.0: ("is worse than", "cannot be told from", "is better than"),
+    1.2: (
+        "is not 20% better than",
+        "may or may not be 20% better than",
+        "is more than 20% better than",
+    ),
+}
 MARKS = dict(zip(WORDS, "✗?✓", strict=True))
 # What README calls a part of SSGN, and the claim that compares with the same without it.
+SKIP, CHOSEN = "skip connection [ours]", "chosen layers, not the best single one"
 PARTS = {
     "second stage": CLAIMS["coarse-to-fine over single-stage, chosen layers"],
-    "chosen layers, not the best single one": CLAIMS["chosen layers over the best single layer"],
-    "skip connection [ours]": FURTHER["the skip connection helps"],
+    CHOSEN: CLAIMS["chosen layers over the best single layer"],
+    SKIP: FURTHER["the skip connection helps"],
     "contrastive, not linear, classifier [ours]": FURTHER["the contrastive classifier helps"],
     **{text.removeprefix("the ").removesuffix(" helps"): claim
        for text, claim in CLAIMS.items() if text.endswith(" loss helps")},
 }  # fmt: skip
-# The verdict in short. By topic: a claim, what it compares, the chapter to read, and claims whose
-# verdict alone is named.
+# The verdict in short. By topic: a claim, its two sides in words, the data that it is shown on, the
+# chapter to read, and claims whose verdict alone is named.
 SHORT = {
+    "fusing all layers": (
+        "all layers over the last layer, coarse-to-fine",
+        ("With VGG-16, the paper's backbone, SSGN on all layers", "on the last"),
+        (SKETCHY, VGG),
+        8,
+        {"the layers that we chose, over the best single one": PARTS[CHOSEN].text},
+    ),
     "the second stage": (
-        "coarse-to-fine over single-stage, chosen layers",
+        PARTS["second stage"].text,
         ("The coarse-to-fine decoder", "a single stage"),
+        (SKETCHY, LITE),
         9,
         {
             f"read literally, {which}": f"read literally, coarse-to-fine over single-stage, {which}"
             for which in ("last layer", "all layers")
         },
     ),
-    "fused layers": (
-        "chosen layers over the best single layer",
-        ("Fusing the chosen layers", "the best single layer"),
-        3,
-        {"all layers over the last": "all layers over the last layer, coarse-to-fine"},
-    ),
     "20% over the CVAE": (
-        "SSGN over the CVAE on the same features, by 20%",
-        ("SSGN", "a CVAE on the same features"),
+        "SSGN over the CVAE, both on aligned pairs, by 20%",
+        ("On equal terms, SSGN", "a CVAE"),
+        (SKETCHY, LITE),
         11,
         {
+            "our default": "SSGN over the CVAE on the same features, by 20%",
             "without our skip connection": "SSGN without its skip connection over the CVAE, by 20%",
             "read literally": "read literally, SSGN over the CVAE's published form, by 20%",
         },
     ),
+    "what carries the result": (
+        PARTS[SKIP].text,
+        ("Most of all our skip connection, with which SSGN", "without"),
+        (SKETCHY, LITE),
+        8,
+        {
+            "over ridge regression towards the identity, a closed form": (
+                "SSGN over ridge towards the identity on the same features"
+            )
+        },
+    ),
 }
 NAMES = {
+    f"{SKETCHY}, {LITE}": "Sketchy with EfficientNet-Lite0",
     f"{SKETCHY}, {VGG}": "VGG-16",
     f"{TUBERLIN}, {LITE}": "TU-Berlin",
     f"doodle-emoji, {LITE}": "doodle-emoji",
 }
-CLOSED = "SSGN over ridge towards the identity on the same features"
 
 
 def copy_pictures() -> None:
@@ -183,36 +211,24 @@ def parts(found: Mapping) -> str:
 
 
 def verdict(found: Mapping) -> str:
-    """The verdict in short, on the data that come first: by topic a mark, a number, a chapter."""
-    first, runs = next(iter(found.items()))
+    """The verdict in short: by topic a mark, a number, a chapter. What fails comes first."""
     every = CLAIMS | FURTHER
     asked = {every[text] for claim, *_, also in SHORT.values() for text in (claim, *also.values())}
-    judged = verdicts(found, {*asked, *PARTS.values(), every[CLOSED]}, fewest=ENOUGH)
-
-    def row(topic: str, v: Verdict, words: str, others: list[str], chapter: int) -> str:
-        others = others + [
-            f"{NAMES.get(heading, heading)}: {w.word}"
-            for (claim, heading), w in judged.items()
-            if claim == v.claim and heading != first
-        ]
-        also = f" {others[0][0].upper()}{'; '.join(others)[1:]}." if others else ""
-        return _row(v.word, topic, f"{words}: {v.number}.{also}", chapter)
-
+    judged = verdicts(found, asked, fewest=ENOUGH)
     rows = []
-    for topic, (text, (a, b), chapter, others) in SHORT.items():
-        if v := judged.get((every[text], first)):
-            phrase = (BY_20 if v.claim.threshold > 1 else PLAIN)[WORDS.index(v.word)]
-            also = {name: judged.get((every[other], first)) for name, other in others.items()}
-            named = [f"{name}: {w.word}" for name, w in also.items() if w]
-            rows.append(row(topic, v, f"{a} {phrase} {b}", named, chapter))
-    parts = {part: v for part, claim in PARTS.items() if (v := judged.get((claim, first)))}
-    if parts:
-        part, v = max(parts.items(), key=lambda item: item[1].ratio)
-        phrase = PLAIN[WORDS.index(v.word)]
-        words = f"Most of all the {part}, with which SSGN {phrase} without"
-        closed = judged.get((every[CLOSED], first))
-        named = [f"over ridge regression, a closed form: {closed.word}"] if closed else []
-        rows.append(row("what carries the result", v, words, named, 8))
+    for topic, (text, (a, b), data, chapter, also) in SHORT.items():
+        there, here = by_data(judged, every[text]), ", ".join(data)
+        if v := there.pop(here, None):
+            phrase = PLAIN[v.claim.threshold][WORDS.index(v.word)]
+            words = [f"{a} {phrase} {b}: {v.number}", _grouped(there)]
+            for name, other in also.items():
+                if there := by_data(judged, every[other]):
+                    first = there.pop(next(iter(there))).word
+                    rest = _grouped({x: w for x, w in there.items() if w.word != first})
+                    words.append(f"{name}: {first}" + (f" ({rest})" if rest else ""))
+            words = ". ".join(x[0].upper() + x[1:] for x in words if x)
+            rows.append((v.word, topic, f"{words}.", chapter))
+    first, runs = next(iter(found.items()))
     if AFTER.exists() and SKETCHY in first:
         rows.append(_since())
     mean, low, high = level(runs, OURS)
@@ -221,26 +237,35 @@ def verdict(found: Mapping) -> str:
         f"[{low:.3f}, {high:.3f}], and that of a random ranking about 0.05. The extended photos "
         "are not tested."
     )
-    return "\n".join([*rows, _row("open", "the paper's own numbers", words, 11)])
+    rows.append(("open", "the paper's own numbers", words, 11))
+    # Each page that shows it defines where "Chapter N" leads.
+    return "\n".join(
+        f"- **{MARKS[word]} {word.capitalize()}: {topic}.** {words} [Chapter {chapter}]"
+        for word, topic, words, chapter in sorted(rows, key=lambda row: WORDS.index(row[0]))
+    )
 
 
-def _since() -> str:
+def _grouped(found: Mapping[str, Verdict]) -> str:
+    """Say of other data what holds: ``"VGG-16 and TU-Berlin: open; doodle-emoji: holds"``."""
+    groups = {}
+    for heading, v in found.items():
+        groups.setdefault(v.word, []).append(NAMES.get(heading, heading))
+    return "; ".join(f"{listed(names)}: {word}" for word, names in groups.items())
+
+
+def _since() -> tuple[str, str, str, int]:
     """What fine-tuning the backbone does, as later methods do."""
     drawn, published = [], []
     for run in read_json(AFTER)["runs"]:
         (drawn if run["split"].startswith("seed-") else published).append(run)
     claim = Claim("", OURS, "fine-tuned: nearest neighbor, last layer")
     v, unleaked = judged(drawn, claim), judged(published, claim, setting=WITHOUT_LEAKS)
+    phrase = PLAIN[1.0][WORDS.index(v.word)]
     words = (
-        f"SSGN {PLAIN[WORDS.index(v.word)]} the nearest neighbor in a fine-tuned backbone: "
-        f"{v.number}. On the unseen classes of 104/21 that ImageNet does not show: {unleaked.word}."
+        f"SSGN {phrase} the nearest neighbor in a fine-tuned backbone: {v.number}, on {v.splits} "
+        f"splits. On the unseen classes of 104/21 that ImageNet does not show: {unleaked.word}."
     )
-    return _row(v.word, "still ahead of what came after", words, 12)
-
-
-def _row(word: str, topic: str, words: str, chapter: int) -> str:
-    # Each page that shows it defines where "Chapter N" leads.
-    return f"- **{MARKS[word]} {word.capitalize()}: {topic}.** {words} [Chapter {chapter}]"
+    return v.word, "still ahead of what came after", words, 12
 
 
 def commands() -> str:
