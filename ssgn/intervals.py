@@ -142,9 +142,8 @@ def shared(
 ) -> tuple[list[Mapping], bool]:
     """Return the runs of variants that can be compared, and whether their seeds can be paired.
 
-    These are the runs on the splits of all. If all have several seeds, these are the seeds of all
-    too, and are paired. Else one is a closed form, and is compared with all seeds of the others by
-    split.
+    These are the runs on the splits and with the seeds of all, which are paired. If one is a
+    :func:`closed_form`, it is compared with all seeds of the others by split.
 
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
@@ -156,13 +155,24 @@ def shared(
     """
     runs = list(runs)
     keys = [set(_per_class(runs, name, setting)) for name in variants]
-    paired = all(len({seed for _, seed in found}) > 1 for found in keys)
+    paired = not any(closed_form(runs, name) for name in variants)
     all_have = set.intersection(*keys)
     if not paired:
         splits = set.intersection(*({split for split, _ in found} for found in keys))
         all_have = {key for key in set.union(*keys) if key[0] in splits}
     kept = [r for r in runs if r["variant"] in variants and (r["split"], r["seed"]) in all_have]
     return kept, paired
+
+
+def closed_form(runs: Iterable[Mapping], variant: str) -> bool:
+    """Return whether a variant has no epochs and one seed: its result does not depend on the seed.
+
+    Args:
+        runs: from :func:`~ssgn.studies.study` or a ledger.
+        variant: its name.
+    """
+    own = [run for run in runs if run["variant"] == variant]
+    return len({run["seed"] for run in own}) < 2 and not any(r.get("best_epoch") for r in own)
 
 
 def level(runs: Iterable[Mapping], variant: str, **options) -> tuple[float, float, float]:
@@ -219,8 +229,8 @@ def over_seeds(
     Args:
         runs: from :func:`~ssgn.studies.study` or a ledger.
         a: name of a variant.
-        b: that of the one to divide by, seed by seed; a variant with a single seed is compared
-            with every seed of the other.
+        b: that of the one to divide by, seed by seed; a :func:`closed_form` is compared with every
+            seed of the other.
         setting: see :func:`bootstrap`.
 
     Returns:
@@ -230,8 +240,9 @@ def over_seeds(
     Raises:
         ValueError: no seed that every split has, or none that ``a`` and ``b`` share.
     """
-    runs, means = list(runs), []
-    for name in (a,) if b is None else (a, b):
+    names, means = [a] if b is None else [a, b], []
+    runs, _ = shared(runs, *names, setting=setting)
+    for name in names:
         found = _per_class(runs, name, setting)
         by_seed = {seed: [] for _, seed in found}
         for (_, seed), precision in found.items():
@@ -245,7 +256,7 @@ def over_seeds(
         each = [over[seed] / under[seed] for seed in over if seed in under]
     if not each:
         raise ValueError(
-            f"{' and '.join(repr(x) for x in (a, b) if x)}: no seed was run on every split; record "
+            f"{' and '.join(map(repr, names))}: no seed was run on every split; record "
             "the missing runs with `ssgn study`"
         )
     mean, half = interval(each)

@@ -35,11 +35,25 @@ def test_ratios_pair_the_seeds():
 # Intervals over splits, classes and seeds -----------------------------------------------------
 
 
-def made_up(rng, variants=("a",), classes=60, seeds=3, parts=5, of_class=0.2, of_split=0.02):
-    """Runs of known variance: every class is unseen in two of ten splits, 0.4 on average."""
+def made_up(
+    rng,
+    variants=("a",),
+    classes=60,
+    seeds=3,
+    parts=5,
+    partitions=2,
+    of_class=0.2,
+    of_split=0.02,
+    of_both=0.06,
+):
+    """Runs of known variance: every class is unseen in two of ten splits, 0.4 on average.
+
+    ``of_both`` is how much a variant is better on some classes than on others.
+    """
     height = rng.normal(0, of_class, classes)
+    better = rng.normal(0, of_both, (len(variants), classes))
     runs = []
-    for partition in range(2):
+    for partition in range(partitions):
         order = rng.permutation(classes)
         for part in range(parts):
             unseen = order[part::parts]
@@ -47,7 +61,8 @@ def made_up(rng, variants=("a",), classes=60, seeds=3, parts=5, of_class=0.2, of
             for seed in range(seeds):
                 batch = rng.normal(0, 0.02)
                 for i, name in enumerate(variants):
-                    value = 0.4 + shared + batch + rng.normal(0, 0.03, len(unseen)) + 0.04 * i
+                    noise = rng.normal(0, 0.03, len(unseen)) + better[i, unseen]
+                    value = 0.4 + shared + batch + noise + 0.04 * i
                     runs.append({"variant": name, "split": f"{partition} {part}", "seed": seed,
                                  "per_class": value * 1e4})  # fmt: skip
     return runs
@@ -63,13 +78,31 @@ def test_an_interval_of_a_level_covers_the_truth(changes):
     assert 0.86 <= np.mean(hits) <= 1
 
 
-def test_an_interval_of_a_ratio_covers_the_truth():
-    rng, hits = np.random.default_rng(1), []
+@pytest.mark.parametrize("of_both", [0.0, 0.06, 0.12])
+@pytest.mark.parametrize("few", [{}, {"classes": 21, "parts": 1, "partitions": 1}])
+def test_an_interval_of_a_ratio_covers_the_truth(of_both, few):
+    """On ten splits, and on a published one."""
+    rng, hits, means = np.random.default_rng(1), [], []
     for i in range(100):
-        mean, low, high = ratio(made_up(rng, ("b", "a")), "a", "b", n=300, seed=i)
+        runs = made_up(rng, ("b", "a"), of_both=of_both, **few)
+        mean, low, high = ratio(runs, "a", "b", n=300, seed=i)
         hits.append(low <= 1.1 <= high)
-        assert mean == pytest.approx(1.1, abs=0.08)
+        means.append(mean)
     assert np.mean(hits) >= 0.86
+    assert np.mean(means) == pytest.approx(1.1, abs=0.03)
+
+
+def test_a_trained_variant_with_a_single_seed_is_paired_and_a_closed_form_is_not():
+    runs = made_up(np.random.default_rng(0), ("a", "b"), classes=10)
+    one = [{**r, "best_epoch": 3} for r in closed(runs, "b")]
+    assert shared(runs, "a", "b") == (runs, True)
+    kept, paired = shared(one, "a", "b")
+    assert paired and {run["seed"] for run in kept} == {0}
+    _, low, high = over_seeds(one, "a", "b")
+    assert np.isnan([low, high]).all()
+    kept, paired = shared(closed(runs, "b"), "a", "b")
+    assert not paired and {r["seed"] for r in kept if r["variant"] == "a"} == {0, 1, 2}
+    assert np.isfinite(over_seeds(kept, "a", "b")).all()
 
 
 def test_resampling_is_repeatable_and_gives_back_what_does_not_vary():

@@ -110,6 +110,9 @@ def test_numbers_of_few_splits_are_marked_or_left_out(pictures):
     assert {run["variant"] for run in pictures._enough(runs(**{ours: 3000}) + few)} == {ours}
     shown = pictures.state({"data, backbone": runs(**{ours: 3000})})
     assert "6 of 10 splits" in shown and "not recorded yet" in shown
+    trained = [{**run, "best_epoch": 1} for run in runs(**{ours: 3000}) if run["seed"] == 0]
+    shown = pictures.state({"data, backbone": trained})
+    assert "6 of 10 splits so far, one seed per split." in shown
 
 
 @pytest.mark.parametrize("path", VERDICT, ids=lambda path: path.stem)

@@ -24,7 +24,7 @@ from ssgn.claims import (
     verdicts,
 )
 from ssgn.comparisons import readable
-from ssgn.intervals import level, over_seeds
+from ssgn.intervals import closed_form, level, over_seeds
 from ssgn.machine import read_json
 from ssgn.studies import WITHOUT_LEAKS, read_ledger
 from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
@@ -189,8 +189,12 @@ def state(found: Mapping) -> str:
     """What is not recorded yet."""
     notes = []
     for heading, runs in found.items():
-        few = {ROWS[v]: len(n) for v, n in _splits(runs).items() if v in ROWS and len(n) < SPLITS}
-        notes += [f"*On {heading}, {v}: {n} of {SPLITS} splits so far.*\n" for v, n in few.items()]
+        for v, splits in _splits(runs).items():
+            seeds = {run["seed"] for run in runs if run["variant"] == v}
+            says = [f"{len(splits)} of {SPLITS} splits so far"] * (len(splits) < SPLITS)
+            says += ["one seed per split"] * (len(seeds) < 2 and not closed_form(runs, v))
+            if v in ROWS and says:
+                notes.append(f"*On {heading}, {ROWS[v]}: {', '.join(says)}.*\n")
     if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
         notes.append("*An empty cell, or a method that is missing, is not recorded yet.*")
     return "\n".join(notes)
