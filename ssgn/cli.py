@@ -482,7 +482,10 @@ def study(
     studies.check_ledger(out, about, overwrite)
     feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
-    head = {"command": "ssgn " + shlex.join(sys.argv[1:]), **provenance(given.device)}
+    # Without --only, which leaves the ledger's other runs to a later command.
+    words = zip(["", *sys.argv], sys.argv)
+    words = [w for before, w in words if before != "--only" and not w.startswith("--only")]
+    head = {"command": shlex.join(["ssgn", *words[1:]]), **provenance(given.device)}
     studies.open_ledger(
         out, studies.describe(feats, sem, what, recorded), head, overwrite=overwrite
     )

@@ -157,16 +157,16 @@ display(
 # Their interval is a *hierarchical bootstrap*: draw as many splits with replacement, from each of them its
 # classes and seeds with replacement, average, and repeat this ten thousand times. The interval holds the
 # middle 95% of these averages. For a ratio, both variants are resampled together. The sketches of a
-# class are *not* resampled: on Sketchy several show the same photo.
-
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of bootstrap"}
-plots.show_source(intervals.bootstrap)
+# class are *not* resampled: on Sketchy several show the same photo. It is `ssgn.intervals.bootstrap`.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Both kinds of intervals"}
-recorded = tables.columns(
-    studies.read_ledger(path)
-    for path in sorted(Path("../results/verdict").glob("*.json"))
-)
+paths = sorted(Path("../results/verdict").glob("*.json"))
+recorded = {
+    tables.short(heading): runs
+    for heading, runs in tables.columns(
+        map(studies.read_ledger, paths)
+    ).items()
+}
 best, last = "chosen layers, coarse-to-fine", "last layer, coarse-to-fine"
 head = ["", "number", "seeds alone", "splits, classes, seeds"]
 lines, wider, relative = [head], {}, {}
@@ -176,7 +176,7 @@ for heading, runs in recorded.items():
     for what, under in (("mAP@all", None), ("chosen / last layer", last)):
         mean, narrow, wide = intervals.widths(runs, best, under)
         lines.append(
-            [f"{what}, {tables.short(heading)}", f"{mean:.3f}"]
+            [f"{what}, {heading}", f"{mean:.3f}"]
             + [f"± {half:.3f}" for half in (narrow, wide)]
         )
         relative.setdefault(what, []).append(wide / mean)
@@ -252,9 +252,14 @@ on_fusion, two_stages = (
     for claims in (fusion, decoder)
 )
 lines = [f"- coarse-to-fine over single-stage: {tally(two_stages)}."]
+worse = [
+    f"{claim.text.rpartition(', ')[2]} on {data}"
+    for (claim, data), v in judged.items()
+    if claim in decoder and v.word == "does not hold"
+]
+lines[0] += f" Worse: {'; '.join(worse)}." if worse else ""
 for claim in reversed(fusion):
-    at = by_data(judged, claim).items()
-    words = by_effect({tables.short(heading): v for heading, v in at})
+    words = by_effect(by_data(judged, claim))
     lines.insert(0, f"- {claim.text}: {words}.")
 if judged:
     lines.append(
@@ -273,8 +278,8 @@ display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # The data have limits: real Sketchy (first 25 of each class) has 6,250 images, is not extended, and its photos
-# are re-encoded; TU-Berlin's gallery is our own. The backbone has met some of the unseen classes in ImageNet;
-# [chapter 11](11_results) has the verdicts without them, and all other claims.
+# are re-encoded; TU-Berlin's gallery is our own. The backbone has met some of the unseen classes in ImageNet:
+# [chapter 10](10_leaks) has the verdicts without them, and [chapter 11](11_results) all other claims.
 
 # %% [markdown]
 # ## Each loss off
