@@ -483,7 +483,7 @@ def study(
     feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
     # Without --only, which leaves the ledger's other runs to a later command.
-    words = zip(["", *sys.argv], sys.argv)
+    words = zip(["", *sys.argv], sys.argv, strict=False)
     words = [w for before, w in words if before != "--only" and not w.startswith("--only")]
     head = {"command": shlex.join(["ssgn", *words[1:]]), **provenance(given.device)}
     studies.open_ledger(
