@@ -117,10 +117,7 @@ def cca(
     Hotelling, Relations Between Two Sets of Variates, Biometrika 1936; for retrieval across domains
     Rasiwasia et al., A New Approach to Cross-Modal Multimedia Retrieval, ACM Multimedia 2010. Both
     steps are scikit-learn's, on the CPU: a PCA of each domain, then CCA on pairs of a sketch and a
-    random photo of its class. On pseudo-unseen classes of doodle-emoji (40 sketches per class,
-    fusion) such pairs are far better than pairs with the class's mean photo, ``mAP@all`` 0.36
-    against 0.25, and several photos per sketch are better than one, by 0.02. The chapter *What
-    reproduces* explains it.
+    random photo of its class. The chapter *What reproduces* explains it.
 
     Args:
         feats: features of C classes.
