@@ -93,14 +93,14 @@ def test_the_verdict_in_short_follows_the_numbers_and_says_first_what_fails(pict
         vgg: runs(**{pictures.OURS: 2000, best: 3000, every: 1000, last: 2000, closed: 3000}),
     }
     fusion, stage, since, data, carries = pictures.verdict(columns).splitlines()
-    assert fusion.startswith("- **✗ Does not hold: fusing all layers.** With VGG-16, ")
+    assert fusion.startswith("- **✗ Does not hold: fusing all layers.** With VGG-16's conv")
     assert "on all layers is worse than on the last: × 0.50 [" in fusion
-    assert "]. Sketchy with EfficientNet-Lite0: holds. The layers that we chose, over the" in fusion
+    assert "]. EfficientNet-Lite0 on Sketchy: holds. The layers that we chose, over the" in fusion
     assert fusion.endswith("best single one: holds (VGG-16: does not hold). [Chapter 8]")
     assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage
     assert "still ahead of what came after.** SSGN " in since and since.endswith("[Chapter 12]")
     assert data.startswith("- **? Open: ") and "mAP@all is 0.300 [" in data
-    assert carries.startswith("- **✓ Holds: what carries the result.** Most of all our skip")
+    assert carries.startswith("- **✓ Holds: what carries the result.** With EfficientNet-Lite0, most")
     assert "a closed form: holds (VGG-16: does not hold)." in carries
 
 
