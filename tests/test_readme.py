@@ -100,7 +100,7 @@ def test_the_verdict_in_short_follows_the_numbers_and_says_first_what_fails(pict
     assert stage.startswith("- **✗ Does not hold: the second stage.** ") and "worse than" in stage
     assert "still ahead of what came after.** SSGN " in since and since.endswith("[Chapter 12]")
     assert data.startswith("- **? Open: ") and "mAP@all is 0.300 [" in data
-    assert carries.startswith("- **✓ Holds: what carries the result.** With EfficientNet-Lite0, most")
+    assert carries.startswith("- **✓ Holds: what carries the result.** With EfficientNet-Lite0, ")
     assert "a closed form: holds (VGG-16: does not hold)." in carries
 
 
