@@ -4,14 +4,21 @@ on a GPU within a stated tolerance."""
 import copy
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 import torch
 
 import ssgn
+from ssgn import studies
+from ssgn.claims import OURS
 from ssgn.train import Batches
+
+ROOT = Path(__file__).parents[1]
 
 # Of the largest magnitude in a tensor. How much one step of float32 may differ on another device or
 # from float64; a whole training may drift further apart, since it is chaotic.
@@ -116,3 +123,22 @@ def test_metrics_on_a_gpu_equal_the_cpus_within_the_tolerance(world, fit, gpu):
     for name, value in mine.items():
         # A metric moves only where rounding changes the order of two nearly equal items.
         assert theirs[name] == pytest.approx(value, abs=2e-3), name
+
+
+@pytest.mark.slow
+def test_a_recorded_run_is_repeated_by_its_command(tmp_path):
+    """To the last digit on the machine that recorded it; here within what machines differ by."""
+    if not (archive := ROOT.parent / "shared/data/sketchy-25.tar").is_file():
+        pytest.skip(f"{archive} is missing: the part of Sketchy that the verdict is about")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    ledger = studies.read_ledger(ROOT / "book/results/verdict/sketchy-efficientnet-lite0.json")
+    once = next(run for run in ledger["runs"] if run["variant"] == OURS)
+    words = shlex.split(ledger["command"])
+    words[words.index("--root") + 1], words[2] = str(tmp_path), str(tmp_path / "again.json")
+    words += ["--splits", once["split"], "--seeds", "1", "--only", f"^{OURS}$"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "SSGN_CACHE": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-m", *words], check=True, env=env, cwd=ROOT)
+    (again,) = studies.read_ledger(words[2])["runs"]
+    assert again["key"] == once["key"] and len(again["per_class"]) == len(once["per_class"])
+    assert again["mAP@all"] == pytest.approx(once["mAP@all"], abs=0.01)
