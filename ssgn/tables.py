@@ -31,7 +31,7 @@ def short(heading: str) -> str:
 def columns(
     ledgers: Iterable[Mapping],
     drawn: bool | None = True,
-    whats: Sequence[str] | None = ("verdict", "ablations", "baselines"),
+    whats: Sequence[str] | None = ("verdict", "ablations", "baselines", "longer"),
 ) -> dict[str, list[dict]]:
     """Concatenate the runs of all ledgers of the same data and backbone.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssgn import config, intervals, studies
+from ssgn import comparisons, config, intervals, studies
 from ssgn.claims import (
     CLAIMS,
     FURTHER,
@@ -160,9 +160,10 @@ def test_every_claim_compares_two_variants_of_the_verdict():
     assert losses < {c.b for c in CLAIMS.values()}
     ours |= {f"aligned: chosen layers, {form}" for form in forms}
     ablated = set(config.ablations())
-    assert len(FURTHER) == 6 and not FURTHER.keys() & CLAIMS.keys()
+    longer = set(comparisons.longer(pairs=True))
+    assert len(FURTHER) == 9 and not FURTHER.keys() & CLAIMS.keys()
     for claim in FURTHER.values():
-        assert claim.a in ours | ablated and claim.b in ours | others | ablated
+        assert claim.a in ours | ablated | longer and claim.b in ours | others | ablated | longer
     rows = of_claims({}, CLAIMS.values(), form="latex").splitlines()
     assert len(rows) == 34 and sum("20\\%" in row for row in rows) == 4
 
