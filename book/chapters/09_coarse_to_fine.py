@@ -35,6 +35,7 @@ from ssgn.claims import (
     CLAIMS,
     Claim,
     by_data,
+    listed,
     ranges,
     said,
     tally,
@@ -347,6 +348,29 @@ if by_part:
         "What the second stage brings on the last layer, on real Sketchy (first 25 of each class). Compare the literal reading "
         "before and after a longer training; then look whether any literal part moves the default.",
     )
+
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "The two tests in words"}
+told = {c.text: v for (c, _), v in by_part.items()}
+short, long = (told.get(text) for text in list(names)[:2])
+if short and long:
+    sentence = (
+        f"Read literally, two stages have {short.number[2:]} times the mAP@all of one after 1,000 steps, and "
+        f"{long.number[2:]} times after 4,000."
+    )
+    if short.word == "holds" != long.word:
+        sentence += (
+            " **The gain is one of speed**: a second stage makes a training that is too short less so. A longer one "
+            "does not need it."
+        )
+    effects = {}
+    for part in comparisons.PARTS:
+        if v := told.get(f"default, literal {part}"):
+            effects.setdefault(v.effect, []).append(part)
+    sentence += " In the default, the second stage is " + "; ".join(
+        f"{'of ' if effect.startswith('no') else ''}{effect} with the literal {listed(of)}"
+        for effect, of in effects.items()
+    )
+    display(Markdown(sentence + "."))
 
 # %% [markdown]
 # ## If the names of the unseen classes are known
