@@ -194,7 +194,7 @@ PAPER = {
     "taps": "all",  # every block of VGG-16, and its second fully connected layer [B]
     "standardize": False,  # no source mentions it [O]
     "decoder": "coarse-to-fine",  # [A]
-    "condition": "regression",  # semantic information is the condition [A]; predicted, because [O]
+    "condition": "regression",  # semantic information [A]; predicted, as a query has no label [O]
     "training_condition": "predicted",  # a query has no label; the same in training [O]
     "latent_at": "coarse",  # [O]
     "classifier": "linear",  # a classification loss [A], in its plainest form [O]

@@ -146,11 +146,17 @@ def test_cells_are_short_explained_labeled_and_captioned(chapter):
             assert len(lines) <= 15, f"{where} has {len(lines)} visible lines"
             assert before != "code", f"{where} follows a visible cell without a sentence between"
             before = "code"
-        if "hide-input" in tags:
+        if {"hide-input", "hide-cell"} & tags:
             assert "code_prompt_show" in cell.metadata.get("mystnb", {}), f"{where} has no label"
         drawn = re.search(rf"plots\.(?!{reading.NO_FIGURES})\w+\(", cell.source)
         assert not drawn or "caption" in cell.source, f"{where} has a figure without a caption"
         assert "plt." not in cell.source, f"{where} draws outside ssgn.plots"
+
+
+@pytest.mark.parametrize("chapter", [*CHAPTERS, *EXAMPLES], ids=lambda path: path.stem)
+def test_no_text_stands_on_the_line_that_begins_a_cell(chapter):
+    """jupytext would take it for the cell's title, which no page shows."""
+    assert not re.findall(r"^# %% \[markdown\] \S.*", chapter.read_text(), re.M)
 
 
 def test_figures_in_prose_are_computed():

@@ -12,7 +12,7 @@ import yaml
 
 import ssgn
 from bench.__main__ import main as bench
-from ssgn import baselines
+from ssgn import baselines, comparisons
 from ssgn.cli import app
 from ssgn.data.check import CHECKED
 from ssgn.data.dataset import SPLITS
@@ -171,6 +171,8 @@ def test_the_page_on_sketchy_computes_what_it_says(capsys, monkeypatch):
     for name, images in count.items():
         row = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GB \|$", TEXT["sketchy"], re.M)
         assert row[1] == f"{images * 5568 * 4 / 1e9:.1f}"
+    assert sum(name.startswith("CVAE") for name in comparisons.baselines(pairs=True)) == 6
+    assert "train the CVAE six times" in TEXT["sketchy"]
     (estimate,) = re.findall(r"```python\n(import json\n.*?)```", TEXT["sketchy"], re.S)
     exec(estimate, {})
     assert "minutes for all of Sketchy" in capsys.readouterr().out

@@ -27,7 +27,7 @@ from mdit_py_plugins.myst_role import myst_role_plugin
 WORDS_A_MINUTE = 200
 SECONDS = {"code": 2, "display": 10}  # a line of code; an equation or a figure
 # papermill_chapters hides the cell of parameters.
-UNSEEN = {"remove-input", "hide-input", "remove-cell", "parameters"}
+UNSEEN = {"remove-input", "hide-input", "hide-cell", "remove-cell", "parameters"}
 NO_FIGURES = "use_style|footer|show_source|caption"  # of ssgn.plots
 TOGGLED = {"solution", "dropdown", "alt"}
 
@@ -119,9 +119,11 @@ def chapter_pieces(chapter: Path) -> Iterator[Piece]:
         if cell.cell_type == "markdown":
             yield from pieces(cell.source, line)
             continue
-        if not UNSEEN & set(cell.metadata.get("tags", [])):
+        tags = set(cell.metadata.get("tags", []))
+        if not UNSEEN & tags:
             yield Piece("code", line, cell.source)
-        yield from shown_by(cell.source, line)
+        if "hide-cell" not in tags:  # with its output
+            yield from shown_by(cell.source, line)
 
 
 def shown_by(code: str, line: int) -> Iterator[Piece]:

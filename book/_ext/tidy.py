@@ -28,10 +28,24 @@ def list_citations(app, pagename, templatename, context, doctree) -> None:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def appendix(pagename: str) -> tuple[str, ...]:
+    """The letter of an appendix, whose part of the table of contents has no numbers."""
+    found = re.match(r"chapters/9(\d)_", pagename)
+    return (chr(ord("A") + int(found[1])),) if found else ()
+
+
+def number_appendices(app, env) -> list[str]:
+    """Number equations and exercises of an appendix as (A.1), after Sphinx has counted them."""
+    for pagename, kinds in env.toc_fignumbers.items():
+        for numbers in kinds.values() if appendix(pagename) else ():
+            numbers.update({at: appendix(pagename) + number for at, number in numbers.items()})
+    return []
+
+
 def number_figures(app, pagename, templatename, context, doctree) -> None:
     """Write "Figure 3.1." before each caption: notebooks show figures as HTML, which Sphinx does
     not number."""
-    chapter = app.env.toc_secnumbers.get(pagename, {}).get("", ())
+    chapter = app.env.toc_secnumbers.get(pagename, {}).get("", ()) or appendix(pagename)
     numbers = itertools.count(1)
 
     def numbered(caption: re.Match) -> str:
@@ -43,6 +57,7 @@ def number_figures(app, pagename, templatename, context, doctree) -> None:
 
 def setup(app):
     app.connect("doctree-read", number_contents)
+    app.connect("env-get-updated", number_appendices, priority=900)  # after Sphinx's own
     app.connect("html-page-context", leave_out_thebe)
     app.connect("html-page-context", list_citations)
     app.connect("html-page-context", number_figures)

@@ -69,8 +69,8 @@ unseen_names = [
 ]
 _ = plots.caption(
     plots.class_rows(ds, ["octopus", "bicycle", *unseen_names[:4]]),
-    "Sketches and images of six classes. Compare the sketches of one row with each other, then "
-    "with the images of the same row.",
+    "Sketches and images of six classes. Compare the sketches of one "
+    "row with each other, then with the images of the same row.",
 )
 
 # %% [markdown]
@@ -131,7 +131,8 @@ def cosine(x, v):
 # %% [markdown]
 # This is *nearest-neighbor* retrieval with the *raw embedding*: nothing is learned about sketches.
 # `ssgn.extract` computes the vectors once and keeps them in the cache. The *queries* are the sketches of the
-# unseen classes; the gallery holds the images of these classes.
+# unseen classes; the gallery holds the images of these classes. The options `taps` and `standardized` take the
+# last layer as it is; [chapter 3](03_features) explains both.
 
 # %%
 feats = ssgn.extract(ds)
@@ -151,7 +152,8 @@ metrics = ssgn.evaluate(x, v, x_labels, v_labels, ks=(5,))
 #
 # For one query, go down the ranking. At each *relevant* image, that is, one of the sketch's class, note the
 # *precision* so far: the share of the images up to this rank that are relevant. The mean of these precisions
-# is the **average precision** (AP) of the query, and the mean of AP over all queries is **mAP@all**. With
+# is the **average precision** (AP) of the query, and the mean of AP over all queries is **mAP@all**. (In all
+# data of this book the classes have equally many sketches, so the mean over classes is the same number.) With
 # $\mathrm{rel}(i) = 1$ where the image at rank $i$ is relevant, $P(i)$ the precision among the first $i$, $G$
 # the number of images in the gallery, and $R$ the number of relevant ones:
 #
@@ -209,7 +211,7 @@ panel = plots.retrieval_panel(
 )
 _ = plots.caption(
     panel,
-    "What the raw embedding finds for five sketches. What does each mistake share with its sketch?",
+    "Five sketches: what does each mistake share with its sketch?",
 )
 
 # %% [markdown]

@@ -104,8 +104,8 @@ _ = plots.caption(
     plots.class_rows(
         ds, ds.classes[::24], sketches=4, photos=6, cell=0.7
     ),
-    "Every 24th class in alphabetical order. Do the sketches and the images of each row show the same "
-    "thing?",
+    "Every 24th class in alphabetical order. Do the sketches and the "
+    "images of each row show the same thing?",
 )
 
 # %% [markdown]
@@ -128,8 +128,8 @@ _ = plots.caption(
             "drawn at 128 pixels": draw(ink, 128),
         }
     ),
-    "One sketch of a bicycle in three steps: light on dark at the top of its canvas; cropped; dark on "
-    "white and centered, with a margin.",
+    "One sketch of a bicycle in three steps: light on dark at the top "
+    "of its canvas; cropped; dark on white and centered, with a margin.",
 )
 
 # %% [markdown]
@@ -139,11 +139,9 @@ _ = plots.caption(
 # are listed in a text file in the package, so that all chapters use the same classes.
 #
 # Every method involves choices: how many epochs, which layers, what weight for a loss. Making them by looking
-# at the unseen classes amounts to training on these classes, slowly. Published code in this field does so
-# (one implementation's validation classes *are* its test classes, another keeps the iteration that does best
-# on the test classes). We therefore need a third group: a tenth of the classes is held out from the seen ones
-# and stands in for the unseen ones whenever something is chosen. These are the **pseudo-unseen** or
-# validation classes. The other seen ones are the *training classes*.
+# at the unseen classes amounts to training on these classes, slowly. We therefore need a third group: a tenth
+# of the classes is held out from the seen ones and stands in for the unseen ones whenever something is chosen.
+# These are the **pseudo-unseen** or validation classes. The other seen ones are the *training classes*.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The classes of the split"}
 split = ds.split
@@ -171,7 +169,8 @@ display(
 other = ds.with_split(1).split
 common = set(other.unseen) & set(split.unseen)
 print(
-    f"seed 1: {len(other.unseen)} unseen classes, {len(common)} of them unseen by default"
+    f"seed 1: {len(other.unseen)} unseen classes, {len(common)} of them "
+    "unseen by default"
 )
 
 # %% [markdown]

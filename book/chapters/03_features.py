@@ -46,10 +46,10 @@ from IPython.display import Markdown, display
 import ssgn
 from ssgn import baselines, plots
 from ssgn.backbones import load_backbone
-from ssgn.claims import CLAIMS, said, verdicts
+from ssgn.claims import CLAIMS, by_data, said, verdicts
 from ssgn.model import Standardize
 from ssgn.studies import read_ledger
-from ssgn.tables import columns, of_claims
+from ssgn.tables import columns
 
 plots.use_style()
 
@@ -100,7 +100,8 @@ display(
     )
 )
 
-# %% [markdown] EfficientNet-Lite0 has seven stages and a final embedding. All taps are extracted once; to use
+# %% [markdown]
+# EfficientNet-Lite0 has seven stages and a final embedding. All taps are extracted once; to use
 # a single layer, or to fuse several, is only a choice of columns. Some choices have names and are called
 # *presets*: `"single"` is the last layer, `"best"` the best single one, `"fusion"` the layers that we chose,
 # and `"all"` every tap.
@@ -227,8 +228,9 @@ sets |= {"all layers": tuple(feats.taps), "chosen layers": "fusion"}
 scores = {name: (score(t, False), score(t)) for name, t in sets.items()}
 _ = plots.caption(
     plots.pairs(scores, ("raw", "standardized"), "mAP@all"),
-    "Each layer alone and two fused sets, on pseudo-unseen classes. Compare the last two rows with the "
-    "embedding, which is the last layer, and with the best single layer.",
+    "Each layer alone and two fused sets, on pseudo-unseen classes. "
+    "Compare the last two rows with the embedding, which is the last "
+    "layer, and with the best single layer.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The scores in words"}
@@ -299,10 +301,10 @@ plots.stops_widget(
 #
 # ## How the layers were chosen
 #
-# We chose them not here but on real Sketchy. Three *folds*, parts of Sketchy's *seen* classes, were held out
-# in turn. SSGN was trained on the others with several sets of layers and two seeds, and the best set became
-# the preset `"fusion"`. The same was done for the five convolutional blocks of VGG-16
-# {cite}`simonyan2015vgg`.
+# We chose them not here but on real Sketchy (first 25 of each class: 6,250 images, not extended, photos
+# re-encoded, no P@200). Three *folds*, parts of Sketchy's *seen* classes, were held out in turn. SSGN was
+# trained on the others with several sets of layers and two seeds, and the best set became the preset
+# `"fusion"`. The same was done for the five convolutional blocks of VGG-16 {cite}`simonyan2015vgg`.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The best sets of layers"}
 folds = {}
@@ -337,80 +339,37 @@ display(
 )
 
 # %% [markdown]
-# ## Does fusion help?
-#
-# "Fusion helps" may mean three things: all layers beat the *last* one, all layers beat the *best* single one,
-# or *chosen* layers do. Each row of the table is one such claim, as a ratio of two values of SSGN's mAP@all
-# on unseen classes. A claim **holds** if the whole 95% confidence interval of the ratio is above 1, **does
-# not hold** if it is below, and is **open** otherwise. "Not extended" means without the photos that the
-# paper's version of Sketchy adds. ([Chapter 11](11_results) has all claims, and [chapter 5](05_model) says
-# what "read literally" means.)
-
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts on fusion"}
-claims = [
-    CLAIMS[text]
-    for text in (
-        "all layers over the last layer, coarse-to-fine",
-        "all layers over the best single layer",
-        "chosen layers over the best single layer",
-        "chosen layers over all layers",
-        "read literally, all layers over the last layer, coarse-to-fine",
-    )
-]
-paths = sorted(Path("../results/verdict").glob("*.json"))
-recorded = columns(map(read_ledger, paths), whats=("verdict",))
-display(
-    Markdown(
-        of_claims(
-            recorded,
-            claims,
-            caption="95% intervals over splits, classes and seeds. Empty cells have not been recorded on "
-            "five splits yet. Real Sketchy: 6,250 images, not extended, photos re-encoded, no P@200.",
-            fewest=5,
-        )
-    )
-)
-
-# %% [markdown]
 # ## What it means
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "What fusion does, in words"}
-DOES = {
-    "holds": "helps",
-    "open": "makes no detectable difference",
-    "does not hold": "hurts",
+paths = sorted(Path("../results/verdict").glob("*.json"))
+recorded = columns(map(read_ledger, paths), whats=("verdict",))
+claim = CLAIMS["all layers over the last layer, coarse-to-fine"]
+found = {
+    heading: verdict.word
+    for heading, verdict in by_data(
+        verdicts(recorded, [claim]), claim
+    ).items()
+    if heading.startswith("real Sketchy")
 }
-found = verdicts(recorded, claims, fewest=5)
-
-
-def does(claim, backbone):
-    """The effect on real Sketchy in a word, from the verdict."""
-    (word,) = (
-        verdict.word
-        for (judged, heading), verdict in found.items()
-        if judged is claim
-        and heading.startswith("real Sketchy")
-        and backbone in heading
-    )
-    return DOES[word]
-
-
-LITE, VGG = "EfficientNet-Lite0", "VGG-16"
-all_layers, _, chosen_ones = claims[:3]
+lite, vgg = (
+    next(word for heading, word in found.items() if network in heading)
+    for network in ("EfficientNet-Lite0", "VGG-16")
+)
 display(
     Markdown(
-        f"On real Sketchy, fusing *all* layers in place of the last one {does(all_layers, LITE)} with {LITE}, and "
-        f"{does(all_layers, VGG)} with the convolutions of {VGG}. Fusing *chosen* layers in place of the best single one "
-        f"{does(chosen_ones, LITE)} with the first network, and {does(chosen_ones, VGG)} with the second. "
-        + said(
-            does(all_layers, LITE) != does(all_layers, VGG),
-            "So fusion does not always help: it depends on which layers of which network are fused.",
+        said(
+            (lite, vgg) == ("holds", "does not hold"),
+            "On real Sketchy, SSGN on all layers of EfficientNet-Lite0 is better than SSGN on the last one. With the "
+            "convolutions of VGG-16 it is worse. So fusion does not always help: it depends on which layers of which "
+            "network are fused. [Chapter 8](08_ablations) has the numbers.",
             found,
         )
     )
 )
 
-# %% [markdown] A likely reason: the last layer is trained to say *which of a thousand photographed things*
+# %% [markdown]
+# A likely reason: the last layer is trained to say *which of a thousand photographed things*
 # this is, and discards what it does not need for that. The stages before it still hold shape and texture in a
 # form that transfers to sketches. The earliest ones, which respond to strokes as edges only, also carry the
 # difference between the two domains.
@@ -422,7 +381,7 @@ display(
 # second fully connected layer, 5568 columns in all. The library offers it as `ssgn.extract(ds,
 # backbone="vgg16")`, but it needs torchvision's ImageNet weights, a download of 0.5 GB, and we have not
 # tested it with real weights. `backbone="vgg16-features"` is the five blocks alone, 1472 columns, with the
-# weights of VGG-16's authors; the verdicts above use it.
+# weights of VGG-16's authors; this book uses it.
 # ```
 #
 # ## Exercises

@@ -71,9 +71,11 @@ enough = enough[average_precision[enough].argsort(stable=True)]
 chosen = int(enough[3 * len(enough) // 4])
 _ = plots.caption(
     plots.ranking(relevant[chosen], 20),
-    f"The ranking of a sketch of class {ds.classes[q_labels[chosen]]!r}: the strip has a line at each "
-    f"of its {int(relevant[chosen].sum())} relevant images, among {len(g)}. Look at the dots: "
-    "average precision is the mean of their heights.",
+    "The ranking of a sketch of class "
+    f"{ds.classes[q_labels[chosen]]!r}: the strip has a line at each of "
+    f"its {int(relevant[chosen].sum())} relevant images, among "
+    f"{len(g)}. Look at the dots: average precision is the mean of "
+    "their heights.",
 )
 
 # %% [markdown]
@@ -85,14 +87,18 @@ _ = plots.caption(
 # change, and three formulas are in use:
 #
 # $$
-# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{\sum_{i\le k}\mathrm{rel}(i)}, \qquad
-# \frac{\sum_{i\le k} \max_{i \le j \le k} P(j)\,\mathrm{rel}(i)}{\min(k, R)}, \qquad
-# \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k},
+# \begin{aligned}
+# \mathrm{mAP@}k &= \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{\sum_{i\le k}\mathrm{rel}(i)},
+# \\[1ex]
+# \mathrm{mAP@}k\mathrm{/min} &= \frac{\sum_{i\le k} \max_{i \le j \le k} P(j)\,\mathrm{rel}(i)}{\min(k, R)},
+# \\[1ex]
+# \mathrm{mAP@}k\mathrm{/k} &= \frac{\sum_{i\le k} P(i)\,\mathrm{rel}(i)}{k}.
+# \end{aligned}
 # $$ (eq-mapk)
 #
-# here called `mAP@k` (divided by what was *found*), `mAP@k/min` and `mAP@k/k`. The second also
-# *interpolates*, as the Pascal VOC challenge did: it replaces each precision by the best one from there to
-# rank $k$, the dashed line. All of them in code:
+# The names are this book's. The first divides by what was *found*. The second also *interpolates*, as the Pascal VOC
+# challenge did: it replaces each precision by the best one from there to rank $k$, the dashed line. All of them
+# in code (listings of the library leave out docstrings and checks of the input):
 
 # %%
 plots.show_source(measure)
@@ -155,8 +161,12 @@ ranks = (1, 3, 4, 9, 15, 20)
 plots.ranking_widget(
     [rank in ranks for rank in range(1, 25)],
     k=10,
-    caption="A ranking that you can change, and its value by each definition. An arrow beside a number "
-    "says whether the last change raised or lowered it. Beyond the cut-off, frames are dashed.",
+    caption=(
+        "A ranking that you can change, and its value by each "
+        "definition. An arrow beside a number says whether the last "
+        "change raised or lowered it. Beyond the cut-off, frames are "
+        "dashed."
+    ),
 )
 
 # %% [markdown]
@@ -205,8 +215,9 @@ _ = plots.caption(
     plots.curves(
         *by_cut(relevant), "cut-off k (logarithmic)", marks={"R": R_mean}
     ),
-    f"doodle-emoji, {len(g)} images; the dotted line is the mean number of relevant ones per query. "
-    "Look at how far the four metrics diverge beyond that line.",
+    f"doodle-emoji, {len(g)} images; the dotted line is the mean number "
+    "of relevant ones per query. Look at how far the four metrics "
+    "diverge beyond that line.",
 )
 
 # %% [markdown]
@@ -233,8 +244,9 @@ _ = plots.caption(
         "cut-off k (logarithmic)",
         marks={"k = 200": 200, "R": R},
     ),
-    f"Simulated: {classes * R} images, {R} relevant ones per query. Here k = 200 is left of R. "
-    "Compare how far apart the curves are there and at k = 200 in the figure above.",
+    f"Simulated: {classes * R} images, {R} relevant ones per query. "
+    "Here k = 200 is left of R. Compare how far apart the curves are "
+    "there and at k = 200 in the figure above.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The simulation at k = 200"}
@@ -270,7 +282,7 @@ same = (
 
 
 def mean_ap(similarity, first):
-    """mAP@all where, of tied images, those with the larger `first` come first."""
+    """mAP@all; of tied images, the one with the larger `first` leads."""
     # Two stable sorts, the less important one before the other.
     gallery = first.argsort(dim=1, descending=True, stable=True)
     order = similarity.gather(1, gallery)
@@ -347,7 +359,8 @@ display(
 #
 # - ZSE-SBIR's P@k divides by $\min(k, R)$ where a class has fewer than $k$ images; `P@k` divides by $k$.
 # - SEM-PCYC and SAKE rank by Euclidean distance, and SEM-PCYC can leave out sketches.
-# - SAKE's script prints means over classes, not over queries.
+# - SAKE's script prints means over classes, not over queries. The two agree only where all classes have equally
+#   many sketches, as in this book's data.
 # - The Pascal VOC code gives NaN for a query without relevant images; ours refuses such a query.
 #
 # **Can one be converted into another?** For a single query, {eq}`eq-product` does it. For published

@@ -48,6 +48,7 @@ from IPython.display import Markdown, display
 import ssgn
 from ssgn import losses, plots
 from ssgn.claims import said
+from ssgn.comparisons import choices
 from ssgn.config import SSGNConfig
 from ssgn.model import SSGN
 from ssgn.studies import read_ledger
@@ -76,8 +77,9 @@ torch.manual_seed(seed)
 model = untrained(feats, train, sem, config, seed).eval()
 _ = plots.caption(
     plots.architecture(model),
-    "The network, with its real widths. Solid arrows are used at test time, dashed ones only in "
-    "training. Follow the solid ones: the only inputs are the sketch and noise.",
+    "The network, with its real widths. Solid arrows are used at test "
+    "time, dashed ones only in training. Follow the solid ones: the "
+    "only inputs are the sketch and noise.",
 )
 
 # %% [markdown]
@@ -121,12 +123,14 @@ for name in ("trumpet", "lobster", "bus"):
 # sketch does not show in a few numbers, the *latent* $\mathbf{z}$:
 #
 # $$
+# \begin{aligned}
 # q(\mathbf{z} \mid \mathbf{v}, \mathbf{x})
-#   = \mathcal{N}\bigl(\boldsymbol\mu(\mathbf{v},\mathbf{x}),\,
+#   &= \mathcal{N}\bigl(\boldsymbol\mu(\mathbf{v},\mathbf{x}),\,
 #     \operatorname{diag} \boldsymbol\sigma^2(\mathbf{v},\mathbf{x})\bigr),
-# \qquad
-# \mathbf{z} = \boldsymbol\mu + \boldsymbol\sigma \odot \boldsymbol\varepsilon,
+# \\
+# \mathbf{z} &= \boldsymbol\mu + \boldsymbol\sigma \odot \boldsymbol\varepsilon,
 # \quad \boldsymbol\varepsilon \sim \mathcal{N}(0, I).
+# \end{aligned}
 # $$ (eq-encoder)
 
 # %%
@@ -205,7 +209,8 @@ display(
             f"Without the skip connection mAP@all falls from {with_skip:.3f} to {without:.3f}",
         )
         + " (real Sketchy, first 25 of each class, 6,250 images, not extended, photos re-encoded, no "
-        "P@200; three folds of seen classes)."
+        "P@200; three folds of seen classes; an earlier default with more layers and "
+        f"{choices('efficientnet-lite0')['base'].steps} steps, so these are not the numbers of chapter 3)."
     )
 )
 
@@ -283,7 +288,7 @@ display(
 # \qquad \mathbf{z}_k \sim \mathcal{N}(0, I).
 # $$ (eq-synthesize)
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The source of synthesize"}
 plots.show_source(ssgn.synthesize)
 
 # %% [markdown]
@@ -516,15 +521,16 @@ display(
 # ```{exercise} Spot the leak (warm-up)
 # :label: ex-leak
 # A colleague reports much better retrieval. Their test loop calls `decode(z, x, sem[labels])`.
-# What did they measure? Which lines of `ssgn.synthesize` make this mistake impossible to make by
-# accident? Try to make it.
+# What did they measure? Where does `ssgn.synthesize` take the condition from, by its source above, and which
+# argument would let a true word vector in? Try to pass one.
 # ```
 #
 # ````{solution} ex-leak
 # :class: dropdown
 # `labels` are the queries' own classes: the true word vector tells the decoder what to retrieve.
-# (It is not standardized either, which is a second mistake.) `synthesize` takes no labels, calls
-# `model.condition(x)` itself, and refuses word vectors unless the model was built as an oracle:
+# (It is not standardized either, which is a second mistake.) `synthesize` takes no labels. Its condition is
+# `model.condition(x[rows])`, which sees sketches only, unless somebody passes `oracle`. A check that the listing
+# leaves out refuses this unless the model was built as an oracle:
 # ```python
 # try:
 #     ssgn.synthesize(model, train.sketch[:3], oracle=words[y])

@@ -97,7 +97,7 @@ plots.show_source(train.weighted)
 # Each step follows the gradient of this sum. After every epoch, the model retrieves the images of the
 # pseudo-unseen classes, and the weights of the best epoch are kept. The trained baselines use the same loop:
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The source of descend"}
 plots.show_source(train.descend)
 
 # %% [markdown]
@@ -134,8 +134,9 @@ _ = plots.caption(
     plots.training_curves(
         long_run, ("total", "reconstruction", "coarse")
     ),
-    "The longer training. Left: losses that it minimizes; right: retrieval of held-out classes. Look at "
-    "where the right curve has its peak, and at what the losses do after it.",
+    "The longer training. Left: losses that it minimizes; right: "
+    "retrieval of held-out classes. Look at where the right curve has "
+    "its peak, and at what the losses do after it.",
 )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The two trainings in words"}
@@ -196,9 +197,11 @@ display(
         + said(
             falls == sorted(falls, reverse=True)
             and ssgn.SSGNConfig().steps == min(by_steps),
-            "The fewer steps, the better, so the default is the shortest of these trainings.",
+            "The fewer steps, the better, so the default is the shortest of these trainings. Fewer than "
+            f"{min(by_steps)} steps were not tried.",
             by_steps,
         )
+        + " The runs are of an earlier default with more layers, so these are not the numbers of chapter 3."
     )
 )
 

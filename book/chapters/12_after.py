@@ -61,7 +61,6 @@ from ssgn.studies import WITHOUT_LEAKS
 plots.use_style()
 
 # %% tags=["parameters"]
-few = 5  # sketches per class
 seed = 0
 
 # %% [markdown]
@@ -84,7 +83,7 @@ seed = 0
 # SAKE's idea in our form, and not about SAKE. The lower half of the network stays frozen, and the epoch is chosen
 # on pseudo-unseen classes.
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of finetune"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The source of finetune"}
 plots.show_source(finetune)
 
 # %% [markdown]
@@ -92,7 +91,7 @@ plots.show_source(finetune)
 # these. Here we run one epoch on few sketches, only to see that it works:
 
 # %%
-ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=few)
+ds = ssgn.load_dataset("doodle-emoji", sketches_per_class=5)
 feats, sem = ssgn.extract(ds), ssgn.class_vectors(ds.classes)
 net = ssgn.load_backbone("efficientnet-lite0")
 net, history = finetune(ds, feats, net, seed=seed, epochs=1)
@@ -111,7 +110,7 @@ for name, features in {"frozen": feats, "fine-tuned": tuned}.items():
 # %% [markdown]
 # One epoch on so few sketches shows little. The recorded runs are on real Sketchy (first 25 of each class: 6,250
 # images, not extended, re-encoded photos, no P@200), on the published split 104/21 and on three of the ten drawn
-# splits of [chapter 11](11_results), with up to three seeds each. The learning rate is the better of two on the
+# splits of [chapter 11](11_results), with three seeds each. The learning rate is the better of two on the
 # held-out seen classes of 104/21, tried once with one seed. Four methods are measured on the same images, with
 # features of the frozen network and of the fine-tuned (*tuned*) one: the nearest neighbor in the last layer, raw,
 # and in the layers chosen for SSGN, standardized; and SSGN on these chosen layers, with two stages
@@ -169,8 +168,8 @@ _ = plots.caption(
         ("frozen", "fine-tuned"),
         "mAP@all, mean over the drawn splits",
     ),
-    "What fine-tuning the backbone changes, method by method. Compare the length of the lines with the "
-    "distance between the rows: which of the two matters more?",
+    "Compare the length of the lines with the distance between the "
+    "rows: which of the two matters more?",
 )
 
 # %% [markdown]
