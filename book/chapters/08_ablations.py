@@ -65,7 +65,7 @@ sem = ssgn.class_vectors(ds.classes)
 # part brings it? An *ablation* changes one thing and keeps all others: data, split, seeds, number of
 # steps. Each variant is a configuration of the same code:
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of ablations"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The source of ablations"}
 plots.show_source(ablations)
 
 # %% [markdown]

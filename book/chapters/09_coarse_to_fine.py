@@ -42,7 +42,6 @@ from ssgn.claims import (
     verdicts,
 )
 from ssgn.metrics import interval
-from ssgn.model import SSGN
 from ssgn.retrieval import named
 from ssgn.studies import TRANSDUCTIVE, folds, read_ledger
 from ssgn.tables import columns, of_settings
@@ -253,11 +252,9 @@ plots.stops_widget(
 #   \frac{e^{\cos(h(\mathbf{x}),\,W\mathbf{s}_y)/\tau}}{\sum_c e^{\cos(h(\mathbf{x}),\,W\mathbf{s}_c)/\tau}}
 # $$ (eq-contrastive-condition)
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The source of the conditions"}
-plots.show_source(SSGN.condition)
-plots.show_source(SSGN.true_condition)
-
 # %% [markdown]
+# [Chapter 5](05_model) shows `SSGN.condition`, which computes all three.
+#
 # Each form was run with seven kinds of word vectors for Sketchy's classes: GloVe
 # {cite}`pennington2014glove` with 50 numbers, sentence embeddings of the class name
 # {cite}`reimers2019sbert,wang2020minilm`, word2vec, GloVe and fastText with 300 numbers, and similarities
@@ -662,6 +659,9 @@ display(
 # detected.
 # The example is a sharper convex combination, in which the likeliest classes count for more.
 # ```python
+# from ssgn.model import SSGN
+#
+#
 # class Sharper(SSGN):
 #     def condition(self, x):
 #         return (3 * self.semantic_head(x)).softmax(1) @ self.words

@@ -71,7 +71,7 @@ FEWEST = 5  # splits: with fewer, nothing is shown
 
 # %% tags=["hide-input", "full-width"] mystnb={"code_prompt_show": "The table of levels"}
 NAMES = {*comparisons.verdict(pairs=True), *comparisons.baselines(True)}
-shown, notes = {}, []
+shown, notes = {}, {}
 for heading, runs in drawn.items():
     splits, data = {}, tables.short(heading)
     for run in runs:
@@ -103,12 +103,18 @@ for heading, runs in drawn.items():
             if -level < 0.08 and name.startswith("literal")
             else "",
         ]
-        if any(says):
+        if says := ", ".join(filter(None, says)):
             called = f"{comparisons.readable(name)}, on {data}"
-            notes.append(f"- {called}: {', '.join(filter(None, says))}.")
+            notes.setdefault(says, []).append(called)
 drawn = {heading: drawn[heading] for heading in shown}
 display(Markdown(tables.of_levels(shown)))
-display(Markdown("\n".join(notes)))
+display(
+    Markdown(
+        "\n".join(
+            f"- {says}: {'; '.join(of)}." for says, of in notes.items()
+        )
+    )
+)
 
 # %% [markdown]
 # mAP@all on unseen classes with its 95% interval over splits, classes and seeds; bold marks the best of a column

@@ -121,7 +121,8 @@ def ranges(
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
     step, numbers = 0.8 / len(series), len(series) <= 4
     each = (0.2 if numbers else 0.11) * len(series) + 0.1  # inches per group
-    below = 0.23 * (len(series) if numbers else 3) * (len(series) > 1)
+    beside = 1 if numbers else 2  # names in a line of the legend, which is no wider than the axes
+    below = 0.23 * -(-len(series) // beside) * (len(series) > 1)
     fig, ax = plt.subplots(figsize=(8, each * len(rows) + below + 0.9))
     for i, (name, marker) in enumerate(zip(series, "osD^vPX", strict=False)):
         at = {y: row[name] for y, row in enumerate(rows.values()) if name in row}
@@ -136,7 +137,7 @@ def ranges(
         ax.axhspan(y - 0.5, y + 0.5, color=PALE, zorder=0)
     _label(ax, rows, xlabel, reference, reference_label)
     if len(series) > 1:
-        fig.legend(loc="outside lower left", ncols=1 if numbers else 3, frameon=False)
+        fig.legend(loc="outside lower left", ncols=beside, frameon=False)
     parts = [
         f"{name}: " + ", ".join(f"{s} {m:.3f} [{a:.3f}, {b:.3f}]" for s, (m, a, b) in row.items())
         for name, row in rows.items()
