@@ -23,6 +23,7 @@ from ssgn.claims import (
     tally,
     verdicts,
 )
+from ssgn.machine import read_json
 from ssgn.tables import of_claims
 
 ROOT = Path(__file__).parents[1]
@@ -182,17 +183,21 @@ def git(repo, *words):
 def broken_promises(repo: Path) -> list[str]:
     """What the ledgers of the verdict do that the protocol excludes."""
     first = git(repo, "log", "--diff-filter=A", "--format=%H", "--reverse", "--", PROTOCOL)
-    first, out = first.splitlines()[0], []
+    first, out, recorded = first.splitlines()[0], [], {}
     for path in sorted((repo / "book/results").glob(VERDICT)):
         if path.stat().st_size >= LIMIT:
             out.append(f"{path.name} has {path.stat().st_size} bytes; the limit is {LIMIT}")
         runs = studies.read_ledger(path)["runs"]
         for experiment in {run.get("experiment") for run in runs} - {studies.EXPERIMENT}:
             out.append(f"{path.name} has runs of experiment {experiment}")
+        recorded[path.name] = runs
+    if (after := repo / "book/results/after.json").exists():
+        recorded[after.name] = read_json(after)["fine_tuning"]
+    for name, runs in recorded.items():
         for commit in sorted({str(run.get("commit")) for run in runs}):
             # "-dirty" ends a commit with changes, which git does not know either.
             if git(repo, "merge-base", "--is-ancestor", first, commit) is None:
-                out.append(f"{path.name} has runs of {commit}, which is not after the protocol")
+                out.append(f"{name} has runs of {commit}, which is not after the protocol")
     return out
 
 

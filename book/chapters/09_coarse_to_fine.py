@@ -321,8 +321,8 @@ kinds = ("verdict", "longer", "readings")
 SKETCHY = "real Sketchy (first 25 of each class), EfficientNet-Lite0"
 swapped = columns(ledgers, whats=kinds).get(SKETCHY, [])
 names = {
-    "literal": "literal: last layer, {}",
-    "literal, four times the steps": "literal: last layer, {}"
+    "read literally, 1,000 steps": "literal: last layer, {}",
+    "read literally, 4,000 steps": "literal: last layer, {}"
     + comparisons.LONGER,
     "default": "last layer, {}",
 } | {
