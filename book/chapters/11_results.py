@@ -598,7 +598,8 @@ display(
 # After we had seen the first runs, we changed the length of training of the literal reading, the CVAE, the
 # two-tower network and direct regression, and recorded their runs again; nothing about SSGN changed. A later review found
 # that the best epoch of the CVAE and of the literal reading was still the last one in many runs: claims over them are too
-# kind to SSGN, and those *with four times the steps* count more. The end of the protocol lists every deviation.
+# kind to SSGN, and those *with four times the steps* count more. Fusion in the literal reading has not been repeated with more
+# steps. The end of the protocol lists every deviation.
 #
 # ## What it means
 #
