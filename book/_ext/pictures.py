@@ -75,6 +75,7 @@ PARTS = {
     **{text.removeprefix("the ").removesuffix(" helps"): claim
        for text, claim in CLAIMS.items() if text.endswith(" loss helps")},
 }  # fmt: skip
+CLOSED = "SSGN over ridge towards the identity on the same features"
 # The verdict in short. By topic: a claim, its two sides in words, the data that it is shown on, the
 # chapter to read, and claims whose verdict alone is named.
 SHORT = {
@@ -83,7 +84,7 @@ SHORT = {
         ("With VGG-16's convolutions, SSGN on all layers", "on the last"),
         (SKETCHY, VGG),
         8,
-        {"the layers that we chose, over the best single one": PARTS[CHOSEN].text},
+        {"chosen layers over the best single one": PARTS[CHOSEN].text},
     ),
     "the second stage": (
         PARTS["second stage"].text,
@@ -110,7 +111,6 @@ SHORT = {
             "if the CVAE has 1,000 steps, too few": (
                 "SSGN over the CVAE on the same features, by 20%"
             ),
-            "without our skip connection": "SSGN without its skip connection over the CVAE, by 20%",
         },
     ),
     "what carries the result": (
@@ -118,11 +118,7 @@ SHORT = {
         ("With EfficientNet-Lite0, most of all our skip connection, with which SSGN", "without"),
         (SKETCHY, LITE),
         8,
-        {
-            "over ridge regression towards the identity, a closed form": (
-                "SSGN over ridge towards the identity on the same features"
-            )
-        },
+        {"over ridge towards the identity": CLOSED},
     ),
 }
 NAMES = {
@@ -242,9 +238,8 @@ def verdict(found: Mapping) -> str:
         rows.append(_since())
     mean, low, high = level(runs, OURS)
     words = (
-        f"On the part of Sketchy that we have, SSGN's mAP@all is {mean:.3f} "
-        f"[{low:.3f}, {high:.3f}], and that of a random ranking about 0.05. The extended photos "
-        "are not tested."
+        f"mAP@all is {mean:.3f} [{low:.3f}, {high:.3f}] here (at random: 0.05); the extended "
+        "photos are missing."
     )
     rows.append(("open", "the paper's own numbers", words, 11))
     # Each page that shows it defines where "Chapter N" leads.
@@ -273,8 +268,8 @@ def _since() -> tuple[str, str, str, int]:
     phrase = PLAIN[1.0][WORDS.index(v.word)]
     words = (
         f"SSGN {phrase} the nearest neighbor in a fine-tuned backbone: {v.number}, on {v.splits} "
-        f"splits; fine-tuned too: {judged(drawn, tuned).effect}. On 104/21, on classes that ImageNet "
-        f"does not show: {unleaked.word}."
+        f"splits; fine-tuned too: {judged(drawn, tuned).effect}. On classes of 104/21 that "
+        f"ImageNet does not show: {unleaked.word}."
     )
     return v.word, "still ahead of what came after", words, 12
 
