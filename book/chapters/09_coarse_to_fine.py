@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Coarse-to-fine, understood
 #
-# **What you will learn.** Why the two-stage decoder could gain from the true word vector but hardly gains from a
+# **What you will learn.** Why the two-stage decoder could gain from the true word vector but does not gain from a
 # predicted one; whether any form of the condition makes a difference; what changes if the names of
 # the unseen classes are known; and how well a choice on seen classes predicts the result on unseen ones.
 #

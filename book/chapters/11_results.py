@@ -71,6 +71,7 @@ FEWEST = 5  # splits: with fewer, nothing is shown
 
 # %% tags=["hide-input", "full-width"] mystnb={"code_prompt_show": "The table of levels"}
 NAMES = {*comparisons.verdict(pairs=True), *comparisons.baselines(True)}
+NAMES |= {*comparisons.longer(pairs=True)}
 shown, notes = {}, {}
 for heading, runs in drawn.items():
     splits, data = {}, tables.short(heading)
