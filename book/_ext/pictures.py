@@ -81,7 +81,7 @@ CLOSED = "SSGN over ridge towards the identity on the same features"
 SHORT = {
     "fusing all layers": (
         "all layers over the last layer, coarse-to-fine",
-        ("With VGG-16's convolutions, SSGN on all layers", "on the last"),
+        ("With VGG-16's convolutions, fusing all layers", "the last"),
         (SKETCHY, VGG),
         8,
         {"chosen layers over the best single one": PARTS[CHOSEN].text},
@@ -92,10 +92,10 @@ SHORT = {
         (SKETCHY, LITE),
         9,
         {
-            f"read literally, {name}": f"read literally, coarse-to-fine over single-stage, {which}"
+            name: f"read literally, coarse-to-fine over single-stage, {which}"
             for name, which in (
-                ("last layer, 1,000 steps", "last layer"),
-                ("4,000 steps", "last layer, four times the steps"),
+                ("read literally, 1,000 steps", "last layer"),
+                ("after 4,000 steps", "last layer, four times the steps"),
             )
         },
     ),
@@ -105,24 +105,22 @@ SHORT = {
         (SKETCHY, LITE),
         11,
         {
-            "both on aligned pairs": (
+            "on aligned pairs": (
                 "SSGN over the CVAE with four times the steps, both on aligned pairs, by 20%"
             ),
-            "if the CVAE has 1,000 steps, too few": (
-                "SSGN over the CVAE on the same features, by 20%"
-            ),
+            "over a CVAE of 1,000 steps, too few": "SSGN over the CVAE on the same features, by 20%",
         },
     ),
-    "what carries the result": (
+    "our skip connection": (
         PARTS[SKIP].text,
-        ("With EfficientNet-Lite0, most of all our skip connection, with which SSGN", "without"),
+        ("SSGN with it", "without"),
         (SKETCHY, LITE),
         8,
-        {"over ridge towards the identity": CLOSED},
+        {"SSGN over ridge towards the identity": CLOSED},
     ),
 }
 NAMES = {
-    f"{SKETCHY}, {LITE}": "EfficientNet-Lite0 on Sketchy",
+    f"{SKETCHY}, {LITE}": "EfficientNet-Lite0",
     f"{SKETCHY}, {VGG}": "VGG-16",
     f"{TUBERLIN}, {LITE}": "TU-Berlin",
     f"doodle-emoji, {LITE}": "doodle-emoji",
@@ -238,8 +236,7 @@ def verdict(found: Mapping) -> str:
         rows.append(_since())
     mean, low, high = level(runs, OURS)
     words = (
-        f"mAP@all is {mean:.3f} [{low:.3f}, {high:.3f}] here (at random: 0.05); the extended "
-        "photos are missing."
+        f"mAP@all {mean:.3f} [{low:.3f}, {high:.3f}] (at random: 0.05), without extended photos."
     )
     rows.append(("open", "the paper's own numbers", words, 11))
     # Each page that shows it defines where "Chapter N" leads.

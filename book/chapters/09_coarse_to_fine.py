@@ -363,8 +363,9 @@ if short and long:
     for part in comparisons.PARTS:
         if v := told.get(f"default, literal {part}"):
             effects.setdefault(v.effect, []).append(part)
-    sentence += " In the default, the second stage is " + "; ".join(
-        f"{'of ' if effect.startswith('no') else ''}{effect} with the literal {listed(of)}"
+    verbs = {"better": "gains", "worse": "loses"}
+    sentence += " In the default, the second stage " + "; ".join(
+        f"{verbs.get(effect, f'makes {effect}')} with the literal {listed(of)}"
         for effect, of in effects.items()
     )
     display(Markdown(sentence + "."))
