@@ -108,7 +108,9 @@ SHORT = {
             "on aligned pairs": (
                 "SSGN over the CVAE with four times the steps, both on aligned pairs, by 20%"
             ),
-            "over a CVAE of 1,000 steps, too few": "SSGN over the CVAE on the same features, by 20%",
+            "over a CVAE of 1,000 steps, too few": (
+                "SSGN over the CVAE on the same features, by 20%"
+            ),
         },
     ),
     "our skip connection": (
