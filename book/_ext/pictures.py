@@ -23,7 +23,7 @@ from ssgn.claims import (
     listed,
     verdicts,
 )
-from ssgn.comparisons import readable
+from ssgn.comparisons import LONGER, readable
 from ssgn.intervals import closed_form, level, over_seeds
 from ssgn.machine import read_json
 from ssgn.studies import WITHOUT_LEAKS, read_ledger
@@ -193,7 +193,8 @@ def state(found: Mapping) -> str:
         for v, splits in _splits(runs).items():
             few = sum(run["variant"] == v for run in runs) < 2 * len(splits)
             says = [f"{len(splits)} of {SPLITS} splits so far"] * (len(splits) < SPLITS)
-            says += ["one seed per split"] * (few and not closed_form(runs, v))
+            known = closed_form(runs, v) or v.endswith(LONGER)  # README says so of all of them
+            says += ["one seed per split"] * (few and not known)
             if v in ROWS and says:
                 notes.append(f"*On {heading}, {ROWS[v]}: {', '.join(says)}.*\n")
     if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
