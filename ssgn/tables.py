@@ -9,7 +9,8 @@ from dataclasses import fields
 from functools import cache, partial
 
 from .claims import CLAIMS, Claim, Verdict, verdicts
-from .intervals import level, ratio
+from .comparisons import LONGER
+from .intervals import closed_form, level, ratio
 from .machine import needs
 from .studies import unseen_of
 
@@ -19,6 +20,9 @@ DATA = {
     ("tuberlin", 2900): "TU-Berlin sketches, 116 classes, our own gallery",
 }
 BACKBONES = {"efficientnet-lite0": "EfficientNet-Lite0", "vgg16-features": "VGG-16's convolutions"}
+
+
+SPLITS = 10  # drawn splits of each dataset
 
 
 def short(heading: str) -> str:
@@ -81,6 +85,24 @@ def _unseen(entry: Mapping, split: str) -> dict[str, list[str]]:
     with suppress(ValueError):  # an older ledger, or a split from a file
         return {"unseen": unseen_of(entry, split)}
     return {}
+
+
+def incomplete(runs: Iterable[Mapping], variant: str) -> str:
+    """Say what the runs of a variant lack of those that the protocol announces; empty if nothing.
+
+    A second seed is missing neither in a closed form, nor in those with a longer training, of which
+    pages say once that they have one.
+
+    Args:
+        runs: from :func:`columns`, on drawn splits.
+        variant: its name.
+    """
+    own = [run for run in runs if run["variant"] == variant]
+    splits = len({run["split"] for run in own})
+    says = [f"{splits} of {SPLITS} splits so far"] if splits < SPLITS else []
+    if len(own) < 2 * splits and not (closed_form(own, variant) or variant.endswith(LONGER)):
+        says.append("one seed per split")
+    return ", ".join(says)
 
 
 def of_classes(runs: Iterable[Mapping], names: Iterable[str]) -> list[dict]:

@@ -24,15 +24,15 @@ from ssgn.claims import (
     verdicts,
 )
 from ssgn.comparisons import LONGER, readable
-from ssgn.intervals import closed_form, level, over_seeds
+from ssgn.intervals import level, over_seeds
 from ssgn.machine import read_json
 from ssgn.studies import WITHOUT_LEAKS, read_ledger
-from ssgn.tables import BACKBONES, DATA, columns, of_claims, of_levels
+from ssgn.tables import BACKBONES, DATA, columns, incomplete, of_claims, of_levels
 
 BOOK = Path(__file__).parents[1]
 README, LEDGERS = BOOK.parent / "README.md", BOOK / "results" / "verdict"
 AFTER = BOOK / "results" / "after.json"
-SPLITS, ENOUGH = 10, 5  # of a column; below ENOUGH, a variant is not shown yet
+ENOUGH = 5  # splits: below, a variant is not shown yet
 FAILED = 0.08  # mAP@all of a training that learned next to nothing; random rankings have 0.05
 LITE, VGG = BACKBONES["efficientnet-lite0"], BACKBONES["vgg16-features"]
 SKETCHY, TUBERLIN = DATA["sketchy", 3125], DATA["tuberlin", 2900]
@@ -50,7 +50,7 @@ ROWS = {
         "two-tower, chosen layers",
         "ridge towards the identity, chosen layers",
         "CVAE (standardized), chosen layers",
-        "CVAE (standardized), chosen layers, four times the steps",
+        f"CVAE (standardized), chosen layers{LONGER}",
         "CVAE (published form), last layer",
         "nearest neighbor, standardized, chosen layers",
     )
@@ -190,13 +190,9 @@ def state(found: Mapping) -> str:
     """What is not recorded yet."""
     notes = []
     for heading, runs in found.items():
-        for v, splits in _splits(runs).items():
-            few = sum(run["variant"] == v for run in runs) < 2 * len(splits)
-            says = [f"{len(splits)} of {SPLITS} splits so far"] * (len(splits) < SPLITS)
-            known = closed_form(runs, v) or v.endswith(LONGER)  # README says so of all of them
-            says += ["one seed per split"] * (few and not known)
-            if v in ROWS and says:
-                notes.append(f"*On {heading}, {ROWS[v]}: {', '.join(says)}.*\n")
+        for v in _splits(runs):
+            if v in ROWS and (says := incomplete(runs, v)):
+                notes.append(f"*On {heading}, {ROWS[v]}: {says}.*\n")
     if any(not set(ROWS) <= {*_splits(runs)} for runs in found.values()):
         notes.append("*An empty cell, or a method that is missing, is not recorded yet.*")
     return "\n".join(notes)

@@ -39,7 +39,14 @@ from ssgn import (
     studies,
     tables,
 )
-from ssgn.claims import CLAIMS, FURTHER, Claim, verdicts
+from ssgn.claims import (
+    CLAIMS,
+    FURTHER,
+    Claim,
+    by_data,
+    ranges,
+    verdicts,
+)
 
 plots.use_style()
 
@@ -92,15 +99,7 @@ for heading, runs in drawn.items():
     ]
     for name, level in sorted(rank.items()):
         says = [
-            f"{len(splits[name])} of 10 splits so far"
-            if len(splits[name]) < 10
-            else "",
-            "one seed per split"
-            if sum(r["variant"] == name for r in runs)
-            < 2 * len(splits[name])
-            and not intervals.closed_form(runs, name)
-            and not name.endswith(comparisons.LONGER)
-            else "",
+            tables.incomplete(runs, name),
             "the training learned next to nothing"
             if -level < 0.08 and name.startswith("literal")
             else "",
@@ -153,11 +152,10 @@ BY_20 = {"holds": "yes on", "open": "open on", "does not hold": "no on"}
 def told(text):
     """What the runs say about a claim, by dataset and backbone."""
     groups = {}
-    for (claim, heading), v in found.items():
-        if claim.text == text:
-            words = (BY_20 if claim.threshold > 1 else PLAIN)[v.word]
-            place = f"{tables.short(heading)} ({v.number})"
-            groups.setdefault(words, []).append(place)
+    for heading, v in by_data(found, claims[text]).items():
+        words = (BY_20 if v.claim.threshold > 1 else PLAIN)[v.word]
+        place = f"{tables.short(heading)} ({v.number})"
+        groups.setdefault(words, []).append(place)
     parts = (f"{word} {', '.join(at)}" for word, at in groups.items())
     return "; ".join(parts) or "not recorded"
 
@@ -174,16 +172,16 @@ def counted(start):
 
 
 decoder, literal = "coarse-to-fine over single-stage", "read literally"
-more = comparisons.LONGER
+longer = "four times the steps"
 lines = f"""
 - **The second stage**: {counted(decoder)}. Read literally, on the last layer:
-  {told(f"{literal}, {decoder}, last layer")}. After four times the steps: {told(f"{literal}, {decoder}, last layer{more}")}.
+  {told(f"{literal}, {decoder}, last layer")}. After four times the steps: {told(f"{literal}, {decoder}, last layer, {longer}")}.
 - **All layers over the last one**: {told("all layers over the last layer, coarse-to-fine")}. Read literally:
   {told(f"{literal}, all layers over the last layer, coarse-to-fine")}.
 - **The chosen layers over the best single one**: {told("chosen layers over the best single layer")}.
 - **Better by more than 20%** than the CVAE on the same features with four times the steps:
-  {told(f"SSGN over the CVAE with{more[1:]}, by 20%")}. The same, both on aligned pairs:
-  {told(f"SSGN over the CVAE with{more[1:]}, both on aligned pairs, by 20%")}. If the CVAE has 1,000 steps, which are too few:
+  {told(f"SSGN over the CVAE with {longer}, by 20%")}. The same, both on aligned pairs:
+  {told(f"SSGN over the CVAE with {longer}, both on aligned pairs, by 20%")}. If the CVAE has 1,000 steps, which are too few:
   {told("SSGN over the CVAE on the same features, by 20%")}. Read literally, than the CVAE's published form:
   {told(f"{literal}, SSGN over the CVAE's published form, by 20%")}.
 """
@@ -195,18 +193,8 @@ display(Markdown(lines))
 
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The figure of ratios"}
-def ratios(texts):
-    """By claim and data: the ratio and its interval."""
-    rows = {text: {} for text in texts}
-    for (claim, heading), v in found.items():
-        if claim.text in rows:
-            numbers = v.ratio, v.low, v.high
-            rows[claim.text][tables.short(heading)] = numbers
-    return {text: row for text, row in rows.items() if row}
-
-
 picture = [
-    text
+    claim
     for text, claim in CLAIMS.items()
     if claim.threshold == 1
     and not text.startswith(literal)
@@ -215,8 +203,12 @@ picture = [
 _ = plots.caption(
     plots.ranges(
         {
-            text.removesuffix(" on the same features"): row
-            for text, row in ratios(picture).items()
+            text.removesuffix(" on the same features"): {
+                tables.short(heading): ends
+                for heading, ends in row.items()
+            }
+            for text, row in ranges(found, picture).items()
+            if row
         },
         "ratio of mAP@all on unseen classes",
         reference=1,
