@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -483,9 +484,9 @@ def study(
     feats = given.extract(ds, backbone, size=size)
     sem = ssgn.class_vectors(ds.classes, vectors)
     # Without --only, which leaves the ledger's other runs to a later command.
-    words = zip(["", *sys.argv], sys.argv, strict=False)
+    words = pairwise(sys.argv)
     words = [w for before, w in words if before != "--only" and not w.startswith("--only")]
-    head = {"command": shlex.join(["ssgn", *words[1:]]), **provenance(given.device)}
+    head = {"command": shlex.join(["ssgn", *words]), **provenance(given.device)}
     studies.open_ledger(
         out, studies.describe(feats, sem, what, recorded), head, overwrite=overwrite
     )

@@ -272,7 +272,7 @@ def widths(runs: Iterable[Mapping], a: str, b: str | None = None) -> tuple[float
     Returns:
         The number; half its interval over seeds alone; half that over splits, classes and seeds.
     """
-    runs, _ = shared(runs, *((a,) if b is None else (a, b)))
+    runs = list(runs)
     mean, low, high = level(runs, a) if b is None else ratio(runs, a, b)
     _, bottom, top = over_seeds(runs, a, b)
     return mean, (top - bottom) / 2, (high - low) / 2

@@ -155,7 +155,7 @@ def test_cells_are_short_explained_labeled_and_captioned(chapter):
 
 @pytest.mark.parametrize("chapter", [*CHAPTERS, *EXAMPLES], ids=lambda path: path.stem)
 def test_no_text_stands_on_the_line_that_begins_a_cell(chapter):
-    """jupytext would take it for the cell's title, which no page shows."""
+    """jupytext takes such text for the cell's title, which no page shows."""
     assert not re.findall(r"^# %% \[markdown\] \S.*", chapter.read_text(), re.M)
 
 
