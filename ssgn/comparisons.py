@@ -184,10 +184,12 @@ def longer(pairs: bool = False) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, config in verdict(pairs).items():
-        if name.startswith("literal: last layer"):
+        if name.startswith("literal"):
             found[name + LONGER] = replace(config, steps=4 * config.steps)
     for name, method in baselines(pairs).items():
-        if name.startswith(("CVAE", "two-tower")) and method.taps == "fusion":
+        if name.startswith(
+            ("CVAE (published form)", "CVAE (standardized), chosen", "two-tower, chosen")
+        ):
             options = {"steps": 200, **method.options}  # 200 is the default of two_tower
             found[name + LONGER] = replace(
                 method, options={**options, "steps": 4 * options["steps"]}

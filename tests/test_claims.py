@@ -162,7 +162,7 @@ def test_every_claim_compares_two_variants_of_the_verdict():
     ours |= {f"aligned: chosen layers, {form}" for form in forms}
     ablated = set(config.ablations())
     longer = set(comparisons.longer(pairs=True))
-    assert len(FURTHER) == 10 and not FURTHER.keys() & CLAIMS.keys()
+    assert len(FURTHER) == 16 and not FURTHER.keys() & CLAIMS.keys()
     for claim in FURTHER.values():
         assert claim.a in ours | ablated | longer and claim.b in ours | others | ablated | longer
     rows = of_claims({}, CLAIMS.values(), form="latex").splitlines()

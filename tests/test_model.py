@@ -642,7 +642,7 @@ def test_each_part_of_the_other_reading_is_taken_once_and_whole():
 def test_a_longer_training_changes_the_number_of_steps_only():
     usual = {**verdict(pairs=True), **baselines(pairs=True)}
     found = longer(pairs=True)
-    assert len(found) == 2 + 3 and all(name.endswith(LONGER) for name in found)
+    assert len(found) == 4 + 3 + 2 and all(name.endswith(LONGER) for name in found)
     for name, variant in found.items():
         before = usual[name.removesuffix(LONGER)]
         if isinstance(variant, ssgn.SSGNConfig):

@@ -631,14 +631,14 @@ display(
 #
 # ```{exercise} A stricter verdict (practice)
 # :label: ex-strict
-# Every claim is judged at 95%. What would be the chance that at least one of 38 intervals misses its true ratio,
+# Every claim is judged at 95%. What would be the chance that at least one of 44 intervals misses its true ratio,
 # if they were independent? Change the confidence so that the chance is at most 5% for all
 # of them together, independent or not. Which verdicts of a dataset change?
 # ```
 #
 # ````{solution} ex-strict
 # :class: dropdown
-# $1 - 0.95^{38} = 86\%$. Bonferroni: each of $n$ at $1 - 0.05/n$. The chance that any of $n$ events happens
+# $1 - 0.95^{44} = 90\%$. Bonferroni: each of $n$ at $1 - 0.05/n$. The chance that any of $n$ events happens
 # is at most the sum of their chances, so this needs no independence.
 # ```python
 # from dataclasses import replace
