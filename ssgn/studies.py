@@ -509,7 +509,9 @@ def check_ledger(path: Path | str, about: Mapping, overwrite: bool = False) -> N
 def open_ledger(
     path: Path | str, about: Mapping, head: Mapping | None = None, *, overwrite: bool = False
 ) -> None:
-    """Begin a ledger, or check that an existing one is about the same data and configuration.
+    """Begin a ledger, or check that an existing one is about the same data and configurations.
+
+    Configurations under names that it has not are added to its head.
 
     Args:
         about: from :func:`describe`.
@@ -527,6 +529,8 @@ def open_ledger(
         if "dataset" not in content:
             runs = content.get("runs", [])
             _write(path, {"format": FORMAT, **about, **(head or {}), "runs": runs})
+        elif about.get("config", {}).keys() - content.get("config", {}).keys():
+            _write(path, {**content, "config": {**content.get("config", {}), **about["config"]}})
 
 
 def _differs(about: Mapping, path: Path) -> str | None:
@@ -534,6 +538,16 @@ def _differs(about: Mapping, path: Path) -> str | None:
         found = read_ledger(path)
     except LedgerError:
         return f"it is not a ledger of format {FORMAT}, as `ssgn study` writes it, or is damaged"
-    # A ledger of version 0.1 has no fingerprint.
-    name = next((name for name, value in about.items() if found.get(name, value) != value), None)
-    return name and f"it is a ledger of another {name}: {found[name]}, not {about[name]}"
+    difference = _difference(found, about)
+    return difference and f"it is a ledger of another {difference}"
+
+
+def _difference(found, asked, at: str = "") -> str | None:
+    """Name the first value of ``asked`` that is another one in ``found``.
+
+    One that ``found`` has not is none: a ledger of version 0.1 has no fingerprint, for example.
+    """
+    if not (isinstance(found, dict) and isinstance(asked, dict)):
+        return None if found == asked else f"{at}: {found}, not {asked}"
+    parts = ((found.get(k, v), v, f"{at}, {k}" if at else k) for k, v in asked.items())
+    return next((words for part in parts if (words := _difference(*part))), None)

@@ -579,9 +579,16 @@ def test_open_ledger_begins_one_or_goes_on_with_the_same(run, tmp_path, world):
     rows = run(ledger=path)
     open_ledger(path, about)
     assert read_ledger(path)["runs"] == rows
-    for name, value in (("what", "baselines"), ("dataset", "sketchy"), ("config", {"epochs": 9})):
-        with pytest.raises(FileExistsError, match=f"ledger of another {name}: .*, not"):
+    for name, value, at in (
+        ("what", "baselines", "what: ablations, not baselines"),
+        ("dataset", "sketchy", "dataset: world, not sketchy"),
+        ("config", {"more": 1, "taps": ["high"]}, r"config, taps: \['low'\], not \['high'\]"),
+    ):
+        with pytest.raises(FileExistsError, match=f"ledger of another {at}"):
             open_ledger(path, {**about, name: value})
+    assert read_ledger(path)["config"] == {"taps": ["low"]}
+    open_ledger(path, {**about, "config": {"epochs": 9}})
+    assert read_ledger(path)["config"] == {"taps": ["low"], "epochs": 9}
     assert read_ledger(path)["runs"] == rows
     open_ledger(path, about, overwrite=True)
     assert read_ledger(path)["runs"] == []

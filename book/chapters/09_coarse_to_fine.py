@@ -321,11 +321,11 @@ kinds = ("verdict", "longer", "readings")
 SKETCHY = "real Sketchy (first 25 of each class), EfficientNet-Lite0"
 swapped = columns(ledgers, whats=kinds).get(SKETCHY, [])
 names = {
-    "read literally, 1,000 steps": "literal: last layer, {}",
-    "read literally, 4,000 steps": "literal: last layer, {}"
-    + comparisons.LONGER,
-    "default": "last layer, {}",
-} | {
+    f"read literally, {which}, {steps} steps": f"literal: {which}, {{}}{ending}"
+    for which in ("last layer", "all layers")
+    for steps, ending in (("1,000", ""), ("4,000", comparisons.LONGER))
+}
+names |= {"default, last layer": "last layer, {}"} | {
     f"default, literal {part}": f"default with the literal {part}, {{}}"
     for part in comparisons.PARTS
 }
@@ -338,21 +338,23 @@ if by_part:
     _ = plots.caption(
         plots.ranges(
             ranges(by_part, of_parts),
-            "mAP@all of coarse-to-fine over single-stage, last layer",
+            "mAP@all of coarse-to-fine over single-stage",
             reference=1.0,
             reference_label="no difference",
         ),
-        "What the second stage brings on the last layer, on real Sketchy (first 25 of each class). Compare the literal reading "
-        "before and after a longer training; then look whether any literal part moves the default.",
+        "What the second stage brings on real Sketchy (first 25 of each class), EfficientNet-Lite0. Compare the literal reading "
+        "before and after a longer training; then look whether any literal part moves the default, on the last layer.",
     )
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The two tests in words"}
 told = {c.text: v for (c, _), v in by_part.items()}
-short, long = (told.get(text) for text in list(names)[:2])
-if short and long:
+short, long, short_all, long_all = (
+    told.get(text) for text in list(names)[:4]
+)
+if short and long and short_all and long_all:
     sentence = (
-        f"Read literally, two stages have {short.number[2:]} times the mAP@all of one after 1,000 steps, and "
-        f"{long.number[2:]} times after 4,000."
+        f"Read literally, on the last layer, two stages have {short.number[2:]} times the mAP@all of one after 1,000 steps, and "
+        f"{long.number[2:]} times after 4,000. On all layers, {short_all.number[2:]} and {long_all.number[2:]} times."
     )
     if short.word == "holds" != long.word:
         sentence += (
