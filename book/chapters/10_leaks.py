@@ -261,7 +261,7 @@ display(
 # %% [markdown]
 # The recorded runs have both numbers for each claim of [chapter 11](11_results), where the methods are explained
 # (ridge: {eq}`eq-ridge`, two-tower: {eq}`eq-contrastive`, the CVAE's published form: {eq}`eq-cvae`). Enough classes
-# remain in two places: the published split 104/21 of Sketchy, recorded with VGG-16, and the ten drawn splits of
+# remain in two places: the published split 104/21 of Sketchy, with both backbones, and the ten drawn splits of
 # doodle-emoji. Sketchy is real Sketchy (first 25 of each class): 6,250 images, not extended, photos re-encoded, no P@200.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The verdicts that change without leaked classes"}
@@ -271,25 +271,22 @@ ledgers = [
 ]
 drawn = tables.columns(ledgers)
 turned = 0
-for places, part, fewest, data in (
-    (
-        tables.columns(ledgers, drawn=False),
-        "104-21",
-        1,
-        "Sketchy 104/21 with VGG-16",
-    ),
-    (drawn, "doodle-emoji", 5, "doodle-emoji with EfficientNet-Lite0"),
-):
-    runs = {h: r for h, r in places.items() if part in h}
-    (heading,) = runs
-    whole = verdicts(runs, fewest=fewest)
-    without = verdicts(runs, fewest=fewest, setting=studies.WITHOUT_LEAKS)
+places = [
+    (heading, runs, 1)
+    for heading, runs in tables.columns(ledgers, drawn=False).items()
+    if "104-21" in heading
+] + [(h, runs, 5) for h, runs in drawn.items() if "doodle-emoji" in h]
+for heading, runs, fewest in places:
+    whole, without = (
+        verdicts({heading: runs}, fewest=fewest, setting=setting)
+        for setting in ("", studies.WITHOUT_LEAKS)
+    )
     changed = [k for k, v in without.items() if v.word != whole[k].word]
     turned += sum(
         "open" not in {whole[k].word, without[k].word} for k in changed
     )
     every, remain = (
-        sorted({len(r[key]) for r in runs[heading] if key in r})
+        sorted({len(r[key]) for r in runs if key in r})
         for key in ("per_class", "per_class" + studies.WITHOUT_LEAKS)
     )
     lines = [
@@ -297,7 +294,7 @@ for places, part, fewest, data in (
     ] + [[k[0].text, str(whole[k]), str(without[k])] for k in changed]
     display(
         Markdown(
-            f"**{data}**: of {' or '.join(map(str, every))} unseen classes per split, "
+            f"**{tables.short(heading)}**: of {' or '.join(map(str, every))} unseen classes per split, "
             f"{' to '.join(map(str, remain[:: len(remain) - 1 or 1]))} remain. Of {len(without)} verdicts, {len(without) - len(changed)} stay the same"
             + (", and these change:" if changed else ".")
             + f"\n\n{tables.written(lines, 'markdown') if changed else ''}"
