@@ -193,14 +193,14 @@ def verdicts(
 
     Args:
         ledgers: by heading, the runs of a study.
-        claims: by default all :data:`CLAIMS`.
+        claims: by default :data:`EVERY`.
         fewest: the number of splits on which a ledger must have both variants of a claim.
         setting, options: see :func:`judged`.
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
     return {
         (claim, heading): judged(runs, claim, setting=setting, **options)
-        for claim in (CLAIMS.values() if claims is None else claims)
+        for claim in (EVERY.values() if claims is None else claims)
         for heading, runs in ledgers.items()
         if len({r["split"] for r in shared(runs, claim.a, claim.b, setting=setting)[0]}) >= fewest
     }
@@ -209,9 +209,10 @@ def verdicts(
 OURS = "chosen layers, coarse-to-fine"  # what the claims call SSGN
 
 
-# By their text: the claims of the verdict, and those that a review asked for after results had been
-# seen, see the protocol's deviations.
+# By their text: the claims of the verdict, and those that were added after results had been seen,
+# see the protocol's deviations.
 CLAIMS, FURTHER = (
     {text: Claim(text, *about) for text, *about in rows}
     for rows in read_json(Path(__file__).parent / "data/tables/claims.json").values()
 )
+EVERY = CLAIMS | FURTHER

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import cache, partial
 
-from .claims import CLAIMS, Claim, Verdict, verdicts
+from .claims import EVERY, FURTHER, Claim, Verdict, verdicts
 from .comparisons import LONGER
 from .intervals import closed_form, level, ratio
 from .machine import needs
@@ -149,8 +149,14 @@ LEVELS = (
 VERDICTS = (
     "Ratios of mAP@all on unseen classes, with 95% intervals over splits, classes and seeds. A "
     "claim holds if its whole interval is above the threshold (1, or 1.2 for 'by 20%'), does not "
-    "hold if the whole interval is below, and is open otherwise."
+    "hold if the whole interval is below, and is open otherwise. † Added "
+    "after results had been seen."
 )
+
+
+def marked(claim: str) -> str:
+    """Return the text of a claim, with † if it is one of ``claims.FURTHER``."""
+    return f"{claim} †" if claim in FURTHER else claim
 
 
 def of_levels(
@@ -272,7 +278,8 @@ def of_claims(
 
     Args:
         ledgers: by heading, the runs of a study.
-        claims: by default those of ``claims.CLAIMS`` that some ledger is about.
+        claims: by default those of ``claims.EVERY`` that some ledger is about; † marks those of
+            ``claims.FURTHER``.
         form: ``"markdown"``, ``"latex"`` or ``"csv"``.
         caption: see :func:`written`.
         options: see :func:`~ssgn.claims.judged`.
@@ -281,7 +288,7 @@ def of_claims(
         ValueError: an unknown form.
     """
     ledgers = {heading: list(runs) for heading, runs in ledgers.items()}
-    given = list(CLAIMS.values() if claims is None else claims)
+    given = list(EVERY.values() if claims is None else claims)
     cells = verdicts(ledgers, given, **options)
     if claims is None:
         given = [claim for claim in given if any(key[0] == claim for key in cells)]
@@ -294,5 +301,7 @@ def of_claims(
             lines.append((claim.text, claim.a, claim.b, claim.threshold, heading, *shown, v.word))
         return written(lines, form)
     lines = [["claim", *ledgers]]
-    lines += [[c.text, *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in given]
+    lines += [
+        [marked(c.text), *(str(cells.get((c, heading), "")) for heading in ledgers)] for c in given
+    ]
     return written(lines, form, caption)

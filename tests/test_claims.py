@@ -11,6 +11,7 @@ import pytest
 from ssgn import comparisons, config, intervals, studies
 from ssgn.claims import (
     CLAIMS,
+    EVERY,
     FURTHER,
     Claim,
     ClaimError,
@@ -165,6 +166,8 @@ def test_every_claim_compares_two_variants_of_the_verdict():
     assert len(FURTHER) == 16 and not FURTHER.keys() & CLAIMS.keys()
     for claim in FURTHER.values():
         assert claim.a in ours | ablated | longer and claim.b in ours | others | ablated | longer
+    rows = of_claims({}, EVERY.values()).splitlines()[2:]
+    assert [row.endswith(" † |") for row in rows] == [False] * 28 + [True] * 16
     rows = of_claims({}, CLAIMS.values(), form="latex").splitlines()
     assert len(rows) == 34 and sum("20\\%" in row for row in rows) == 4
 
