@@ -430,7 +430,7 @@ scores
 #
 # One split each, so an interval is over its classes and seeds alone. With VGG-16, the CVAE and the literal reading
 # have their published sizes and 25 epochs, about 500 steps on so few sketches: too few by the protocol, so that claims with
-# them say less than those above. With EfficientNet-Lite0 they have the sizes for a CPU and 1,000 steps.
+# them say less than those above. With EfficientNet-Lite0, the CVAE has sizes for a CPU and 1,000 steps.
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the published splits"}
 published = tables.columns(ledgers, drawn=False)
