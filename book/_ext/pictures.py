@@ -84,12 +84,7 @@ SHORT = {
         ("With VGG-16's convolutions, fusing all layers", "the last"),
         (SKETCHY, VGG),
         8,
-        {
-            "chosen layers over the best single one": PARTS[CHOSEN].text,
-            "read literally, 4,000 steps": (
-                f"read literally, all layers over the last layer, coarse-to-fine{LONGER}"
-            ),
-        },
+        {"chosen layers over the best single one": PARTS[CHOSEN].text},
     ),
     "the second stage": (
         PARTS["second stage"].text,
@@ -97,12 +92,8 @@ SHORT = {
         (SKETCHY, LITE),
         9,
         {
-            name: f"read literally, coarse-to-fine over single-stage, {which}"
-            for name, which in (
-                ("read literally, last layer, 1,000 steps", "last layer"),
-                ("4,000 steps", f"last layer{LONGER}"),
-                ("all layers, 4,000 steps", f"all layers{LONGER}"),
-            )
+            name: f"read literally, coarse-to-fine over single-stage, last layer{steps}"
+            for name, steps in (("read literally", LONGER), ("after only 1,000 steps", ""))
         },
     ),
     "20% over the CVAE": (
