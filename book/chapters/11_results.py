@@ -432,7 +432,7 @@ scores
 # have their published sizes and 25 epochs, about 500 steps on so few sketches: too few by the protocol, so that claims with
 # them say less than those above. With EfficientNet-Lite0, the CVAE has sizes for a CPU and 1,000 steps.
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "The table of the published splits"}
+# %% tags=["hide-input", "full-width"] mystnb={"code_prompt_show": "The table of the published splits"}
 published = tables.columns(ledgers, drawn=False)
 published = {tables.short(h): published[h] for h in sorted(published)}
 display(Markdown(tables.of_claims(published)))
