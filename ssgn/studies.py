@@ -456,13 +456,13 @@ def describe_data(feats: Features, sem: Tensor) -> dict:
     }
 
 
-def describe(feats: Features, sem: ArrayLike, what: str, config: Any) -> dict:
+def describe(feats: Features, sem: ArrayLike, what: str, config: Mapping[str, Any]) -> dict:
     """Return the head of a ledger: what is compared, on which data, with which configuration.
 
     Args:
         feats, sem: features and word vectors of the same classes.
         what: a kind of :func:`~ssgn.comparisons.compared`.
-        config: the configurations, as values that JSON can hold.
+        config: the configurations by name, as values that JSON can hold.
     """
     return {
         "what": what,

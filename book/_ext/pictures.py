@@ -75,6 +75,7 @@ PARTS = {
     **{text.removeprefix("the ").removesuffix(" helps"): claim
        for text, claim in CLAIMS.items() if text.endswith(" loss helps")},
 }  # fmt: skip
+LONG = LONGER.removeprefix(", ")
 CLOSED = "SSGN over ridge towards the identity on the same features"
 # The verdict in short. By topic: a claim, its two sides in words, the data that it is shown on, the
 # chapter to read, and claims whose verdict alone is named.
@@ -97,16 +98,16 @@ SHORT = {
         },
     ),
     "20% over the CVAE": (
-        f"read literally, SSGN over the CVAE's published form, by 20%, both with{LONGER[1:]}",
+        f"read literally, SSGN over the CVAE's published form, by 20%, both with {LONG}",
         ("Read literally, SSGN", "the CVAE's published form"),
         (SKETCHY, LITE),
         11,
         {
             "as we chose it, over a CVAE on the same features": (
-                f"SSGN over the CVAE with{LONGER[1:]}, by 20%"
+                f"SSGN over the CVAE with {LONG}, by 20%"
             ),
             "both on aligned pairs": (
-                f"SSGN over the CVAE with{LONGER[1:]}, both on aligned pairs, by 20%"
+                f"SSGN over the CVAE with {LONG}, both on aligned pairs, by 20%"
             ),
         },
     ),

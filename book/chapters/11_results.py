@@ -169,10 +169,8 @@ def counted(start):
 
 
 decoder, literal = "coarse-to-fine over single-stage", "read literally"
-longer, form = (
-    "four times the steps",
-    "SSGN over the CVAE's published form",
-)
+form = "SSGN over the CVAE's published form"
+longer = comparisons.LONGER.removeprefix(", ")
 lines = f"""
 - **The second stage**: {counted(decoder)}.
   - Read literally, last layer, after 1,000 steps: {told(f"{literal}, {decoder}, last layer")}.
